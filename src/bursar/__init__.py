@@ -1,0 +1,60 @@
+"""bursar: one asynchronous path to every LLM provider, where each call ends in a ledger.
+
+    async with bursar.open() as client:
+        result = await client.complete(model="demo", messages=[{"role": "user", "content": "hello"}])
+
+Importing this loads no HTTP client, no database driver and no web framework; opening a client does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from os import PathLike
+from typing import TYPE_CHECKING
+
+from bursar.types import errors, events
+from bursar.types.call import Context, Cost, Result, ToolCall
+from bursar.types.errors import BursarError
+from bursar.types.usage import Usage
+
+if TYPE_CHECKING:
+    from bursar.gateway.client import Client
+    from bursar.gateway.sync import SyncClient
+
+__version__ = "0.1.0"
+
+Config = str | PathLike[str] | Mapping[str, object]
+
+
+def open(config: Config | None = None) -> AbstractAsyncContextManager[Client]:
+    """An async client: `async with bursar.open() as client`.
+
+    `config` is the path of a TOML file, or its content as a mapping; without it the file is the one
+    `BURSAR_CONFIG` names, else `bursar.toml` where it exists, else the embedded default: SQLite and spool
+    under `./data`. Raises ConfigError, StoreError.
+    """
+    from bursar.runtime.library import opened
+
+    return opened(config)
+
+
+def open_sync(config: Config | None = None) -> SyncClient:
+    """The same for code that is not asynchronous: `with bursar.open_sync() as client`."""
+    from bursar.gateway.sync import SyncClient
+
+    return SyncClient(lambda: open(config))
+
+
+__all__ = [
+    "BursarError",
+    "Context",
+    "Cost",
+    "Result",
+    "ToolCall",
+    "Usage",
+    "errors",
+    "events",
+    "open",
+    "open_sync",
+]

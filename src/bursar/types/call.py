@@ -1,0 +1,109 @@
+"""A call, its context and its result: frozen values, handed from floor to floor."""
+
+from __future__ import annotations
+
+import msgspec
+
+from bursar.types.usage import Usage
+
+CHAT = "chat"
+EMBEDDINGS = "embeddings"
+
+CHAT_COMPLETION = "chat_completion"
+STREAM_COMPLETION = "stream_completion"
+EMBEDDING = "embedding"
+
+
+class Context(msgspec.Struct, frozen=True, kw_only=True):
+    """Who asks and why. A plain value: pass it to any thread, task or process; it stays what it is.
+
+    `purpose` is dotted (`chat.answer`, `rag.refine`); `function` is the application's own name for
+    the place that asks; `request_id` is the application's id of the request it serves.
+    """
+
+    workspace: str = "default"
+    user: str | None = None
+    session: str | None = None
+    turn: str | None = None
+    request_id: str | None = None
+    function: str | None = None
+    purpose: str | None = None
+    tags: dict[str, str] = {}
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """What an application asks, before it is known who will answer.
+
+    `fields` is the request in OpenAI's shape, each field's JSON kept as it was sent.
+    `headers` are the caller's own extra headers for the provider.
+    """
+
+    call_id: str
+    operation: str
+    model: str
+    fields: dict[str, msgspec.Raw]
+    stream: bool = False
+    context: Context = Context()
+    key_id: str | None = None
+    idempotency_key: str | None = None
+    client_retries: int | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def method_type(self) -> str:
+        """The name of this kind of call on the ledger."""
+        if self.operation == EMBEDDINGS:
+            return EMBEDDING
+        return STREAM_COMPLETION if self.stream else CHAT_COMPLETION
+
+
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool call of the answer; `arguments` is the JSON text as the model wrote it."""
+
+    id: str | None
+    name: str | None
+    arguments: str
+
+
+class SentRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The request as it left for the provider: secrets in headers are masked."""
+
+    url: str
+    headers: dict[str, str]
+    body: msgspec.Raw
+
+
+class Cost(msgspec.Struct, frozen=True, kw_only=True):
+    """Exact money: `nanos` is in 10⁻⁹ of `currency`. `source` is `provider` or `price`;
+    `price` names the dated price row that was used."""
+
+    nanos: int
+    currency: str
+    source: str
+    price: str | None = None
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer with everything known about it, after its entry was settled.
+
+    `raw` is the provider's answer as JSON (for a stream: the assembled object); `usage` and `cost`
+    are final; `None` means nobody said.
+    """
+
+    call_id: str
+    attempt: int
+    provider: str
+    model: str
+    text: str | None
+    finish_reason: str | None
+    tool_calls: tuple[ToolCall, ...] = ()
+    reasoning: str | None = None
+    refusal: str | None = None
+    usage: Usage | None = None
+    usage_source: str = "none"
+    cost: Cost | None = None
+    vectors: list[object] | None = None
+    raw: msgspec.Raw | None = None
+    request: SentRequest | None = None
+    response_time_ms: int = 0
+    time_to_first_token_ms: int | None = None
