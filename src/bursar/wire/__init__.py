@@ -1,0 +1,1 @@
+"""Providers' wire formats as data, and the pure functions over bytes that read and write them."""

@@ -1,0 +1,207 @@
+"""The events of one answer folded into one: text, tool calls, finish, usage, and the assembled object.
+
+Pieces are kept as pieces until the end, so that a long stream costs no more a piece than a short one.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from bursar.types.call import ToolCall
+from bursar.types.events import (
+    Embedded,
+    ErrorReport,
+    Event,
+    Finish,
+    ReasoningDelta,
+    RefusalDelta,
+    Started,
+    TextDelta,
+    ToolCallDelta,
+    UsageReport,
+)
+from bursar.types.usage import Usage
+
+
+class _Choice:
+    """One answer of possibly several."""
+
+    def __init__(self) -> None:
+        self.text: list[str] = []
+        self.reasoning: list[str] = []
+        self.refusal: list[str] = []
+        self.calls: dict[int, list[object]] = {}
+        self.finish: str | None = None
+
+    def add_call(self, event: ToolCallDelta) -> None:
+        call = self.calls.setdefault(event.index, [None, None, []])
+        call[0] = event.id or call[0]
+        call[1] = event.name or call[1]
+        call[2].append(event.arguments)  # type: ignore[attr-defined]
+
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        return tuple(
+            ToolCall(id=id, name=name, arguments="".join(pieces))  # type: ignore[arg-type]
+            for _, (id, name, pieces) in sorted(self.calls.items())
+        )
+
+
+class Assembly:
+    """What an answer has said so far."""
+
+    def __init__(self) -> None:
+        self.id: str | None = None
+        self.model: str | None = None
+        self.usage: Usage | None = None
+        self.error: ErrorReport | None = None
+        self.vectors: list[object] | None = None
+        self.has_content = False
+        self._choices: dict[int, _Choice] = {}
+
+    def take(self, events: list[Event]) -> bool:
+        """Folds the events in; true where they hold content (text, reasoning, refusal, tool calls, vectors)."""
+        content = False
+        for event in events:
+            match event:
+                case TextDelta():
+                    self._choice(event.choice).text.append(event.text)
+                    content = True
+                case ReasoningDelta():
+                    self._choice(event.choice).reasoning.append(event.text)
+                    content = True
+                case ToolCallDelta():
+                    self._choice(event.choice).add_call(event)
+                    content = True
+                case RefusalDelta():
+                    self._choice(event.choice).refusal.append(event.text)
+                    content = True
+                case Started():
+                    self.id, self.model = event.id or self.id, event.model or self.model
+                case Finish():
+                    self._choice(event.choice).finish = event.reason
+                case UsageReport():
+                    self.usage = event.usage.over(self.usage)
+                case ErrorReport():
+                    self.error = event
+                case Embedded():
+                    self.vectors = event.vectors
+                    content = True
+        self.has_content = self.has_content or content
+        return content
+
+    def _choice(self, index: int) -> _Choice:
+        choice = self._choices.get(index)
+        if choice is None:
+            choice = self._choices[index] = _Choice()
+        return choice
+
+    @property
+    def text(self) -> str | None:
+        """The text of the first answer, None where it has none."""
+        first = self._choices.get(0)
+        return "".join(first.text) if first and first.text else None
+
+    @property
+    def reasoning(self) -> str | None:
+        first = self._choices.get(0)
+        return "".join(first.reasoning) if first and first.reasoning else None
+
+    @property
+    def refusal(self) -> str | None:
+        first = self._choices.get(0)
+        return "".join(first.refusal) if first and first.refusal else None
+
+    @property
+    def finish_reason(self) -> str | None:
+        first = self._choices.get(0)
+        return first.finish if first else None
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        first = self._choices.get(0)
+        return first.tool_calls() if first else ()
+
+    def output_bytes(self) -> int:
+        """UTF-8 bytes of everything the model wrote: what estimates of a cut-off answer go by."""
+        size = 0
+        for choice in self._choices.values():
+            for piece in (*choice.text, *choice.reasoning, *choice.refusal):
+                size += len(piece.encode("utf-8", "replace"))
+            for call in choice.calls.values():
+                size += sum(len(p.encode("utf-8", "replace")) for p in call[2])  # type: ignore[attr-defined]
+        return size
+
+    def as_completion(self, *, id: str, model: str, created: int) -> dict[str, object]:
+        """The answer as one OpenAI chat completion, whoever gave it."""
+        choices = [
+            {
+                "index": index,
+                "message": _message(choice),
+                "finish_reason": choice.finish,
+            }
+            for index, choice in sorted(self._choices.items())
+        ]
+        out: dict[str, object] = {
+            "id": self.id or id,
+            "object": "chat.completion",
+            "created": created,
+            "model": self.model or model,
+            "choices": choices,
+        }
+        if self.usage is not None:
+            out["usage"] = self.usage.raw if self.usage.raw is not None else usage_object(self.usage)
+        return out
+
+
+def _message(choice: _Choice) -> dict[str, object]:
+    message: dict[str, object] = {"role": "assistant", "content": "".join(choice.text) if choice.text else None}
+    if choice.reasoning:
+        message["reasoning_content"] = "".join(choice.reasoning)
+    if choice.refusal:
+        message["refusal"] = "".join(choice.refusal)
+    if choice.calls:
+        message["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in choice.tool_calls()
+        ]
+    return message
+
+
+def usage_object(usage: Usage) -> dict[str, object]:
+    """Usage in OpenAI's names; what the provider did not say is null."""
+    out: dict[str, object] = {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens,
+    }
+    if usage.cached_tokens is not None:
+        out["prompt_tokens_details"] = {"cached_tokens": usage.cached_tokens}
+    if usage.reasoning_tokens is not None:
+        out["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
+    return out
+
+
+_JSON = msgspec.json.Encoder()
+
+
+def encode_json(value: object) -> bytes:
+    """JSON bytes; a lone surrogate, which no UTF-8 can hold, becomes the replacement character."""
+    try:
+        return _JSON.encode(value)
+    except UnicodeEncodeError:
+        return _JSON.encode(_clean(value))
+
+
+def _clean(value: object) -> object:
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, dict):
+        return {clean_text(k) if isinstance(k, str) else k: _clean(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_clean(v) for v in value]
+    return value
+
+
+def clean_text(text: str) -> str:
+    """The text with surrogate pairs joined and lone surrogates replaced, so that UTF-8 can hold it."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

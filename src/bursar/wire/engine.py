@@ -1,0 +1,271 @@
+"""An answer's bytes into events, by a provider's spec: pure, with no clock and no socket.
+
+`Decoder.feed(bytes)` gives frames with the events they carry, `close()` what is left at the end of the
+bytes. A stream answered with plain JSON, and JSON answered as a stream, are told apart by their first byte.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import msgspec
+
+from bursar.types.events import (
+    Embedded,
+    ErrorReport,
+    Event,
+    Finish,
+    ReasoningDelta,
+    RefusalDelta,
+    Started,
+    TextDelta,
+    ToolCallDelta,
+    UsageReport,
+)
+from bursar.wire.framing import Framer, RawFrame, framer
+from bursar.wire.paths import Getter, getter
+from bursar.wire.spec import AnswerSpec, Paths, Spec, UsageSpec
+from bursar.wire.usage import UsageReader
+
+_decode = msgspec.json.Decoder().decode
+_ABSENT: Getter = lambda _data: None  # noqa: E731
+
+
+class Frame(msgspec.Struct):
+    """One frame of an answer: its exact bytes and what it says.
+
+    `usage_only` marks a frame that has usage, and a list of choices that is empty; `ends` the one that
+    says that nothing follows. A comment or heartbeat has no events and `is_silent`.
+    """
+
+    raw: bytes
+    events: list[Event]
+    usage_only: bool = False
+    ends: bool = False
+    is_silent: bool = False
+
+
+class _Reader:
+    """The compiled getters of one section of a spec; made once a spec, used for each frame."""
+
+    def __init__(self, section: AnswerSpec, usage: UsageSpec, spec: Spec) -> None:
+        def compiled(field: Paths | None) -> Getter:
+            return getter(field) if field is not None else _ABSENT
+
+        self.id = compiled(section.id)
+        self.model = compiled(section.model)
+        self.text = compiled(section.text)
+        self.reasoning = compiled(section.reasoning)
+        self.refusal = compiled(section.refusal)
+        self.tool_calls = compiled(section.tool_calls)
+        self.finish = compiled(section.finish)
+        self.choice = compiled(section.choice)
+        self.choices = compiled(section.choices)
+        self.error = compiled(section.error)
+        self.vectors = compiled(section.vectors)
+        self.usage = UsageReader(usage)
+        self.error_message = compiled(spec.error.message)
+        self.error_type = compiled(spec.error.type)
+        self.error_code = compiled(spec.error.code)
+
+
+class Readers:
+    """A spec made ready for reading: share it between the calls of a provider."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.answer = _Reader(spec.answer, spec.usage, spec)
+        self.stream = _Reader(spec.stream, spec.usage, spec)
+        self.embeddings = _Reader(spec.embeddings, spec.embeddings_usage, spec)
+
+
+class Decoder:
+    """Reads one answer. `finished` tells whether it said that it ended; a stream that stops without
+    saying so was cut off."""
+
+    def __init__(self, readers: Readers, *, stream: bool, embeddings: bool = False) -> None:
+        self._readers = readers
+        self._stream = stream
+        self.embeddings = embeddings
+        self._reader = readers.stream
+        self._framer: Framer | None = None
+        self._started: tuple[object, object] = (None, None)
+        self._end_mark = (readers.spec.stream.end or "").encode()
+        self.saw_finish = False
+        self.ended = False
+        self.is_whole = False
+        """True where the answer is one JSON value rather than frames."""
+        self.joined_text = False
+        """True where a text came as a list of parts, so that no one place holds it."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the answer said that it ended (or its format has no way to say so)."""
+        stream = self._readers.spec.stream
+        return self.ended or self.saw_finish or (stream.end is None and stream.finish is None)
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """The frames that are whole now. Raises FrameTooLongError."""
+        if self._framer is None:
+            # Blank lines before a JSON body are a provider's way to keep the connection open.
+            head = data.lstrip() if self._framer is None else data
+            if not head:
+                return [Frame(data, [], is_silent=True)] if self._stream and data else []
+            data = data if self._stream else head
+            self._framer = self._chosen(head)
+        return self._read_all(self._framer.feed(data))
+
+    def close(self) -> list[Frame]:
+        """The frames left when the bytes have ended."""
+        if self._framer is None:
+            return []
+        frames = self._read_all(self._framer.close())
+        if self.is_whole and frames:
+            self.ended = True
+        return frames
+
+    def _chosen(self, head: bytes) -> Framer:
+        framing = self._readers.spec.stream.framing
+        looks_json = head[:1] in (b"{", b"[")
+        if looks_json and (not self._stream or framing == "sse"):
+            framing = "json"
+        if framing == "json" or not (self._stream or head.startswith((b"data:", b":", b"event:"))):
+            framing = "json"
+            self.is_whole = True
+            self._reader = self._readers.embeddings if self.embeddings else self._readers.answer
+        return framer(framing)
+
+    def _read_all(self, raw_frames: list[RawFrame]) -> list[Frame]:
+        frames = []
+        for raw in raw_frames:
+            if self.ended:
+                break
+            frames.append(self._read(raw))
+        return frames
+
+    def _read(self, frame: RawFrame) -> Frame:
+        data = frame.data
+        if data is None:
+            return Frame(frame.raw, [], is_silent=True)
+        if self._end_mark and data.startswith(self._end_mark):
+            self.ended = True
+            return Frame(frame.raw, [], ends=True)
+        value = _json(data)
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        if not isinstance(value, dict):
+            return Frame(frame.raw, [], is_silent=True)
+        return self._of_value(frame, value)
+
+    def _of_value(self, frame: RawFrame, value: dict[str, object]) -> Frame:
+        reader = self._reader
+        events: list[Event] = []
+        self._read_start(value, events)
+        error = reader.error(value)
+        if error is None and frame.event == "error":
+            error = value
+        if error:
+            events.append(_error(reader, error))
+        self._read_content(value, events)
+        usage = reader.usage.read(value)
+        if usage is not None:
+            events.append(UsageReport(usage))
+        vectors = reader.vectors(value)
+        if isinstance(vectors, list):
+            events.append(Embedded([v.get("embedding") if isinstance(v, dict) else v for v in vectors]))
+        usage_only = usage is not None and not error and reader.choices(value) == []
+        return Frame(frame.raw, events, usage_only=usage_only)
+
+    def _read_start(self, value: dict[str, object], events: list[Event]) -> None:
+        reader = self._reader
+        named = (reader.id(value) or self._started[0], reader.model(value) or self._started[1])
+        if named != self._started:
+            self._started = named
+            events.append(Started(*(str(n) if n is not None else None for n in named)))
+
+    def _read_content(self, value: dict[str, object], events: list[Event]) -> None:
+        reader = self._reader
+        index = reader.choice(value)
+        choice = index if isinstance(index, int) else 0
+        if reasoning := _text(reader.reasoning(value)):
+            events.append(ReasoningDelta(reasoning, choice))
+        content = reader.text(value)
+        if text := _text(content):
+            self.joined_text = self.joined_text or isinstance(content, list)
+            events.append(TextDelta(text, choice))
+        if refusal := _text(reader.refusal(value)):
+            events.append(RefusalDelta(refusal, choice))
+        calls = reader.tool_calls(value)
+        if isinstance(calls, list):
+            events.extend(_tool_call(call, position, choice) for position, call in enumerate(calls))
+        finish = reader.finish(value)
+        if finish is not None and finish != "":
+            self.saw_finish = True
+            events.append(Finish(str(finish), choice))
+
+
+def _json(data: bytes) -> object:
+    """The value, or None where it is none. The lenient reader is for what strict JSON refuses but
+    providers send all the same: lone surrogates, NaN, numbers out of range."""
+    try:
+        return _decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        return json.loads(data.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _text(value: object) -> str | None:
+    """A text, or the texts of a list of parts, as some providers send content."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "".join(part["text"] for part in value if isinstance(part, dict) and isinstance(part.get("text"), str))
+    return None
+
+
+def _tool_call(call: object, position: int, choice: int) -> ToolCallDelta:
+    given = call if isinstance(call, dict) else {}
+    function = given.get("function")
+    function = function if isinstance(function, dict) else {}
+    index = given.get("index")
+    arguments = function.get("arguments")
+    if arguments is not None and not isinstance(arguments, str):
+        arguments = json.dumps(arguments, ensure_ascii=False)
+    return ToolCallDelta(
+        index=index if isinstance(index, int) else position,
+        id=_optional(given.get("id")),
+        name=_optional(function.get("name")),
+        arguments=arguments or "",
+        choice=choice,
+    )
+
+
+def _optional(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _error(reader: _Reader, error: object) -> ErrorReport:
+    if isinstance(error, str):
+        return ErrorReport(error)
+    message: object = reader.error_message(error)
+    if message is None:
+        message = json.dumps(error, ensure_ascii=False)
+    return ErrorReport(str(message), _optional(reader.error_type(error)), _optional(reader.error_code(error)))
+
+
+ErrorReader = Callable[[bytes], ErrorReport | None]
+
+
+def read_error(readers: Readers, body: bytes) -> ErrorReport | None:
+    """What an error answer's body says, or None where it says nothing that can be read."""
+    value = _json(body)
+    if isinstance(value, list) and value:
+        value = value[0]
+    if not isinstance(value, dict):
+        return None
+    error = readers.answer.error(value)
+    return _error(readers.answer, error if error else value)

@@ -1,0 +1,67 @@
+"""What kind of failure an error answer is, and how long it asks to wait: pure decisions.
+
+The kinds and their order follow OpenAI's error guide (https://platform.openai.com/docs/guides/error-codes)
+and the status codes compatible servers use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+_BY_STATUS = {
+    400: "invalid_request",
+    401: "auth",
+    402: "quota",
+    403: "auth",
+    404: "not_found",
+    408: "timeout",
+    409: "overloaded",
+    413: "invalid_request",
+    422: "invalid_request",
+    424: "server",
+    429: "rate_limit",
+    498: "overloaded",
+    503: "overloaded",
+    504: "timeout",
+    524: "timeout",
+    529: "overloaded",
+}
+_QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached", "credit_limit_reached"}
+
+
+def kind_of(status: int | None, code: str | None, type: str | None) -> str:
+    """The kind of a failure from its HTTP status and the error's own code and type."""
+    if code in _QUOTA_CODES or type in _QUOTA_CODES:
+        return "quota"
+    if code == "content_filter":
+        return "content_filter"
+    if status is None or status < 400:
+        return "upstream_error"
+    return _BY_STATUS.get(status) or ("server" if status >= 500 else "invalid_request")
+
+
+def retry_after_s(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """The wait an answer asks for, in seconds: `retry-after-ms`, else `retry-after` (seconds or a date).
+
+    Header names are lower case. A date in the past is no wait.
+    """
+    try:
+        if (ms := headers.get("retry-after-ms")) is not None:
+            return max(0.0, float(ms) / 1000)
+    except ValueError:
+        pass
+    given = headers.get("retry-after")
+    if given is None:
+        return None
+    try:
+        return max(0.0, float(given))
+    except ValueError:
+        pass
+    try:
+        when = parsedate_to_datetime(given)
+    except (ValueError, TypeError):
+        return None
+    when = when if when.tzinfo else when.replace(tzinfo=UTC)
+    return max(0.0, (when - (now or datetime.now(UTC))).total_seconds())

@@ -1,0 +1,81 @@
+"""Events into the frames an OpenAI client reads, for answers whose own bytes have another shape."""
+
+from __future__ import annotations
+
+from bursar.types.events import (
+    ErrorReport,
+    Event,
+    Finish,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+)
+from bursar.types.usage import Usage
+from bursar.wire.assemble import encode_json, usage_object
+
+DONE = b"data: [DONE]\n\n"
+
+
+class ChunkRenderer:
+    """Chat completion chunks for one answer."""
+
+    def __init__(self, *, id: str, model: str, created: int) -> None:
+        self._head: dict[str, object] = {
+            "id": id,
+            "object": "chat.completion.chunk",
+            "created": created,
+            "model": model,
+        }
+        self._opened: set[int] = set()
+
+    def render(self, events: list[Event]) -> bytes:
+        """The frames that say the same as these events; usage is not among them (see `usage`)."""
+        return b"".join(self._frame(event) for event in events)
+
+    def usage(self, usage: Usage) -> bytes:
+        """The frame with no choices that carries usage, for a client that asked for it."""
+        return _data({**self._head, "choices": [], "usage": usage_object(usage)})
+
+    def _frame(self, event: Event) -> bytes:
+        match event:
+            case TextDelta():
+                return self._chunk(event.choice, {"content": event.text})
+            case ReasoningDelta():
+                return self._chunk(event.choice, {"reasoning_content": event.text})
+            case RefusalDelta():
+                return self._chunk(event.choice, {"refusal": event.text})
+            case ToolCallDelta():
+                return self._chunk(event.choice, {"tool_calls": [_call(event)]})
+            case Finish():
+                return self._chunk(event.choice, {}, event.reason)
+            case ErrorReport():
+                return error_frame(event.message, type=event.type, code=event.code)
+        return b""
+
+    def _chunk(self, choice: int, delta: dict[str, object], finish: str | None = None) -> bytes:
+        if choice not in self._opened:
+            self._opened.add(choice)
+            delta = {"role": "assistant", **delta}
+        return _data({**self._head, "choices": [{"index": choice, "delta": delta, "finish_reason": finish}]})
+
+
+def error_frame(message: str, *, type: str | None = None, code: str | None = None) -> bytes:
+    """An error inside a stream, as an OpenAI client raises it."""
+    return _data({"error": {"message": message, "type": type or "upstream_error", "param": None, "code": code}})
+
+
+def _call(event: ToolCallDelta) -> dict[str, object]:
+    function: dict[str, object] = {"arguments": event.arguments}
+    call: dict[str, object] = {"index": event.index}
+    if event.id is not None:
+        call["id"] = event.id
+        call["type"] = "function"
+    if event.name is not None:
+        function["name"] = event.name
+    call["function"] = function
+    return call
+
+
+def _data(value: object) -> bytes:
+    return b"data: " + encode_json(value) + b"\n\n"
