@@ -1,0 +1,60 @@
+"""What usage costs: pure integer arithmetic, rounded half up once, at the end."""
+
+from __future__ import annotations
+
+from bursar.prices.table import PriceRow, Rates
+from bursar.types.call import Cost
+from bursar.types.usage import Usage
+
+_MILLION = 1_000_000
+
+
+def cost(usage: Usage | None, row: PriceRow | None) -> Cost | None:
+    """The cost of one attempt, or None where nobody can say.
+
+    The provider's own cost wins over any price. Cached and cache-write tokens are part of the input and
+    leave it for their own rate. Where only a total is known, it has a cost only if input and output cost
+    the same. Counts that contradict each other (more cached than input) have none.
+    """
+    if usage is None:
+        return None
+    if usage.cost_nanos is not None and usage.cost_currency is not None:
+        return Cost(nanos=usage.cost_nanos, currency=usage.cost_currency, source="provider")
+    if row is None:
+        return None
+    nanos = _priced(usage, row)
+    return None if nanos is None else Cost(nanos=nanos, currency=row.currency, source="price", price=row.id)
+
+
+def _priced(usage: Usage, row: PriceRow) -> int | None:
+    if usage.input_tokens is None or usage.output_tokens is None:
+        return _of_total(usage, row)
+    rates = row.rates
+    if row.long is not None and row.long_above is not None and usage.input_tokens > row.long_above:
+        rates = row.long
+    cached, written = usage.cached_tokens or 0, usage.cache_write_tokens or 0
+    plain = usage.input_tokens - cached - written
+    if plain < 0:
+        return None
+    amount = (
+        plain * rates.input
+        + cached * (rates.input if rates.cached is None else rates.cached)
+        + written * (rates.input if rates.cache_write is None else rates.cache_write)
+        + usage.output_tokens * rates.output
+    )
+    return _rounded(amount)
+
+
+def _of_total(usage: Usage, row: PriceRow) -> int | None:
+    total = usage.total_tokens
+    if usage.input_tokens is not None or usage.output_tokens is not None or total is None or row.long is not None:
+        return None
+    return _rounded(total * row.rates.input) if _flat(row.rates) else None
+
+
+def _flat(rates: Rates) -> bool:
+    return rates.input == rates.output and rates.cached in (None, rates.input) and rates.cache_write in (None, rates.input)
+
+
+def _rounded(amount: int) -> int:
+    return (amount + _MILLION // 2) // _MILLION
