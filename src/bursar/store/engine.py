@@ -1,0 +1,98 @@
+"""Connections to SQLite: one that writes, immediately, and some that only read, briefly.
+
+The journal is WAL only from SQLite 3.51.3 on: below it a WAL reset can corrupt the file
+(https://sqlite.org/wal.html, "the WAL-reset bug"). The rollback journal is slower, which the spool hides.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from bursar.types.errors import ConfigError, StoreError
+
+WAL_FROM = (3, 51, 3)
+_BUSY_MS = 1500
+
+
+def sqlite_path(url: str) -> Path:
+    """The file of a `sqlite:///…` URL (three slashes: relative to the working directory)."""
+    if not url.startswith("sqlite:///") or len(url) == len("sqlite:///"):
+        raise ConfigError(f"store.url: '{url}' is not supported; write sqlite:///PATH")
+    return Path(url.removeprefix("sqlite:///"))
+
+
+class Database:
+    """The two engines of one SQLite file. Errors of the database come out as StoreError."""
+
+    def __init__(self, url: str) -> None:
+        self.path = sqlite_path(url)
+        self.writer = _engine(self.path, "BEGIN IMMEDIATE", pool_size=1)
+        self.reader = _engine(self.path, "BEGIN", pool_size=3)
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that holds the write lock from its beginning."""
+        async with _told(self.path), self.writer.begin() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that sees one state; keep it to a page, for it holds the drain up."""
+        async with _told(self.path), self.reader.begin() as connection:
+            yield connection
+
+    async def close(self) -> None:
+        await self.writer.dispose()
+        await self.reader.dispose()
+
+
+def _engine(path: Path, begin: str, *, pool_size: int) -> AsyncEngine:
+    engine = create_async_engine(
+        f"sqlite+aiosqlite:///{path}",
+        pool_size=pool_size,
+        max_overflow=0,
+        connect_args={"isolation_level": None, "timeout": _BUSY_MS / 1000},
+    )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
+        journal = "wal" if sqlite3.sqlite_version_info >= WAL_FROM else "delete"
+        cursor = connection.cursor()
+        try:
+            cursor.execute("pragma journal_mode")
+            if cursor.fetchone()[0] != journal:
+                cursor.execute(f"pragma journal_mode = {journal}")
+        except sqlite3.OperationalError:
+            pass  # a read-only or locked file keeps the journal it has
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def _on_begin(connection) -> None:  # type: ignore[no-untyped-def]
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+@asynccontextmanager
+async def _told(path: Path) -> AsyncIterator[None]:
+    """Says which file an operational error of the database is about."""
+    try:
+        yield
+    except OperationalError as e:
+        raise StoreError(f"the store {path} cannot be used now: {e.orig}") from e
+    except sqlite3.OperationalError as e:
+        raise StoreError(f"the store {path} cannot be used now: {e}") from e
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether the store refuses what it was given, rather than being unable to take anything now."""
+    if isinstance(error, DBAPIError):
+        return not isinstance(error, OperationalError)
+    return isinstance(error, OverflowError | UnicodeError | sqlite3.IntegrityError | sqlite3.InterfaceError)

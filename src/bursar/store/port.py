@@ -1,0 +1,60 @@
+"""What the ledger asks of a store: batches applied in one transaction, and the state to go on from."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+Row = dict[str, object]
+
+
+class RecordRefusedError(Exception):
+    """The store refuses a record of the batch; nothing of the batch was written."""
+
+
+class OffsetMovedError(Exception):
+    """The spool's offset in the store is not the one the batch begins at; nothing was written."""
+
+
+class Batch(msgspec.Struct, kw_only=True):
+    """A stretch of one spool, ready for the store.
+
+    `entries` are rows of entries opened in it (settled in it or not); `settlements` the columns of entries
+    opened earlier. `bodies` maps (workspace, hash) to text. `close` ends the spool for good.
+    """
+
+    spool_id: str
+    old_offset: int
+    new_offset: int
+    records: int
+    now: str
+    entries: list[Row] = []
+    settlements: list[Row] = []
+    bodies: dict[tuple[str, str], str] = {}
+    rejects: list[Row] = []
+    gaps: list[Row] = []
+    corrections: list[Row] = []
+    close: bool = False
+
+
+class SpoolState(msgspec.Struct, frozen=True):
+    """How far a spool is in the store."""
+
+    offset: int
+    records: int
+    entries: int
+    state: str
+    size: int | None
+
+
+class LedgerStore(Protocol):
+    """The store as the drain sees it. Methods raise StoreError where it cannot be reached or written."""
+
+    async def spool_state(self, spool_id: str) -> SpoolState | None: ...
+
+    async def apply(self, batch: Batch) -> None:
+        """Writes the whole batch in one transaction. Raises RecordRefusedError, OffsetMovedError."""
+
+    async def open_entries(self, spool_id: str) -> list[tuple[str, int]]:
+        """The (call_id, attempt) of a spool's entries that are not settled."""

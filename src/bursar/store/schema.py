@@ -1,0 +1,72 @@
+"""Brings a database to the newest schema, and tells which store it is."""
+
+from __future__ import annotations
+
+import uuid
+from importlib import resources
+
+from sqlalchemy import Connection, inspect, text
+
+from bursar.store.engine import Database
+from bursar.types.errors import StoreError
+
+HEAD = "0001"
+
+
+async def prepare(database: Database) -> str:
+    """Creates or upgrades the schema where needed; returns the store's id.
+
+    Raises StoreError where the database cannot be used, or was made by a newer bursar.
+    """
+    try:
+        database.path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise StoreError(f"the folder of the store {database.path} cannot be made: {e.strerror}") from e
+    store_id = await _store_id(database)
+    if store_id is not None:
+        return store_id
+    async with database.write() as c:
+        await c.run_sync(_upgrade)
+        await c.execute(
+            text("insert into ledger_meta (name, value) values ('store_id', :id) on conflict do nothing"),
+            {"id": str(uuid.uuid4())},
+        )
+    store_id = await _store_id(database)
+    if store_id is None:
+        raise StoreError(f"the store {database.path} could not be brought to schema {HEAD}")
+    return store_id
+
+
+async def _store_id(database: Database) -> str | None:
+    """The id of a store at the newest schema, else None."""
+    async with database.read() as c:
+        if not await c.run_sync(lambda s: inspect(s).has_table("alembic_version")):
+            return None
+        version = (await c.execute(text("select version_num from alembic_version"))).scalar()
+        if version != HEAD:
+            return None
+        return (await c.execute(text("select value from ledger_meta where name = 'store_id'"))).scalar()
+
+
+def _upgrade(connection: Connection) -> None:
+    # Alembic is heavy and needed once in a database's life: it is loaded here and not before.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", str(resources.files("bursar.store") / "migrations"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, "head")
+    except CommandError as e:
+        raise StoreError(f"the store was made by another version of bursar: {e}") from e
+
+
+async def read_meta(database: Database, name: str) -> str | None:
+    """One value of the store's own notes; None where there is none."""
+    async with database.read() as c:
+        return (await c.execute(text("select value from ledger_meta where name = :n"), {"n": name})).scalar()
+
+

@@ -1,0 +1,75 @@
+"""The sums, written once: the drain adds them up from a batch, `verify` and a rebuild from all rows.
+
+Every settled entry counts in up to three scopes: `all`, its `user`, its `session`.
+"""
+
+from __future__ import annotations
+
+from bursar.store.tables import CORRECTED, ROLLUP_KEYS, SUMS
+
+
+def _count(condition: str) -> str:
+    return f"sum(case when {condition} then 1 else 0 end)"
+
+
+_SUM_SQL = {
+    "calls": _count("e.attempt = 1"),
+    "attempts": "count(*)",
+    "completed": _count("e.status = 'completed'"),
+    "failed": _count("e.status = 'failed'"),
+    "cancelled": _count("e.status = 'cancelled'"),
+    "interrupted": _count("e.status = 'interrupted'"),
+    "without_usage": _count("e.usage_source = 'none'"),
+    "estimated": _count("e.usage_source = 'estimated'"),
+    "without_price": _count("e.usage_source <> 'none' and e.cost_nanos is null"),
+}
+
+_SCOPES = {
+    "all": ("''", ""),
+    "user": ("e.user_id", " and e.user_id is not null"),
+    "session": ("e.session_id", " and e.session_id is not null"),
+}
+
+_KEYS = """e.workspace, e.hour, '{scope}', {scope_id}, e.provider, e.model,
+    coalesce(e.purpose, ''), coalesce(e.function, ''), coalesce(e.cost_currency, ''), e.usage_source"""
+
+
+def sum_of(name: str) -> str:
+    """The SQL that sums one measure over rows of `ledger_entries e`."""
+    return _SUM_SQL.get(name, f"coalesce(sum(e.{name}), 0)")
+
+
+def rows_summed(scope: str, where: str) -> str:
+    """A select of (rollup keys, sums) over the settled entries that `where` names."""
+    scope_id, present = _SCOPES[scope]
+    keys = _KEYS.format(scope=scope, scope_id=scope_id)
+    sums = ", ".join(sum_of(name) for name in SUMS)
+    groups = ", ".join(str(n + 1) for n in range(len(ROLLUP_KEYS)))
+    return (
+        f"select {keys}, {sums} from ledger_entries e where e.status <> 'started'{present} and {where} group by {groups}"
+    )
+
+
+def corrections_summed(scope: str, where: str) -> str:
+    """The same for the corrections that `where` names, by the keys of the entries they correct."""
+    scope_id, present = _SCOPES[scope]
+    keys = _KEYS.format(scope=scope, scope_id=scope_id)
+    sums = ", ".join(f"sum(c.{name})" if name in CORRECTED else "0" for name in SUMS)
+    groups = ", ".join(str(n + 1) for n in range(len(ROLLUP_KEYS)))
+    return (
+        f"select {keys}, {sums} from ledger_corrections c join ledger_entries e "
+        f"on e.call_id = c.call_id and e.attempt = c.attempt where {where}{present} group by {groups}"
+    )
+
+
+def add_up(select: str) -> str:
+    """The statement that adds a select of sums to the rollups."""
+    columns = ", ".join((*ROLLUP_KEYS, *SUMS))
+    added = ", ".join(f"{name} = ledger_rollups.{name} + excluded.{name}" for name in SUMS)
+    return (
+        f"insert into ledger_rollups ({columns}) {select} "
+        f"on conflict ({', '.join(ROLLUP_KEYS)}) do update set {added}"
+    )
+
+
+SCOPES = tuple(_SCOPES)

@@ -1,0 +1,233 @@
+"""The tables. The migrations make the same; a test compares the two.
+
+Times are UTC text, `YYYY-MM-DD HH:MM:SS.ffffff`, which sorts as time does; `hour` is hours since 1970.
+Money is an integer in 10⁻⁹ of its currency. In the keys of sums an empty text stands for "none".
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+metadata = MetaData()
+
+ledger_meta = Table(
+    "ledger_meta",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("value", String, nullable=False),
+)
+
+ledger_entries = Table(
+    "ledger_entries",
+    metadata,
+    Column("call_id", String, primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("spool_id", String, nullable=False),
+    Column("created_at", String, nullable=False),
+    Column("completed_at", String),
+    Column("hour", Integer, nullable=False),
+    Column("workspace", String, nullable=False),
+    Column("user_id", String),
+    Column("session_id", String),
+    Column("turn", String),
+    Column("request_id", String),
+    Column("function", String),
+    Column("purpose", String),
+    Column("tags", Text),
+    Column("key_id", String),
+    Column("provider", String, nullable=False),
+    Column("provider_type", String, nullable=False),
+    Column("provider_url", String, nullable=False),
+    Column("requested_model", String, nullable=False),
+    Column("model", String, nullable=False),
+    Column("served_model", String),
+    Column("reason", String, nullable=False),
+    Column("method_type", String, nullable=False),
+    Column("status", String, nullable=False),
+    Column("http_status", Integer),
+    Column("error_kind", String),
+    Column("error_code", String),
+    Column("error_message", Text),
+    Column("finish_reason", String),
+    Column("provider_response_id", String),
+    Column("prompt_tokens", BigInteger),
+    Column("completion_tokens", BigInteger),
+    Column("total_tokens", BigInteger),
+    Column("cached_tokens", BigInteger),
+    Column("cache_write_tokens", BigInteger),
+    Column("reasoning_tokens", BigInteger),
+    Column("provider_total_tokens", BigInteger),
+    Column("usage_source", String, nullable=False),
+    Column("raw_usage", Text),
+    Column("cost_nanos", BigInteger),
+    Column("cost_currency", String),
+    Column("cost_usd_nanos", BigInteger),
+    Column("cost_source", String),
+    Column("price_id", String),
+    Column("response_time_ms", BigInteger),
+    Column("time_to_first_token_ms", BigInteger),
+    Column("idempotency_key", String),
+    Column("client_retries", Integer),
+    Column("request_bytes", BigInteger, nullable=False),
+    Column("output_bytes", BigInteger, nullable=False),
+    Column("input_refs", Text),
+    Column("params_ref", String),
+    Column("output_ref", String),
+    Column("text_ref", String),
+    Column("text_at", String),
+    CheckConstraint(
+        "status in ('started', 'completed', 'failed', 'cancelled', 'interrupted')", name="ledger_entries_status"
+    ),
+    CheckConstraint(
+        "usage_source in ('provider', 'provider_partial', 'estimated', 'none')", name="ledger_entries_usage_source"
+    ),
+    Index("ledger_entries_seq", "seq", unique=True),
+    Index("ledger_entries_created", "workspace", "created_at", "call_id"),
+    Index("ledger_entries_user", "workspace", "user_id", "created_at"),
+    Index("ledger_entries_session", "workspace", "session_id", "created_at"),
+    Index("ledger_entries_hour", "hour"),
+    Index("ledger_entries_spool", "spool_id", "status"),
+)
+
+ledger_bodies = Table(
+    "ledger_bodies",
+    metadata,
+    Column("workspace", String, primary_key=True),
+    Column("hash", String, primary_key=True),
+    Column("body", Text, nullable=False),
+    Column("created_at", String, nullable=False),
+)
+
+ledger_spools = Table(
+    "ledger_spools",
+    metadata,
+    Column("spool_id", String, primary_key=True),
+    Column("offset", BigInteger, nullable=False),
+    Column("records", BigInteger, nullable=False),
+    Column("entries", BigInteger, nullable=False),
+    Column("state", String, nullable=False),
+    Column("size", BigInteger),
+    Column("created_at", String, nullable=False),
+    CheckConstraint("state in ('open', 'closed')", name="ledger_spools_state"),
+)
+
+ledger_rejects = Table(
+    "ledger_rejects",
+    metadata,
+    Column("spool_id", String, primary_key=True),
+    Column("start", BigInteger, primary_key=True),
+    Column("reason", String, nullable=False),
+    Column("detail", Text),
+    Column("raw", LargeBinary, nullable=False),
+    Column("created_at", String, nullable=False),
+)
+
+ledger_gaps = Table(
+    "ledger_gaps",
+    metadata,
+    Column("spool_id", String, primary_key=True),
+    Column("start", BigInteger, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    Column("first_at", String, nullable=False),
+    Column("last_at", String, nullable=False),
+)
+
+SUMS = (
+    "calls",
+    "attempts",
+    "completed",
+    "failed",
+    "cancelled",
+    "interrupted",
+    "without_usage",
+    "estimated",
+    "without_price",
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "cached_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "cost_nanos",
+    "cost_usd_nanos",
+    "response_time_ms",
+    "request_bytes",
+    "output_bytes",
+)
+ROLLUP_KEYS = (
+    "workspace",
+    "hour",
+    "scope",
+    "scope_id",
+    "provider",
+    "model",
+    "purpose",
+    "function",
+    "currency",
+    "usage_source",
+)
+
+ledger_rollups = Table(
+    "ledger_rollups",
+    metadata,
+    *(
+        Column(name, Integer if name == "hour" else String, primary_key=True)
+        for name in ROLLUP_KEYS
+    ),
+    *(Column(name, BigInteger, nullable=False) for name in SUMS),
+    Index("ledger_rollups_hour", "hour"),
+    Index("ledger_rollups_scope", "workspace", "scope", "scope_id", "hour"),
+)
+
+CORRECTED = (
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "cached_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "cost_nanos",
+    "cost_usd_nanos",
+)
+
+ledger_corrections = Table(
+    "ledger_corrections",
+    metadata,
+    Column("spool_id", String, primary_key=True),
+    Column("start", BigInteger, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("call_id", String, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("created_at", String, nullable=False),
+    *(Column(name, BigInteger, nullable=False) for name in CORRECTED),
+    Index("ledger_corrections_call", "call_id", "attempt"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("digest", String, nullable=False, unique=True),
+    Column("hint", String, nullable=False),
+    Column("role", String, nullable=False),
+    Column("workspace", String),
+    Column("user_id", String),
+    Column("acts_for_users", Integer, nullable=False),
+    Column("created_at", String, nullable=False),
+    Column("revoked_at", String),
+    CheckConstraint("role in ('admin', 'member')", name="api_keys_role"),
+)
