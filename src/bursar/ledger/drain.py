@@ -1,0 +1,183 @@
+"""Moves spools into the store: batches of rows, their sums and the spool's offset in one transaction.
+
+It runs as one task beside the calls. While the store cannot be written it waits and tries again, the spool
+grows, and its state says so; when the store is back everything arrives, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from itertools import islice
+from typing import Protocol
+
+import msgspec
+
+from bursar.ledger.ledger import Ledger, now_us
+from bursar.ledger.records import Span, walk
+from bursar.ledger.rows import BatchBuilder
+from bursar.ledger.spool import Spool
+from bursar.store.port import Batch, LedgerStore, OffsetMovedError, RecordRefusedError
+from bursar.types.errors import StoreError
+
+_READ_BYTES = 256 * 1024
+_BATCH_RECORDS = 256
+_YIELD_EVERY = 32
+
+
+class Source(Protocol):
+    """A spool's bytes as the drain reads them, up to `end`."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def end(self) -> int: ...
+
+    def read(self, offset: int, size: int) -> bytes: ...
+
+
+class DrainState(msgspec.Struct):
+    """What the drain is doing, for `/health` and metrics. `error` is why the store cannot be written now."""
+
+    error: str | None = None
+    failures: int = 0
+    behind_since_us: int | None = None
+
+
+class Drain:
+    """Drains the ledger's own spools, and any spool it is handed by `drain`."""
+
+    def __init__(self, ledger: Ledger, store: LedgerStore, *, interval_s: float = 0.05) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._interval_s = interval_s
+        self.state = DrainState()
+        self._lock = asyncio.Lock()
+
+    async def run(self, housekeeping: Callable[[], Awaitable[None]]) -> None:
+        """Drains until cancelled; `housekeeping` is awaited after each round, whether the store took it or not."""
+        wait_s = self._interval_s
+        while True:
+            await asyncio.sleep(wait_s)
+            wait_s = self._interval_s if await self._succeeds(self.flush) else min(2.0, max(0.2, wait_s * 2))
+            await self._succeeds(housekeeping)
+
+    async def _succeeds(self, work: Callable[[], Awaitable[None]]) -> bool:
+        try:
+            await work()
+        except StoreError as e:
+            self._failed(e)
+            return False
+        return True
+
+    async def flush(self) -> None:
+        """Brings everything that is on the own spools now into the store. Raises StoreError."""
+        async with self._lock:
+            ledger = self._ledger
+            ledger.tidy()
+            behind = ledger.undrained_bytes > 0
+            if behind and self.state.behind_since_us is None:
+                self.state.behind_since_us = now_us()
+            for spool in list(ledger.spools):
+                await self._drain_own(spool)
+            if self.state.error is not None and not behind:
+                return
+            self.state.error = None
+            self.state.behind_since_us = None
+
+    async def close(self) -> None:
+        """The last round of an orderly end: drains all, and closes what needs nobody any more.
+
+        Raises StoreError where the store cannot take it: the spools then wait for the next process.
+        """
+        self._ledger.retire()
+        await self.flush()
+
+    async def drain(self, source: Source, offset: int, on_progress: Callable[[Batch], None]) -> int:
+        """Brings a spool from `offset` to its end into the store; returns the end. Raises StoreError."""
+        size = _READ_BYTES
+        while offset < source.end:
+            data = source.read(offset, size)
+            last = offset + len(data) >= source.end
+            spans = list(islice(walk(data, offset, last=last), _BATCH_RECORDS))
+            if not spans:
+                if last:
+                    break
+                size *= 4
+                continue
+            size = _READ_BYTES
+            offset = await self._apply(source.id, offset, spans, data, on_progress)
+        return offset
+
+    async def close_spool(self, spool_id: str, offset: int, batch: Batch) -> None:
+        """Ends a spool whose every record is in the store, with what `batch` still settles."""
+        batch.spool_id, batch.old_offset, batch.new_offset, batch.close = spool_id, offset, offset, True
+        await self._store.apply(batch)
+
+    async def _drain_own(self, spool: Spool) -> None:
+        ledger = self._ledger
+        offset = ledger.drained.get(spool.id, 0)
+        if offset < spool.end:
+
+            def progressed(batch: Batch) -> None:
+                ledger.drained[spool.id] = batch.new_offset
+                ledger.drained_records[spool.id] = ledger.drained_records.get(spool.id, 0) + batch.records
+
+            try:
+                offset = await self.drain(spool, offset, progressed)
+            except OffsetMovedError:
+                await self._read_offset_again(spool)
+                return
+        if not ledger.is_active(spool) and spool.open_entries == 0 and offset == spool.end:
+            await self.close_spool(spool.id, offset, _empty_batch(spool.id, offset))
+            ledger.drop(spool)
+
+    async def _read_offset_again(self, spool: Spool) -> None:
+        """Somebody, or a commit whose answer was lost, moved the offset: the store knows how far it is."""
+        state = await self._store.spool_state(spool.id)
+        if state is not None:
+            self._ledger.drained[spool.id] = state.offset
+            self._ledger.drained_records[spool.id] = state.records
+
+    async def _apply(
+        self, spool_id: str, offset: int, spans: list[Span], data: bytes, on_progress: Callable[[Batch], None]
+    ) -> int:
+        base = offset
+
+        async def build(some: list[Span], start: int, refused: str | None = None) -> Batch:
+            builder = BatchBuilder(spool_id, start, now_us())
+            for n, span in enumerate(some, 1):
+                builder.add(span, data[span.start - base : span.end - base], refused=refused)
+                if n % _YIELD_EVERY == 0:
+                    await asyncio.sleep(0)
+            return builder.batch
+
+        try:
+            batch = await build(spans, offset)
+            await self._store.apply(batch)
+            on_progress(batch)
+            return batch.new_offset
+        except RecordRefusedError:
+            pass
+        # One of them is not to be stored: each goes alone, and the refused one is kept aside, raw.
+        for span in spans:
+            try:
+                batch = await build([span], offset)
+                await self._store.apply(batch)
+            except RecordRefusedError as e:
+                batch = await build([span], offset, refused=str(e))
+                await self._store.apply(batch)
+            on_progress(batch)
+            offset = batch.new_offset
+        return offset
+
+    def _failed(self, error: StoreError) -> None:
+        self.state.error = error.message
+        self.state.failures += 1
+        if self.state.behind_since_us is None and self._ledger.undrained_bytes:
+            self.state.behind_since_us = now_us()
+
+
+def _empty_batch(spool_id: str, offset: int) -> Batch:
+    return BatchBuilder(spool_id, offset, now_us()).batch

@@ -1,0 +1,263 @@
+"""The ledger of one process: entries are opened before a request leaves and settled once, by plain functions.
+
+It owns this process's spools: the active one, and those that still wait for entries opened in them. When
+the spool is at its bounds or its disk is full, the stated policy applies here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from bursar.ledger.ids import uuid7
+from bursar.ledger.records import Correction, Gap, Opened, Settled, encode
+from bursar.ledger.spool import Spool, SpoolFullError
+from bursar.types.errors import AlreadySettledError, LedgerFullError
+
+CONTINUE = "continue"
+REFUSE = "refuse"
+_SEGMENT_BYTES = 32 * 1024 * 1024
+_RAW_USAGE_BYTES = 2048
+_MESSAGE_CHARS = 1000
+_ID_CHARS = 200
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds of the spool directory, all processes together, in bytes: at `max_bytes` bodies are left out,
+    at `hard_bytes` the policy `full` applies: `continue` or `refuse`."""
+
+    max_bytes: int = 1024 * 1024 * 1024
+    hard_bytes: int = 2048 * 1024 * 1024
+    full: str = CONTINUE
+
+
+class Entry:
+    """An open entry. `spool` is None for one that could not be taken: a gap is counted instead."""
+
+    __slots__ = ("opened", "settled", "spool", "started_ns")
+
+    def __init__(self, opened: Opened, spool: Spool | None) -> None:
+        self.opened = opened
+        self.spool = spool
+        self.settled = False
+        self.started_ns = time.monotonic_ns()
+
+
+Observer = Callable[[Opened, Settled], None]
+
+
+def now_us() -> int:
+    """The wall clock, in microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+class Ledger:
+    """Open, settle, correct. One a process; a forked child goes on with a spool of its own."""
+
+    def __init__(
+        self,
+        directory: Path,
+        store_id: str,
+        *,
+        limits: Limits,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self.directory = directory
+        self.store_id = store_id
+        self.limits = limits
+        self._observers = tuple(observers)
+        self._active: Spool | None = None
+        self._retiring: list[Spool] = []
+        self._gap: Gap | None = None
+        self._held: list[tuple[Spool, bytes]] = []
+        self.drained: dict[str, int] = {}
+        """Of each own spool, the offset up to which it is in the store; the drain keeps it."""
+        self.drained_records: dict[str, int] = {}
+        self.others_bytes = 0
+        """What the other processes' spools hold; the drain measures it."""
+        self.gap_count = 0
+        directory.mkdir(parents=True, exist_ok=True)
+        directory.chmod(0o700)
+        _forget_after_fork(self)
+
+    def open(self, opened: Opened) -> Entry:
+        """Puts an entry on disk; its request may leave when this returns.
+
+        Raises LedgerFullError where there is no room and the policy is to refuse; under `continue` the
+        attempt is counted as part of a gap.
+        """
+        held = self.undrained_bytes + self.others_bytes
+        if held >= self.limits.hard_bytes:
+            return self._without_room(opened)
+        if held >= self.limits.max_bytes and opened.request is not None:
+            opened = msgspec.structs.replace(opened, request=None)
+        try:
+            if self._gap is not None:
+                self._write_gap()
+            spool = self._spool()
+            try:
+                spool.append_opened(encode(opened))
+            except SpoolFullError:
+                if opened.request is None:
+                    raise
+                spool.append_opened(encode(msgspec.structs.replace(opened, request=None)))
+        except (SpoolFullError, OSError):
+            return self._without_room(opened)
+        return Entry(opened, spool)
+
+    def settle(self, entry: Entry, settled: Settled) -> None:
+        """Settles an entry. Raises AlreadySettledError at a second time; a full disk is no reason to fail."""
+        if entry.settled:
+            raise AlreadySettledError(
+                f"attempt {entry.opened.attempt} of call {entry.opened.call_id} is settled already"
+            )
+        entry.settled = True
+        if entry.spool is not None:
+            self._append_settled(entry.spool, settled)
+        for observe in self._observers:
+            observe(entry.opened, settled)
+
+    def correct(self, correction: Correction) -> None:
+        """Records a difference to a settled entry. Raises SpoolFullError where there is no room."""
+        self._spool().append(encode(correction))
+
+    @property
+    def undrained_bytes(self) -> int:
+        """Bytes of the own spools that are not in the store yet."""
+        return sum(s.end - self.drained.get(s.id, 0) for s in self.spools)
+
+    @property
+    def undrained_records(self) -> int:
+        return sum(s.records - self.drained_records.get(s.id, 0) for s in self.spools)
+
+    @property
+    def open_entries(self) -> int:
+        return sum(s.open_entries for s in self.spools)
+
+    @property
+    def spools(self) -> list[Spool]:
+        """The own spools, oldest first."""
+        return [*self._retiring, self._active] if self._active is not None else self._retiring
+
+    def is_full(self) -> bool:
+        """Whether a new call would meet the policy now."""
+        return self._gap is not None or self.undrained_bytes + self.others_bytes >= self.limits.hard_bytes
+
+    def tidy(self) -> None:
+        """Writes what waits for room: held settlements, then the gap. The drain calls it now and then."""
+        held, self._held = self._held, []
+        for spool, frame in held:
+            try:
+                spool.append(frame)
+            except SpoolFullError:
+                self._held.append((spool, frame))
+        if self._gap is not None and self.undrained_bytes + self.others_bytes < self.limits.hard_bytes:
+            try:
+                self._write_gap()
+            except (SpoolFullError, OSError):
+                pass
+
+    def retire(self) -> None:
+        """Makes the active spool wait for its open entries; the next entry opens a new one."""
+        if self._active is not None:
+            self._retiring.append(self._active)
+            self._active = None
+
+    def drop(self, spool: Spool) -> None:
+        """Forgets a retired spool of which everything is in the store, and removes its files."""
+        self._retiring.remove(spool)
+        self.drained.pop(spool.id, None)
+        self.drained_records.pop(spool.id, None)
+        spool.close(remove=True)
+
+    def close(self) -> None:
+        """Leaves what is not drained for the next process to adopt."""
+        self.retire()
+        for spool in self._retiring:
+            spool.close(remove=False)
+        self._retiring = []
+
+    @property
+    def can_be_retired(self) -> bool:
+        """Whether there is an active spool large enough to begin another."""
+        return self._active is not None and self._active.end >= _SEGMENT_BYTES
+
+    def is_active(self, spool: Spool) -> bool:
+        """Whether new entries go to this spool."""
+        return spool is self._active
+
+    def forget(self) -> None:
+        """In a forked child: the parent's spools stay the parent's; the child's first entry opens its own."""
+        for spool in self.spools:
+            spool.forget()
+        self._active, self._retiring, self._held, self._gap = None, [], [], None
+        self.drained.clear()
+        self.drained_records.clear()
+
+    def _spool(self) -> Spool:
+        if self.can_be_retired:
+            self.retire()
+        if self._active is None:
+            now = now_us()
+            self._active = Spool(self.directory, uuid7(now), self.store_id, now)
+        return self._active
+
+    def _append_settled(self, spool: Spool, settled: Settled) -> None:
+        settled = _bounded(settled)
+        bare = encode(msgspec.structs.replace(settled, output=None, text=None, text_at=None))
+        bodiless = self.undrained_bytes + self.others_bytes >= self.limits.max_bytes
+        frame = bare if bodiless else encode(settled)
+        try:
+            spool.append_settled(frame, bare)
+        except SpoolFullError:
+            spool.open_entries -= 1
+            self._held.append((spool, bare))
+
+    def _without_room(self, opened: Opened) -> Entry:
+        if self.limits.full == REFUSE:
+            raise LedgerFullError
+        at = opened.created_us
+        gap = self._gap or Gap(0, at, at)
+        self._gap = Gap(gap.count + 1, min(gap.first_us, at), max(gap.last_us, at))
+        self.gap_count += 1
+        return Entry(opened, None)
+
+    def _write_gap(self) -> None:
+        if self._gap is not None:
+            self._spool().append(encode(self._gap))
+            self._gap = None
+
+
+def _bounded(settled: Settled) -> Settled:
+    """Cuts what a provider may make as long as it likes, so that the record fits the room kept for it."""
+    cuts: dict[str, object] = {}
+    for name, most in (
+        ("error_message", _MESSAGE_CHARS),
+        ("error_code", _ID_CHARS),
+        ("finish_reason", _ID_CHARS),
+        ("provider_response_id", _ID_CHARS),
+        ("served_model", _ID_CHARS),
+    ):
+        value = getattr(settled, name)
+        if value is not None and len(value) > most:
+            cuts[name] = value[: most - 1] + "…"
+    if settled.raw_usage is not None and len(settled.raw_usage) > _RAW_USAGE_BYTES:
+        cuts["raw_usage"] = None
+    return msgspec.structs.replace(settled, **cuts) if cuts else settled
+
+
+def _forget_after_fork(ledger: Ledger) -> None:
+    reference = weakref.ref(ledger)
+
+    def in_child() -> None:
+        inherited = reference()
+        if inherited is not None:
+            inherited.forget()
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=in_child)

@@ -1,0 +1,230 @@
+"""What stands in a spool, and how a record is framed on disk. Pure: bytes in, bytes out.
+
+A frame is: magic (4 bytes), payload length (u32), CRC-32 of the payload (u32), payload, trailer (1 byte).
+The trailer is never zero, so a record that was cut off, in a file whose rest is zeros, is told from one that
+was damaged later. The payload is a MessagePack array, first its kind; new fields are only ever added at the end.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+
+import msgspec
+
+MAGIC = b"\xb5RS1"
+TRAILER = b"\xb5"
+_HEAD = struct.Struct("<4sII")
+OVERHEAD = _HEAD.size + len(TRAILER)
+MAX_PAYLOAD = 256 * 1024 * 1024
+
+# The room every open entry keeps for its own end; a settled record without bodies always fits.
+SETTLE_RESERVE = 8192
+
+
+class SpoolHeader(msgspec.Struct, frozen=True, array_like=True, tag=0):
+    """The first record: whose spool this is, and the only store it may be drained into."""
+
+    spool_id: str
+    store_id: str
+    pid: int
+    created_us: int
+
+
+class Opened(msgspec.Struct, frozen=True, array_like=True, tag=1, kw_only=True):
+    """An attempt is about to leave. Times are microseconds since 1970 (UTC); `request` is JSON, None
+    where bodies are left out because the spool is at its first bound."""
+
+    call_id: str
+    attempt: int
+    created_us: int
+    method_type: str
+    workspace: str
+    user_id: str | None
+    session_id: str | None
+    turn: str | None
+    request_id: str | None
+    function: str | None
+    purpose: str | None
+    tags: dict[str, str]
+    key_id: str | None
+    provider: str
+    provider_type: str
+    provider_url: str
+    requested_model: str
+    model: str
+    reason: str
+    idempotency_key: str | None
+    client_retries: int | None
+    request_bytes: int
+    request: bytes | None
+
+
+class Settled(msgspec.Struct, frozen=True, array_like=True, tag=2, kw_only=True):
+    """How an attempt ended. `output` is the complete answer as JSON, `text_at` the place of its text in it
+    (`$.choices[0].message.content`); where it has no such place the text stands in `text`."""
+
+    call_id: str
+    attempt: int
+    workspace: str
+    status: str
+    completed_us: int | None
+    response_time_ms: int | None
+    time_to_first_token_ms: int | None = None
+    http_status: int | None = None
+    error_kind: str | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    finish_reason: str | None = None
+    provider_response_id: str | None = None
+    served_model: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    provider_total_tokens: int | None = None
+    usage_source: str = "none"
+    raw_usage: bytes | None = None
+    cost_nanos: int | None = None
+    cost_currency: str | None = None
+    cost_usd_nanos: int | None = None
+    cost_source: str | None = None
+    price_id: str | None = None
+    output_bytes: int = 0
+    output: bytes | None = None
+    text_at: str | None = None
+    text: str | None = None
+
+
+class Gap(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """Attempts that left while the ledger had no room for their entries: how many, from when to when."""
+
+    count: int
+    first_us: int
+    last_us: int
+
+
+class Correction(msgspec.Struct, frozen=True, array_like=True, tag=4, kw_only=True):
+    """A difference to a settled entry, found out later. Numbers are differences, never new values."""
+
+    call_id: str
+    attempt: int
+    created_us: int
+    reason: str
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_nanos: int = 0
+    cost_usd_nanos: int = 0
+
+
+Record = SpoolHeader | Opened | Settled | Gap | Correction
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Record)
+
+
+def encode(record: Record) -> bytes:
+    """The framed bytes of a record. Text that UTF-8 cannot hold (lone surrogates) is mended, not refused."""
+    try:
+        payload = _encoder.encode(record)
+    except UnicodeEncodeError:
+        payload = _encoder.encode(_mended(record))
+    return _HEAD.pack(MAGIC, len(payload), zlib.crc32(payload)) + payload + TRAILER
+
+
+def decode(payload: bytes) -> Record:
+    """The record of a payload. Raises msgspec.DecodeError or ValidationError where it is none."""
+    return _decoder.decode(payload)
+
+
+def _mended(record: Record) -> Record:
+    def mend(value: object) -> object:
+        if isinstance(value, str):
+            return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        if isinstance(value, dict):
+            return {mend(k): mend(v) for k, v in value.items()}
+        return value
+
+    return msgspec.structs.replace(record, **{f: mend(getattr(record, f)) for f in record.__struct_fields__})
+
+
+class Span(msgspec.Struct, frozen=True):
+    """A stretch of a spool, from `start` to `end`.
+
+    `payload` is the record's; where it is None the stretch is no record: `fault` is `damaged`, for bytes
+    that were a record or have good ones behind them, or `torn`, for one that was never written to its end.
+    """
+
+    start: int
+    end: int
+    payload: bytes | None
+    fault: str | None = None
+
+
+def walk(data: bytes, base: int = 0, *, last: bool = True) -> Iterator[Span]:
+    """The spans of a spool's bytes, of which the first stands at `base` in the file.
+
+    With `last` the bytes reach the file's end; otherwise what may be continued behind them is left out.
+    Zeros up to the end are room kept, not a record.
+    """
+    at = 0
+    while at < len(data):
+        whole = _record_at(data, at)
+        if whole is not None:
+            yield Span(base + at, base + whole, data[at + _HEAD.size : whole - 1])
+            at = whole
+            continue
+        if not data.count(0, at) < len(data) - at:
+            return
+        if not last and _may_continue(data, at):
+            return
+        behind = _next_record(data, at + 1)
+        if behind is not None:
+            yield Span(base + at, base + behind, None, "damaged")
+            at = behind
+            continue
+        if not last:
+            return
+        yield _tail(data, at, base)
+        return
+
+
+def _record_at(data: bytes, at: int) -> int | None:
+    """Where the record that starts at `at` ends, or None where no good one does."""
+    if data[at : at + 4] != MAGIC or len(data) - at < OVERHEAD:
+        return None
+    _, length, crc = _HEAD.unpack_from(data, at)
+    end = at + OVERHEAD + length
+    if length > MAX_PAYLOAD or end > len(data) or data[end - 1 : end] != TRAILER:
+        return None
+    return end if zlib.crc32(memoryview(data)[at + _HEAD.size : end - 1]) == crc else None
+
+
+def _may_continue(data: bytes, at: int) -> bool:
+    """Whether the bytes at `at` may be the beginning of a record that goes on behind these bytes."""
+    head = data[at : at + _HEAD.size]
+    if len(head) < _HEAD.size:
+        return MAGIC.startswith(head[:4])
+    magic, length, _ = _HEAD.unpack(head)
+    return magic == MAGIC and length <= MAX_PAYLOAD and at + OVERHEAD + length > len(data)
+
+
+def _next_record(data: bytes, at: int) -> int | None:
+    while (at := data.find(MAGIC, at)) >= 0:
+        if _record_at(data, at) is not None:
+            return at
+        at += 1
+    return None
+
+
+def _tail(data: bytes, at: int, base: int) -> Span:
+    written = len(data.rstrip(b"\0"))
+    complete = data[written - 1 : written] == TRAILER and written - at >= OVERHEAD
+    return Span(base + at, base + written, None, "damaged" if complete else "torn")

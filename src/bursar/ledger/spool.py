@@ -1,0 +1,129 @@
+"""A spool: one process's append-only file of records, with room kept for the end of every open entry.
+
+Appending is a plain function of a few microseconds. What was appended is in the operating system's hands
+before it returns: killing the process loses none of it. A full disk is met when an entry is opened, never
+when it is settled.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from bursar.ledger.locks import SpoolLock
+from bursar.ledger.records import SETTLE_RESERVE, SpoolHeader, encode
+from bursar.types.errors import LedgerError
+
+SUFFIX = ".spool"
+LOCK_SUFFIX = ".lock"
+_CHUNK = 64 * 1024
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class SpoolFullError(LedgerError):
+    """There is no room on the spool's disk."""
+
+
+class Spool:
+    """A spool this process writes. `end` is the byte behind the last good record, `records` their number."""
+
+    def __init__(self, directory: Path, spool_id: str, store_id: str, now_us: int) -> None:
+        self.id = spool_id
+        self.path = directory / f"{spool_id}{SUFFIX}"
+        self.lock = SpoolLock.create(directory / f"{spool_id}{LOCK_SUFFIX}")
+        self.end = 0
+        self.records = 0
+        self.open_entries = 0
+        self._allocated = 0
+        try:
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            header = SpoolHeader(spool_id, store_id, os.getpid(), now_us)
+            self._append(encode(header), keep=0)
+        except BaseException:
+            self.path.unlink(missing_ok=True)
+            self.lock.remove()
+            raise
+
+    def append_opened(self, frame: bytes) -> None:
+        """Appends an entry's beginning and keeps room for its end. Raises SpoolFullError."""
+        self._append(frame, keep=(self.open_entries + 1) * SETTLE_RESERVE)
+        self.open_entries += 1
+
+    def append_settled(self, frame: bytes, bare: bytes) -> bool:
+        """Appends an entry's end: `frame`, or where there is no room for it, `bare`, the same without bodies.
+
+        Returns whether `frame` was taken. Raises SpoolFullError only where the disk breaks its word.
+        """
+        keep = (self.open_entries - 1) * SETTLE_RESERVE
+        try:
+            self._append(frame, keep=keep)
+            taken = True
+        except SpoolFullError:
+            self._append(bare, keep=keep)
+            taken = False
+        self.open_entries -= 1
+        return taken
+
+    def append(self, frame: bytes) -> None:
+        """Appends any other record. Raises SpoolFullError."""
+        self._append(frame, keep=self.open_entries * SETTLE_RESERVE)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Up to `size` bytes of whole file from `offset`, not beyond the last record."""
+        return os.pread(self._fd, min(size, self.end - offset), offset)
+
+    def close(self, *, remove: bool) -> None:
+        """Closes the file; with `remove`, because all of it is in the store, it is deleted too."""
+        if remove:
+            self.path.unlink(missing_ok=True)
+        else:
+            os.ftruncate(self._fd, self.end)
+        os.close(self._fd)
+        if remove:
+            self.lock.remove()
+        else:
+            self.lock.release()
+
+    def forget(self) -> None:
+        """In a forked child: lets go of the parent's files without touching them."""
+        os.close(self._fd)
+        self.lock.forget()
+
+    def _append(self, frame: bytes, *, keep: int) -> None:
+        self._make_room(self.end + len(frame) + keep)
+        try:
+            written = os.pwrite(self._fd, frame, self.end)
+        except OSError as e:
+            self._cut_back()
+            raise SpoolFullError(f"the spool cannot be written: {os.strerror(e.errno or 0)}") from e
+        if written != len(frame):
+            self._cut_back()
+            raise SpoolFullError("the spool took only a part of a record")
+        self.end += written
+        self.records += 1
+
+    def _make_room(self, needed: int) -> None:
+        if needed <= self._allocated:
+            return
+        for size in (needed + _CHUNK - needed % _CHUNK, needed):
+            try:
+                os.posix_fallocate(self._fd, self._allocated, size - self._allocated)
+            except OSError as e:
+                if e.errno not in _NO_ROOM:
+                    raise SpoolFullError(f"the spool cannot grow: {os.strerror(e.errno or 0)}") from e
+            else:
+                self._allocated = size
+                return
+        # What a failed attempt may have taken is given back, or the kept room of others would hide it.
+        os.ftruncate(self._fd, max(self._allocated, self.end))
+        raise SpoolFullError
+
+    def _cut_back(self) -> None:
+        """After a short write: nothing behind the last good record, and the kept room taken anew."""
+        os.ftruncate(self._fd, self.end)
+        kept, self._allocated = self._allocated, self.end
+        try:
+            self._make_room(kept)
+        except SpoolFullError:
+            pass
