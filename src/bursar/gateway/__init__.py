@@ -1,0 +1,1 @@
+"""The way of a call: resolve, encode, open, send, decode, settle. Applications and the server both call it."""

@@ -1,0 +1,155 @@
+"""The client an application calls: complete, stream, embed. All three are the same way of a call."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import TracebackType
+
+import msgspec
+
+from bursar.gateway.gateway import Gateway
+from bursar.gateway.running import Running
+from bursar.ledger.ids import uuid7
+from bursar.ledger.ledger import now_us
+from bursar.types.call import CHAT, EMBEDDINGS, Call, Context, Result
+from bursar.types.errors import RequestError
+from bursar.types.events import Completed, Event
+from bursar.wire.assemble import encode_json
+from bursar.wire.ingress import check
+
+Message = Mapping[str, object]
+
+
+class Client:
+    """Calls models. Share one between tasks; `with_context` gives a view that speaks for somebody."""
+
+    def __init__(self, gateway: Gateway, context: Context | None = None) -> None:
+        self._gateway = gateway
+        self._context = context or Context()
+
+    def with_context(self, context: Context) -> Client:
+        """The same client, whose calls carry this context unless a call brings its own."""
+        return Client(self._gateway, context)
+
+    async def complete(
+        self,
+        *,
+        model: str,
+        messages: Sequence[Message],
+        context: Context | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+        **parameters: object,
+    ) -> Result:
+        """Asks for an answer and returns it whole, with its final usage.
+
+        `model` is `provider/model`, a bare model name, or a route; `parameters` are those of OpenAI's chat
+        completions and travel as they are. Raises RequestError, UnknownModelError, ProviderError,
+        LedgerFullError.
+        """
+        fields = {"messages": list(messages), **parameters, "stream": None}
+        running = self._run(CHAT, model, fields, context, extra_headers)
+        return await _collected(running)
+
+    def stream(
+        self,
+        *,
+        model: str,
+        messages: Sequence[Message],
+        context: Context | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+        **parameters: object,
+    ) -> Stream:
+        """Asks for an answer piece by piece: `async with client.stream(...) as stream: async for event in stream`.
+
+        The last event is `Completed`, with the result; leaving early ends the call by its provider's policy.
+        """
+        fields = {"messages": list(messages), **parameters, "stream": True}
+        return Stream(self._run(CHAT, model, fields, context, extra_headers))
+
+    async def embed(
+        self,
+        *,
+        model: str,
+        input: str | Sequence[object],
+        context: Context | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+        **parameters: object,
+    ) -> Result:
+        """Asks for vectors: `result.vectors` in the order of `input`. Raises as `complete` does."""
+        fields = {"input": input, **parameters}
+        return await _collected(self._run(EMBEDDINGS, model, fields, context, extra_headers))
+
+    def _run(
+        self,
+        operation: str,
+        model: str,
+        values: Mapping[str, object],
+        context: Context | None,
+        headers: Mapping[str, str] | None,
+    ) -> Running:
+        fields = {"model": msgspec.Raw(encode_json(model))}
+        for name, value in values.items():
+            if value is not None:
+                try:
+                    fields[name] = msgspec.Raw(encode_json(value))
+                except TypeError as e:
+                    raise RequestError(f"'{name}' cannot be written as JSON: {e}", field=name) from None
+        asked = check(operation, fields)
+        call = Call(
+            call_id=uuid7(now_us()),
+            operation=operation,
+            model=asked.model,
+            fields=asked.fields,
+            stream=asked.stream,
+            context=context or self._context,
+            headers=tuple((headers or {}).items()),
+        )
+        return self._gateway.run(call)
+
+
+class Stream:
+    """A streamed answer: an async context manager, and the events inside it."""
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+
+    @property
+    def call_id(self) -> str:
+        return self._running.call.call_id
+
+    @property
+    def result(self) -> Result | None:
+        """The result once the stream has ended well, else None."""
+        return self._running.result
+
+    async def __aenter__(self) -> Stream:
+        try:
+            await self._running.start()
+        except BaseException:
+            self._running.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._running.close()
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        while (frames := await self._running.next()) is not None:
+            for frame in frames:
+                for event in frame.events:
+                    yield event
+        if self._running.result is not None:
+            yield Completed(self._running.result)
+
+
+async def _collected(running: Running) -> Result:
+    try:
+        await running.start()
+        while await running.next() is not None:
+            pass
+    finally:
+        running.close()
+    assert running.result is not None
+    return running.result

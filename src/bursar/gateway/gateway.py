@@ -1,0 +1,77 @@
+"""Everything a call needs on its way, put together once; `run` is the only door to a provider."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+
+from bursar.gateway.estimate import Estimator
+from bursar.gateway.registry import Registry, Target
+from bursar.gateway.running import Running
+from bursar.ledger.ledger import Ledger
+from bursar.net.transport import Transport
+from bursar.prices.table import PriceTable
+from bursar.types.call import EMBEDDINGS, Call
+from bursar.wire.encode import Request, encode
+
+
+class Gateway:
+    """The way of a call: resolve and encode here, before any entry exists; the rest in `Running`."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        ledger: Ledger,
+        prices: PriceTable,
+        transports: Mapping[str, Transport],
+        estimator: Estimator,
+        user_agent: str,
+    ) -> None:
+        self.registry = registry
+        self.ledger = ledger
+        self.prices = prices
+        self.transports = transports
+        self.estimator = estimator
+        self._user_agent = user_agent
+        self._finishing: set[asyncio.Task[None]] = set()
+
+    def run(self, call: Call) -> Running:
+        """A call ready to start. Raises RequestError where it cannot be said, UnknownModelError."""
+        return Running(self, call, [(t, self._request(t, call)) for t in self.registry.resolve(call.model)])
+
+    def finish_later(self, work: Coroutine[object, object, None]) -> None:
+        """Reads on for a client that has left; `close` waits for it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._finishing.add(task)
+        task.add_done_callback(self._finishing.discard)
+
+    async def close(self, *, within_s: float) -> None:
+        """Waits for answers that are still read on, then cancels them, then closes the transports."""
+        if self._finishing:
+            await asyncio.wait(set(self._finishing), timeout=within_s)
+        for task in self._finishing:
+            task.cancel()
+        if self._finishing:
+            await asyncio.wait(set(self._finishing))
+        for transport in self.transports.values():
+            await transport.close()
+
+    def _request(self, target: Target, call: Call) -> Request:
+        provider = target.provider
+        own = {name.lower() for name, _ in provider.headers}
+        return encode(
+            provider.spec,
+            call,
+            model=target.model,
+            url=provider.embeddings_url if call.operation == EMBEDDINGS else provider.chat_url,
+            headers=(
+                ("content-type", "application/json"),
+                ("accept", "text/event-stream" if call.stream else "application/json"),
+                ("accept-encoding", "identity"),
+                ("user-agent", self._user_agent),
+                *provider.headers,
+                *((name, value) for name, value in call.headers if name.lower() not in own),
+            ),
+            include_usage=provider.include_usage,
+        )

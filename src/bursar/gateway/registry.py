@@ -1,0 +1,104 @@
+"""Providers and routes as a call sees them: one frozen snapshot, from which a model's targets are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from bursar.types.errors import UnknownModelError
+from bursar.wire.engine import Readers
+from bursar.wire.spec import Spec
+
+CANCEL = "cancel"
+FINISH = "finish"
+
+
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits of one attempt, in seconds. `finish_max_s` bounds reading on after a client has left."""
+
+    connect_s: float = 10.0
+    first_byte_s: float = 300.0
+    chunk_s: float = 120.0
+    total_s: float = 1800.0
+    finish_max_s: float = 120.0
+
+
+class Provider(msgspec.Struct, frozen=True, kw_only=True):
+    """A provider ready to be called. `headers` carry its credential; `models` None lets any name through."""
+
+    name: str
+    type: str
+    spec: Spec
+    readers: Readers
+    chat_url: str
+    embeddings_url: str
+    headers: tuple[tuple[str, str], ...]
+    secret_headers: frozenset[str]
+    models: tuple[str, ...] | None = None
+    include_usage: bool = True
+    on_disconnect: str = CANCEL
+    timeouts: Timeouts = Timeouts()
+    retries: int = 1
+
+    @property
+    def url_shown(self) -> str:
+        """The address as it stands on the ledger: without query, user or password."""
+        scheme, _, rest = self.chat_url.partition("://")
+        return f"{scheme}://{rest.split('?', 1)[0].rsplit('@', 1)[-1]}"
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an attempt goes, and why there."""
+
+    provider: Provider
+    model: str
+    reason: str
+
+
+class Registry(msgspec.Struct, frozen=True, kw_only=True):
+    """All active providers by name, and routes: an alias with its targets in order of fallback."""
+
+    providers: Mapping[str, Provider]
+    routes: Mapping[str, tuple[str, ...]] = {}
+
+    def resolve(self, model: str) -> list[Target]:
+        """The targets of a model's name, in the order they are tried.
+
+        A name is a route, `provider/model`, or bare where only one active provider offers it. Raises
+        UnknownModelError that says what was looked for and what there is.
+        """
+        if model in self.routes:
+            return [self._target(name, f"route {model}") for name in self.routes[model]]
+        return [self._target(model, None)]
+
+    def models(self) -> list[tuple[str, str]]:
+        """What can be asked for by name: (name, owner), routes first."""
+        names = [(route, "bursar") for route in self.routes]
+        for provider in self.providers.values():
+            names += [(f"{provider.name}/{m}", provider.name) for m in provider.models or ()]
+        return names
+
+    def _target(self, name: str, reason: str | None) -> Target:
+        prefix, _, rest = name.partition("/")
+        provider = self.providers.get(prefix)
+        if provider is not None and rest:
+            if provider.models is not None and rest not in provider.models:
+                raise UnknownModelError(
+                    f"the provider '{prefix}' does not offer '{rest}'; it offers: {', '.join(provider.models)}",
+                    field="model",
+                )
+            return Target(provider=provider, model=rest, reason=reason or "named")
+        return self._of_bare_name(name, reason)
+
+    def _of_bare_name(self, name: str, reason: str | None) -> Target:
+        offering = [p for p in self.providers.values() if p.models is not None and name in p.models]
+        if not offering:
+            offering = [p for p in self.providers.values() if p.models is None]
+        if len(offering) == 1:
+            return Target(provider=offering[0], model=name, reason=reason or "only provider")
+        if offering:
+            names = ", ".join(f"{p.name}/{name}" for p in offering)
+            raise UnknownModelError(f"several providers may offer '{name}': say which, as one of {names}", field="model")
+        known = ", ".join(n for n, _ in self.models()[:20]) or "none"
+        raise UnknownModelError(f"no active provider and no route offers '{name}'; known models: {known}", field="model")

@@ -1,0 +1,332 @@
+"""One call on its way: attempts until one answers, its frames as they come, and its end, however it comes.
+
+`start()` returns when the first frame is there (for a plain call: the whole answer); `next()` gives the
+frames that follow; `close()` is a plain function that may be called at any moment, also when nothing can be
+awaited any more, and leaves no entry open. All entries are settled in `_settle`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, TypeVar
+
+from bursar.gateway import outcome
+from bursar.gateway.attempts import GiveUp, NextTarget, Retry, decide
+from bursar.gateway.registry import FINISH, Target
+from bursar.ledger.ledger import Entry, now_us
+from bursar.net.transport import Answer, HungUpError, NotSentError
+from bursar.types.call import EMBEDDINGS, Call, Result
+from bursar.types.errors import (
+    BursarError,
+    ProviderConnectionError,
+    ProviderError,
+    ProviderTimeoutError,
+    TruncatedError,
+)
+from bursar.wire.assemble import Assembly
+from bursar.wire.encode import Request
+from bursar.wire.engine import Decoder, Frame
+from bursar.wire.framing import FrameTooLongError
+
+if TYPE_CHECKING:
+    from bursar.gateway.gateway import Gateway
+
+T = TypeVar("T")
+_ERROR_BODY_BYTES = 1024 * 1024
+
+
+class Attempt:
+    """One attempt under way: its entry, the answer, and what it has said so far."""
+
+    def __init__(self, target: Target, request: Request, entry: Entry, decoder: Decoder) -> None:
+        self.target = target
+        self.request = request
+        self.entry = entry
+        self.decoder = decoder
+        self.assembly = Assembly()
+        self.answer: Answer | None = None
+        self.first_content_ns: int | None = None
+        self.whole = b""
+        self.deadline = time.monotonic() + target.provider.timeouts.total_s
+
+
+class Running:
+    """One call. `attempt` is the current one, `result` is there when the last entry is settled as completed."""
+
+    def __init__(self, gateway: Gateway, call: Call, plan: list[tuple[Target, Request]]) -> None:
+        self._gateway = gateway
+        self.call = call
+        self._plan = plan
+        self._position = 0
+        self._tries = 0
+        self._attempts = 0
+        self._pending: list[Frame] = []
+        self._failure: ProviderError | None = None
+        self._step: asyncio.Future[object] | None = None
+        self._client_gone = False
+        self._ended = False
+        self._shields = any(target.provider.on_disconnect == FINISH for target, _ in plan)
+        self.attempt: Attempt | None = None
+        self.result: Result | None = None
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts were made so far."""
+        return self._attempts
+
+    async def start(self) -> None:
+        """Makes attempts until one answers. Raises ProviderError of the last one, LedgerFullError."""
+        await self._run(self._begin())
+
+    async def next(self) -> list[Frame] | None:
+        """The next frames, None at the end. Raises ProviderError where the answer fails in the middle."""
+        if self._pending:
+            frames, self._pending = self._pending, []
+            return frames
+        if self._failure is not None:
+            raise self._failure
+        if self._ended:
+            return None
+        return await self._run(self._advance())
+
+    def close(self) -> None:
+        """Ends the call where it is. The provider's policy says whether its answer is still read on."""
+        if self._ended:
+            return
+        self._client_gone = True
+        attempt = self.attempt
+        reads_on = attempt is not None and attempt.target.provider.on_disconnect == FINISH
+        if reads_on and not attempt.entry.settled:  # type: ignore[union-attr]
+            self._gateway.finish_later(self._finish())
+        elif self._step is not None and not self._step.done():
+            self._step.cancel()
+        elif attempt is not None and not attempt.entry.settled:
+            self._cancelled(attempt)
+
+    async def _run(self, step: Coroutine[object, object, T]) -> T:
+        """Awaits a step; where an answer may have to be read on, the step outlives its awaiter."""
+        if not self._shields:
+            return await step
+        self._step = task = asyncio.ensure_future(step)
+        return await asyncio.shield(task)
+
+    async def _finish(self) -> None:
+        """Reads on after the client has left, within the provider's bound."""
+        attempt = self.attempt
+        assert attempt is not None
+        try:
+            async with asyncio.timeout(attempt.target.provider.timeouts.finish_max_s):
+                if self._step is not None:
+                    await self._step
+                while not self._ended:
+                    await self._advance()
+        except (TimeoutError, BursarError):
+            pass
+        finally:
+            if not attempt.entry.settled:
+                self._cancelled(attempt)
+
+    async def _begin(self) -> None:
+        while True:
+            attempt = self._open()
+            try:
+                await self._reach(attempt)
+                return
+            except ProviderError as error:
+                decision = decide(
+                    error,
+                    tries=self._tries,
+                    retries=attempt.target.provider.retries,
+                    targets_left=0 if self._client_gone else len(self._plan) - self._position - 1,
+                    jitter=random.random(),
+                )
+                if self._client_gone:
+                    decision = GiveUp()
+                self._failed(attempt, error)
+                await self._carry_out(decision, error)
+            except asyncio.CancelledError:
+                self._cancelled(attempt)
+                raise
+            except BaseException as error:
+                self._broke(attempt, error)
+                raise
+
+    async def _carry_out(self, decision: Retry | NextTarget | GiveUp, error: ProviderError) -> None:
+        match decision:
+            case Retry(after_s):
+                await asyncio.sleep(after_s)
+                if self._client_gone:
+                    raise error
+            case NextTarget():
+                self._position += 1
+                self._tries = 0
+            case GiveUp():
+                self._ended = True
+                raise error
+
+    def _open(self) -> Attempt:
+        """Puts the entry on disk: after this, and not before, its request may leave."""
+        target, request = self._plan[self._position]
+        self._tries += 1
+        self._attempts += 1
+        entry = self._gateway.ledger.open(
+            outcome.opened(self.call, target, request, attempt=self._attempts, now_us=now_us())
+        )
+        decoder = Decoder(
+            target.provider.readers, stream=self.call.stream, embeddings=self.call.operation == EMBEDDINGS
+        )
+        self.attempt = attempt = Attempt(target, request, entry, decoder)
+        return attempt
+
+    async def _reach(self, attempt: Attempt) -> None:
+        """Sends, and reads to the first frame that says something; a plain answer is read whole."""
+        provider = attempt.target.provider
+        transport = self._gateway.transports[provider.spec.transport]
+        try:
+            async with asyncio.timeout(min(provider.timeouts.first_byte_s, provider.timeouts.total_s)):
+                answer = attempt.answer = await transport.send(
+                    attempt.request, connect_timeout_s=provider.timeouts.connect_s
+                )
+                data = await answer.read()
+        except TimeoutError:
+            raise self._timed_out(attempt, "first byte", provider.timeouts.first_byte_s) from None
+        except NotSentError as e:
+            raise ProviderConnectionError(f"'{provider.name}' was not reached: {e}", provider=provider.name,
+                                          kind="connection") from e  # fmt: skip
+        except HungUpError as e:
+            raise ProviderConnectionError(f"'{provider.name}' hung up before it answered: {e}", provider=provider.name,
+                                          kind="connection") from e  # fmt: skip
+        if not 200 <= answer.status < 300:
+            raise outcome.http_failure(provider, answer, await self._rest(attempt, data))
+        while True:
+            frames = self._read(attempt, data)
+            self._pending.extend(frames)
+            if not data or attempt.decoder.ended:
+                self._conclude(attempt)
+                return
+            if self.call.stream and any(not f.is_silent for f in frames):
+                self._refuse_early_error(attempt)
+                return
+            data = await self._more(attempt)
+
+    async def _rest(self, attempt: Attempt, data: bytes) -> bytes:
+        """The body of an error answer, up to a bound."""
+        body = data
+        try:
+            while data and len(body) < _ERROR_BODY_BYTES:
+                data = await self._more(attempt)
+                body += data
+        except ProviderError:
+            pass
+        return body
+
+    async def _advance(self) -> list[Frame] | None:
+        attempt = self.attempt
+        assert attempt is not None
+        try:
+            data = await self._more(attempt)
+            frames = self._read(attempt, data)
+            if not data or attempt.decoder.ended or attempt.assembly.error is not None:
+                try:
+                    self._conclude(attempt)
+                except ProviderError as error:
+                    # The caller gets what there is first, and the failure after it.
+                    self._failed(attempt, error)
+                    self._failure = error
+                    return frames
+            return frames
+        except ProviderError as error:
+            self._failed(attempt, error)
+            raise
+        except asyncio.CancelledError:
+            self._cancelled(attempt)
+            raise
+        except BaseException as error:
+            self._broke(attempt, error)
+            raise
+
+    async def _more(self, attempt: Attempt) -> bytes:
+        """The next bytes, b"" at the end, within the limits between chunks and in all."""
+        provider, answer = attempt.target.provider, attempt.answer
+        assert answer is not None
+        left_s = attempt.deadline - time.monotonic()
+        try:
+            async with asyncio.timeout(min(provider.timeouts.chunk_s, left_s)):
+                return await answer.read()
+        except TimeoutError:
+            if left_s <= provider.timeouts.chunk_s:
+                raise self._timed_out(attempt, "end", provider.timeouts.total_s) from None
+            raise self._timed_out(attempt, "next chunk", provider.timeouts.chunk_s) from None
+        except HungUpError as e:
+            if attempt.decoder.finished and not attempt.decoder.is_whole:
+                return b""  # it had said that it ended; how the connection ended says nothing
+            raise TruncatedError(f"'{provider.name}' hung up in the middle of its answer: {e}", provider=provider.name,
+                                 kind="truncated") from e  # fmt: skip
+
+    def _read(self, attempt: Attempt, data: bytes) -> list[Frame]:
+        try:
+            frames = attempt.decoder.feed(data) if data else attempt.decoder.close()
+        except FrameTooLongError as e:
+            raise ProviderError(f"'{attempt.target.provider.name}': {e}", provider=attempt.target.provider.name,
+                                kind="upstream_error") from e  # fmt: skip
+        for frame in frames:
+            if frame.events and attempt.assembly.take(frame.events) and attempt.first_content_ns is None:
+                attempt.first_content_ns = time.monotonic_ns()
+        if attempt.decoder.is_whole and frames:
+            attempt.whole = frames[0].raw
+        return frames
+
+    def _refuse_early_error(self, attempt: Attempt) -> None:
+        """An error before any content is still the attempt's failure: the next target may do better."""
+        if attempt.assembly.error is not None and not attempt.assembly.has_content:
+            raise outcome.in_band_failure(attempt.target.provider, attempt.assembly.error)
+
+    def _conclude(self, attempt: Attempt) -> None:
+        """The bytes have ended, or said so. Settles as completed, or raises what was wrong."""
+        provider = attempt.target.provider
+        if attempt.assembly.error is not None:
+            raise outcome.in_band_failure(provider, attempt.assembly.error)
+        if not attempt.decoder.finished:
+            raise TruncatedError(f"the answer of '{provider.name}' ended without saying that it ended",
+                                 provider=provider.name, kind="truncated")  # fmt: skip
+        if attempt.decoder.is_whole and not attempt.assembly.has_content and attempt.assembly.finish_reason is None:
+            outcome.refuse_unreadable(provider, attempt.whole)
+        assert attempt.answer is not None
+        attempt.answer.done()
+        self._settle(attempt, "completed", None)
+
+    def _timed_out(self, attempt: Attempt, what: str, limit_s: float) -> ProviderTimeoutError:
+        name = attempt.target.provider.name
+        return ProviderTimeoutError(f"'{name}' did not send its {what} within {limit_s:g} s", provider=name,
+                                    kind="timeout")  # fmt: skip
+
+    def _failed(self, attempt: Attempt, error: ProviderError) -> None:
+        error.call_id = self.call.call_id
+        self._pending = [] if attempt.first_content_ns is None else self._pending
+        self._stop(attempt)
+        self._settle(attempt, "failed", error)
+
+    def _cancelled(self, attempt: Attempt) -> None:
+        self._stop(attempt)
+        self._settle(attempt, "cancelled", None)
+
+    def _broke(self, attempt: Attempt, error: BaseException) -> None:
+        """A fault of ours is still the end of an entry."""
+        if not attempt.entry.settled:
+            self._stop(attempt)
+            name = attempt.target.provider.name
+            self._settle(attempt, "failed", ProviderError(f"internal error: {error!r}", provider=name, kind="internal"))
+
+    @staticmethod
+    def _stop(attempt: Attempt) -> None:
+        if attempt.answer is not None:
+            attempt.answer.abort()
+
+    def _settle(self, attempt: Attempt, status: str, error: ProviderError | None) -> None:
+        """The one place where entries are settled."""
+        settled, self.result = outcome.settled(self._gateway, self.call, attempt, status, error)
+        self._ended = status != "failed" or self._ended
+        self._gateway.ledger.settle(attempt.entry, settled)

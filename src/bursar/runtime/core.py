@@ -1,0 +1,161 @@
+"""The composition root: settings become a gateway with its ledger, store and drain; used by the library,
+the server and the command line alike, so that there is one way of a call and not two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import bursar
+from bursar.gateway.estimate import Estimator
+from bursar.gateway.gateway import Gateway
+from bursar.gateway.registry import Registry
+from bursar.ledger import status
+from bursar.ledger.adopt import Adopter
+from bursar.ledger.drain import Drain
+from bursar.ledger.ledger import Ledger, Limits, Observer
+from bursar.net.demo import DemoTransport
+from bursar.net.http import HttpTransport
+from bursar.prices.table import bundled
+from bursar.runtime import providers
+from bursar.runtime.settings import Settings, bytes_of
+from bursar.store.engine import Database
+from bursar.store.ledger_sql import SqlLedgerStore
+from bursar.store.queries import Queries, token_ratios
+from bursar.store.schema import prepare
+from bursar.types.errors import StoreError
+
+_PUBLISH_EVERY_S = 0.5
+_ADOPT_EVERY_S = 2.0
+
+Told = Callable[[str, dict[str, object]], None]
+"""Where notable events go: a short text and its values. The server logs them; a library stays silent."""
+
+
+def _silent(_event: str, _values: dict[str, object]) -> None:
+    return None
+
+
+class Core:
+    """Everything put together, running."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        store_id: str,
+        ledger: Ledger,
+        drain: Drain,
+        adopter: Adopter,
+        gateway: Gateway,
+        told: Told,
+    ) -> None:
+        self.database = database
+        self.store_id = store_id
+        self.ledger = ledger
+        self.drain = drain
+        self.gateway = gateway
+        self.queries = Queries(database)
+        self._adopter = adopter
+        self._told = told
+        self._published_at = self._adopted_at = 0.0
+        self._others: list[status.Status] = []
+        self._orphans = 0
+
+    def overview(self) -> status.Overview:
+        """The ledger over all processes: this one as it is, the others as they last said."""
+        return status.overview(status.own(self.ledger, self.drain, os.getpid()), self._others, self._orphans)
+
+    async def housekeeping(self) -> None:
+        """What is done now and then beside draining: tell the others, hear them, adopt the dead."""
+        now = time.monotonic()
+        if now - self._published_at >= _PUBLISH_EVERY_S:
+            self._published_at = now
+            self._exchange()
+        if now - self._adopted_at >= _ADOPT_EVERY_S:
+            self._adopted_at = now
+            for spool_id, interrupted in await self._adopter.look():
+                self._told("adopted the spool of a process that ended", {"spool": spool_id, "interrupted": interrupted})
+
+    def _exchange(self) -> None:
+        status.publish(self.ledger, status.own(self.ledger, self.drain, os.getpid()))
+        self._others, self._orphans, orphan_bytes = status.others(self.ledger)
+        self.ledger.others_bytes = orphan_bytes + sum(s.bytes for s in self._others)
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings,
+    environ: Mapping[str, str],
+    *,
+    observers: Sequence[Observer] = (),
+    told: Told = _silent,
+    registry: Registry | None = None,
+) -> AsyncIterator[Core]:
+    """Opens the store and the ledger, drains beside the calls, and at the end settles and drains the rest.
+
+    Raises ConfigError, StoreError. What cannot be drained at the end waits on disk for the next process.
+    """
+    known = registry if registry is not None else providers.registry(settings, environ)
+    database = Database(settings.store.url)
+    try:
+        core = await _composed(settings, known, database, observers, told)
+        task = asyncio.create_task(core.drain.run(core.housekeeping))
+        try:
+            yield core
+        finally:
+            await core.gateway.close(within_s=settings.server.stop_within_s)
+            task.cancel()
+            await asyncio.wait([task])
+            await _drained(core, told)
+    finally:
+        await database.close()
+
+
+async def _composed(
+    settings: Settings, registry: Registry, database: Database, observers: Sequence[Observer], told: Told
+) -> Core:
+    store_id = await prepare(database)
+    ledger = Ledger(
+        Path(settings.ledger.spool),
+        store_id,
+        limits=Limits(
+            max_bytes=bytes_of(settings.ledger.spool_max_mb),
+            hard_bytes=bytes_of(settings.ledger.spool_hard_mb),
+            full=settings.ledger.spool_full,
+        ),
+        observers=observers,
+    )
+    store = SqlLedgerStore(database)
+    drain = Drain(ledger, store)
+    ratios = await token_ratios(database)
+    gateway = Gateway(
+        registry=registry,
+        ledger=ledger,
+        prices=bundled(),
+        transports={"http": HttpTransport(), "demo": DemoTransport()},
+        estimator=Estimator(
+            {
+                key: (r.observations, r.request_bytes, r.input_tokens, r.output_bytes, r.output_tokens)
+                for key, r in ratios.items()
+            }
+        ),
+        user_agent=f"bursar/{bursar.__version__}",
+    )
+    adopter = Adopter(ledger.directory, store_id, store, drain)
+    return Core(
+        database=database, store_id=store_id, ledger=ledger, drain=drain, adopter=adopter, gateway=gateway, told=told
+    )
+
+
+async def _drained(core: Core, told: Told) -> None:
+    try:
+        await core.drain.close()
+    except StoreError as e:
+        told("the store could not take the rest of the spool; the next process will", {"error": e.message})
+    core.ledger.close()

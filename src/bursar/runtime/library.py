@@ -1,0 +1,22 @@
+"""The library's door: a client over a core of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from bursar.gateway.client import Client
+from bursar.runtime import settings
+from bursar.runtime.core import running
+
+
+@asynccontextmanager
+async def opened(config: str | os.PathLike[str] | Mapping[str, object] | None) -> AsyncIterator[Client]:
+    """See `bursar.open`."""
+    if isinstance(config, Mapping):
+        read = settings.parse(config, "the configuration")
+    else:
+        read = settings.load(None if config is None else os.fspath(config), os.environ)
+    async with running(read, os.environ) as core:
+        yield Client(core.gateway)

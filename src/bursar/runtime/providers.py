@@ -1,0 +1,80 @@
+"""Settings into the registry a call is resolved against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bursar.gateway.registry import Provider, Registry, Timeouts
+from bursar.runtime.settings import ProviderSettings, Settings, secret
+from bursar.types.errors import ConfigError
+from bursar.wire import spec as specs
+from bursar.wire.engine import Readers
+
+_ALWAYS_SECRET = frozenset({"authorization", "proxy-authorization", "x-api-key", "api-key", "cookie"})
+
+
+def registry(settings: Settings, environ: Mapping[str, str]) -> Registry:
+    """The registry of these settings. Where they name no provider there is `demo`, and `openai` where
+    `OPENAI_API_KEY` is set. Raises ConfigError, UnsupportedLlmProviderError."""
+    given = settings.providers or _without_configuration(environ)
+    providers = {p.name: _provider(p, environ) for p in given if p.active}
+    for route in settings.routes:
+        if route.name in providers:
+            raise ConfigError(f"route '{route.name}': a provider has this name already")
+    made = Registry(providers=providers, routes={r.name: tuple(r.targets) for r in settings.routes})
+    for route in settings.routes:
+        for target in route.targets:
+            if target in made.routes:
+                raise ConfigError(f"route '{route.name}': the target '{target}' is a route; name models")
+            if target.partition("/")[0] not in providers:
+                known = ", ".join(providers)
+                raise ConfigError(f"route '{route.name}': the target '{target}' begins with no provider; there are {known}")
+    return made
+
+
+def _without_configuration(environ: Mapping[str, str]) -> list[ProviderSettings]:
+    given = [ProviderSettings(name="demo", type="demo", models=["demo", "demo-embedding"])]
+    if environ.get("OPENAI_API_KEY"):
+        given.append(ProviderSettings(name="openai", type="openai", api_key="env:OPENAI_API_KEY"))
+    return given
+
+
+def _provider(given: ProviderSettings, environ: Mapping[str, str]) -> Provider:
+    place = f"provider '{given.name}'"
+    spec = specs.build(given.type, request=given.request, response=given.response, place=place)
+    base = (given.base_url if given.base_url is not None else spec.base_url or "").rstrip("/")
+    if not base and not given.completion_url:
+        raise ConfigError(f"{place}: base_url is missing")
+    chat_url = given.completion_url or base + spec.chat_url
+    embeddings_url = given.embedding_url or base + spec.embeddings_url
+    if spec.transport == "http" and not chat_url.startswith(("http://", "https://")):
+        raise ConfigError(f"{place}: '{chat_url}' is no http:// or https:// address")
+    headers = {k.lower(): secret(v, environ, f"{place}, header {k}") for k, v in given.headers.items()}
+    secret_headers = {k.lower() for k, v in given.headers.items() if v.startswith(("env:", "file:"))}
+    if given.api_key is not None:
+        key = secret(given.api_key, environ, f"{place}, api_key")
+        name = spec.auth.header.lower()
+        if spec.auth.scheme != "none":
+            headers[name] = f"Bearer {key}" if spec.auth.scheme == "bearer" else key
+            secret_headers.add(name)
+    return Provider(
+        name=given.name,
+        type=given.type,
+        spec=spec,
+        readers=Readers(spec),
+        chat_url=chat_url,
+        embeddings_url=embeddings_url,
+        headers=tuple(headers.items()),
+        secret_headers=_ALWAYS_SECRET | secret_headers,
+        models=tuple(given.models) if given.models is not None else None,
+        include_usage=spec.request.include_usage if given.include_usage is None else given.include_usage,
+        on_disconnect=given.on_disconnect,
+        timeouts=Timeouts(
+            connect_s=given.timeout_connect_s,
+            first_byte_s=given.timeout_first_byte_s,
+            chunk_s=given.timeout_chunk_s,
+            total_s=given.timeout_total_s,
+            finish_max_s=given.finish_max_s,
+        ),
+        retries=given.retries,
+    )
