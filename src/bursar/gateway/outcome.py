@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -204,7 +204,7 @@ def _usage(gateway: Gateway, attempt: Attempt, status: str, output_bytes: int) -
     )
 
 
-def _usage_columns(usage: Usage | None) -> dict[str, object]:
+def _usage_columns(usage: Usage | None) -> dict[str, Any]:
     if usage is None:
         return {}
     return {
@@ -219,7 +219,7 @@ def _usage_columns(usage: Usage | None) -> dict[str, object]:
     }
 
 
-def _cost_columns(charged: Cost | None) -> dict[str, object]:
+def _cost_columns(charged: Cost | None) -> dict[str, Any]:
     if charged is None:
         return {}
     return {

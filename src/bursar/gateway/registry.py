@@ -73,11 +73,15 @@ class Registry(msgspec.Struct, frozen=True, kw_only=True):
         return [self._target(model, None)]
 
     def models(self) -> list[tuple[str, str]]:
-        """What can be asked for by name: (name, owner), routes first."""
-        names = [(route, "bursar") for route in self.routes]
-        for provider in self.providers.values():
-            names += [(f"{provider.name}/{m}", provider.name) for m in provider.models or ()]
-        return names
+        """What can be asked for by name: (name, owner). Routes first, then bare names that only one
+        provider offers, then every model under its provider's name."""
+        offered = [(m, p.name) for p in self.providers.values() for m in p.models or ()]
+        bare = [m for m, _ in offered]
+        return [
+            *((route, "bursar") for route in self.routes),
+            *((m, owner) for m, owner in offered if bare.count(m) == 1 and m not in self.routes),
+            *((f"{owner}/{m}", owner) for m, owner in offered),
+        ]
 
     def _target(self, name: str, reason: str | None) -> Target:
         prefix, _, rest = name.partition("/")
@@ -99,6 +103,10 @@ class Registry(msgspec.Struct, frozen=True, kw_only=True):
             return Target(provider=offering[0], model=name, reason=reason or "only provider")
         if offering:
             names = ", ".join(f"{p.name}/{name}" for p in offering)
-            raise UnknownModelError(f"several providers may offer '{name}': say which, as one of {names}", field="model")
+            raise UnknownModelError(
+                f"several providers may offer '{name}': say which, as one of {names}", field="model"
+            )
         known = ", ".join(n for n, _ in self.models()[:20]) or "none"
-        raise UnknownModelError(f"no active provider and no route offers '{name}'; known models: {known}", field="model")
+        raise UnknownModelError(
+            f"no active provider and no route offers '{name}'; known models: {known}", field="model"
+        )

@@ -11,7 +11,7 @@ import asyncio
 import random
 import time
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bursar.gateway import outcome
 from bursar.gateway.attempts import GiveUp, NextTarget, Retry, decide
@@ -65,7 +65,7 @@ class Running:
         self._attempts = 0
         self._pending: list[Frame] = []
         self._failure: ProviderError | None = None
-        self._step: asyncio.Future[object] | None = None
+        self._step: asyncio.Future[Any] | None = None
         self._client_gone = False
         self._ended = False
         self._shields = any(target.provider.on_disconnect == FINISH for target, _ in plan)

@@ -42,7 +42,9 @@ class _Loop:
     def run(self, work: Coroutine[object, object, T]) -> T:
         if threading.current_thread() is self._thread:
             work.close()
-            raise BursarError("a synchronous call from inside its own loop would wait for itself: await the async client")
+            raise BursarError(
+                "a synchronous call from inside its own loop would wait for itself: await the async client"
+            )
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()

@@ -10,6 +10,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -85,6 +86,11 @@ class Ledger:
         directory.chmod(0o700)
         _forget_after_fork(self)
 
+    def begin(self) -> None:
+        """Opens a spool before the first entry asks for one, so that the other processes see this one."""
+        with suppress(SpoolFullError, OSError):
+            self._spool()
+
     def open(self, opened: Opened) -> Entry:
         """Puts an entry on disk; its request may leave when this returns.
 
@@ -97,8 +103,6 @@ class Ledger:
         if held >= self.limits.max_bytes and opened.request is not None:
             opened = msgspec.structs.replace(opened, request=None)
         try:
-            if self._gap is not None:
-                self._write_gap()
             spool = self._spool()
             try:
                 spool.append_opened(encode(opened))
@@ -108,6 +112,9 @@ class Ledger:
                 spool.append_opened(encode(msgspec.structs.replace(opened, request=None)))
         except (SpoolFullError, OSError):
             return self._without_room(opened)
+        if self._gap is not None:
+            with suppress(SpoolFullError, OSError):
+                self._write_gap()
         return Entry(opened, spool)
 
     def settle(self, entry: Entry, settled: Settled) -> None:
@@ -157,10 +164,8 @@ class Ledger:
             except SpoolFullError:
                 self._held.append((spool, frame))
         if self._gap is not None and self.undrained_bytes + self.others_bytes < self.limits.hard_bytes:
-            try:
+            with suppress(SpoolFullError, OSError):
                 self._write_gap()
-            except (SpoolFullError, OSError):
-                pass
 
     def retire(self) -> None:
         """Makes the active spool wait for its open entries; the next entry opens a new one."""

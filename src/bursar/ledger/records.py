@@ -127,7 +127,7 @@ class Correction(msgspec.Struct, frozen=True, array_like=True, tag=4, kw_only=Tr
 Record = SpoolHeader | Opened | Settled | Gap | Correction
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Record)
+_decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 
 
 def encode(record: Record) -> bytes:
@@ -213,7 +213,7 @@ def _may_continue(data: bytes, at: int) -> bool:
     if len(head) < _HEAD.size:
         return MAGIC.startswith(head[:4])
     magic, length, _ = _HEAD.unpack(head)
-    return magic == MAGIC and length <= MAX_PAYLOAD and at + OVERHEAD + length > len(data)
+    return bool(magic == MAGIC) and length <= MAX_PAYLOAD and at + OVERHEAD + length > len(data)
 
 
 def _next_record(data: bytes, at: int) -> int | None:

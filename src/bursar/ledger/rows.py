@@ -32,9 +32,7 @@ class BatchBuilder:
     """Collects the spans of one stretch of a spool into a batch."""
 
     def __init__(self, spool_id: str, offset: int, now_us: int) -> None:
-        self._batch = Batch(
-            spool_id=spool_id, old_offset=offset, new_offset=offset, records=0, now=timestamp(now_us)
-        )
+        self._batch = Batch(spool_id=spool_id, old_offset=offset, new_offset=offset, records=0, now=timestamp(now_us))
         self._open: dict[tuple[str, int], Row] = {}
 
     @property
@@ -130,9 +128,7 @@ class BatchBuilder:
 
     def _correct(self, record: Correction, span: Span) -> None:
         row: Row = {n: getattr(record, n) for n in Correction.__struct_fields__ if n != "created_us"}
-        row.update(
-            spool_id=self._batch.spool_id, start=span.start, created_at=timestamp(record.created_us)
-        )
+        row.update(spool_id=self._batch.spool_id, start=span.start, created_at=timestamp(record.created_us))
         self._batch.corrections.append(row)
 
     def _request_bodies(self, workspace: str, request: bytes) -> tuple[str | None, str | None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from bursar.ledger.locks import SpoolLock
@@ -123,7 +124,5 @@ class Spool:
         """After a short write: nothing behind the last good record, and the kept room taken anew."""
         os.ftruncate(self._fd, self.end)
         kept, self._allocated = self._allocated, self.end
-        try:
+        with suppress(SpoolFullError):
             self._make_room(kept)
-        except SpoolFullError:
-            pass

@@ -141,9 +141,7 @@ def _counted(spool_id: str, row: SpoolRow | None) -> list[Finding]:
     return findings
 
 
-def _file_findings(
-    spool_id: str, row: SpoolRow | None, data: bytes, held: bool, notes: list[str]
-) -> list[Finding]:
+def _file_findings(spool_id: str, row: SpoolRow | None, data: bytes, held: bool, notes: list[str]) -> list[Finding]:
     offset = row.offset if row is not None else 0
     findings = []
     boundaries = {0: 0}
@@ -162,6 +160,8 @@ def _file_findings(
         findings.append(Finding("offset_moved", spool_id, f"the offset {offset} is no record's boundary"))
     elif row is not None and boundaries[offset] != row.records:
         findings.append(
-            Finding("offset_moved", spool_id, f"{row.records} records were brought in, {boundaries[offset]} lie before it")
+            Finding(
+                "offset_moved", spool_id, f"{row.records} records were brought in, {boundaries[offset]} lie before it"
+            )
         )
     return findings

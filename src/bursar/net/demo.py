@@ -89,7 +89,10 @@ def _words(asked: _Asked) -> list[str]:
 
 def _reply(asked: _Asked) -> str:
     said = str(asked.messages[-1].get("content") or "") if asked.messages else ""
-    return f"This is the simulated model. You said: “{said}”. Nothing left this machine, and yet the call is on the ledger."
+    return (
+        f"This is the simulated model. You said: “{said}”. "
+        "Nothing left this machine, and yet the call is on the ledger."
+    )
 
 
 def _usage(asked: _Asked, reply: str) -> dict[str, int]:
@@ -132,7 +135,11 @@ async def _stream(asked: _Asked) -> AsyncIterator[bytes]:
 def _embeddings(asked: _Asked) -> dict[str, object]:
     inputs = asked.input if isinstance(asked.input, list) else [asked.input]
     data = [
-        {"object": "embedding", "index": n, "embedding": [b / 255 for b in hashlib.sha256(str(i).encode()).digest()[:16]]}
+        {
+            "object": "embedding",
+            "index": n,
+            "embedding": [b / 255 for b in hashlib.sha256(str(i).encode()).digest()[:16]],
+        }
         for n, i in enumerate(inputs)
     ]
     tokens = sum(len(_WORD.findall(str(i))) for i in inputs)

@@ -53,7 +53,9 @@ def _of_total(usage: Usage, row: PriceRow) -> int | None:
 
 
 def _flat(rates: Rates) -> bool:
-    return rates.input == rates.output and rates.cached in (None, rates.input) and rates.cache_write in (None, rates.input)
+    return (
+        rates.input == rates.output and rates.cached in (None, rates.input) and rates.cache_write in (None, rates.input)
+    )
 
 
 def _rounded(amount: int) -> int:

@@ -90,12 +90,11 @@ def bundled() -> PriceTable:
 
 
 def _rows_of(file: _File) -> list[tuple[str, PriceRow]]:
-    out = []
+    out: list[tuple[str, PriceRow]] = []
     for given in file.rows:
         long = given.long_context
         row = PriceRow(
-            id=f"{file.provider_type}/{given.model}"
-            + (f"@{given.valid_from}" if given.valid_from != date.min else ""),
+            id=f"{file.provider_type}/{given.model}" + (f"@{given.valid_from}" if given.valid_from != date.min else ""),
             provider_type=file.provider_type,
             model=given.model,
             currency=file.currency,

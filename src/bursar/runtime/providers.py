@@ -28,7 +28,9 @@ def registry(settings: Settings, environ: Mapping[str, str]) -> Registry:
                 raise ConfigError(f"route '{route.name}': the target '{target}' is a route; name models")
             if target.partition("/")[0] not in providers:
                 known = ", ".join(providers)
-                raise ConfigError(f"route '{route.name}': the target '{target}' begins with no provider; there are {known}")
+                raise ConfigError(
+                    f"route '{route.name}': the target '{target}' begins with no provider; there are {known}"
+                )
     return made
 
 

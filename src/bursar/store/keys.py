@@ -82,9 +82,7 @@ class KeyStore:
     async def has_admin(self) -> bool:
         """Whether anyone could administer this store."""
         async with self._database.read() as c:
-            found = await c.execute(
-                text("select 1 from api_keys where role = 'admin' and revoked_at is null limit 1")
-            )
+            found = await c.execute(text("select 1 from api_keys where role = 'admin' and revoked_at is null limit 1"))
             return found.first() is not None
 
 

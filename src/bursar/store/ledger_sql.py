@@ -149,13 +149,9 @@ class SqlLedgerStore:
     @staticmethod
     async def _add_up(c: AsyncConnection, first: int, beyond: int, *, corrections: bool) -> None:
         for scope in SCOPES:
-            await c.exec_driver_sql(
-                add_up(rows_summed(scope, "e.seq >= ? and e.seq < ?")), (first, beyond)
-            )
+            await c.exec_driver_sql(add_up(rows_summed(scope, "e.seq >= ? and e.seq < ?")), (first, beyond))
             if corrections:
-                await c.exec_driver_sql(
-                    add_up(corrections_summed(scope, "c.seq >= ? and c.seq < ?")), (first, beyond)
-                )
+                await c.exec_driver_sql(add_up(corrections_summed(scope, "c.seq >= ? and c.seq < ?")), (first, beyond))
 
 
 def _values(row: Row, columns: tuple[str, ...]) -> tuple[object, ...]:

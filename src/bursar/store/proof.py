@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import text
 
@@ -70,7 +70,8 @@ class Proof:
         for column in ("params_ref", "output_ref", "text_ref"):
             found += await self._all(
                 f"select call_id || ':' || attempt || ' {column}' from ledger_entries e where e.{column} is not null "
-                f"and not exists (select 1 from ledger_bodies b where b.workspace = e.workspace and b.hash = e.{column}) "
+                f"and not exists "
+                f"(select 1 from ledger_bodies b where b.workspace = e.workspace and b.hash = e.{column}) "
                 "limit :n",
                 n=_SHOWN,
             )
@@ -85,9 +86,7 @@ class Proof:
         return [(r[0], r[1], r[2], r[3]) for r in rows]
 
     async def spool_ids(self) -> set[str]:
-        rows = await self._all(
-            "select spool_id from ledger_spools union select spool_id from ledger_entries"
-        )
+        rows = await self._all("select spool_id from ledger_spools union select spool_id from ledger_entries")
         return {r[0] for r in rows}
 
     async def spool(self, spool_id: str) -> SpoolRow | None:
@@ -100,7 +99,7 @@ class Proof:
         )
         return SpoolRow(*rows[0]) if rows else None
 
-    async def _all(self, sql: str, **values: object) -> list[tuple[object, ...]]:  # type: ignore[type-arg]
+    async def _all(self, sql: str, **values: object) -> list[tuple[Any, ...]]:
         async with self._database.read() as c:
             return [tuple(r) for r in await c.execute(text(sql), values)]
 

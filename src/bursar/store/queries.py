@@ -124,9 +124,7 @@ class Queries:
                 row[name] = _json_or_text(row[name])
         return rows
 
-    async def usage(
-        self, scope: Scope, filters: Mapping[str, object], groups: list[str]
-    ) -> list[dict[str, object]]:
+    async def usage(self, scope: Scope, filters: Mapping[str, object], groups: list[str]) -> list[dict[str, object]]:
         """Sums by the named groups and currency. Raises RequestError that names a group that does not exist.
 
         Read from the sums, not from the entries, so a year answers as fast as a day.
@@ -141,7 +139,8 @@ class Queries:
         keys = ", ".join([*(str(n + 1) for n in range(len(groups))), "r.currency"])
         sql = (
             f"{source}select {', '.join([*columns, 'r.currency', *(f'sum(r.{s}) as {s}' for s in SUMS)])} "
-            f"from {'r' if source else 'ledger_rollups r'} where {' and '.join(conditions)} group by {keys} order by {keys}"
+            f"from {'r' if source else 'ledger_rollups r'} where {' and '.join(conditions)} "
+            f"group by {keys} order by {keys}"
         )
         async with self._database.read() as c:
             rows = (await c.execute(text(sql), values)).mappings().all()

@@ -68,5 +68,3 @@ async def read_meta(database: Database, name: str) -> str | None:
     """One value of the store's own notes; None where there is none."""
     async with database.read() as c:
         return (await c.execute(text("select value from ledger_meta where name = :n"), {"n": name})).scalar()
-
-

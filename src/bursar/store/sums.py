@@ -45,9 +45,8 @@ def rows_summed(scope: str, where: str) -> str:
     keys = _KEYS.format(scope=scope, scope_id=scope_id)
     sums = ", ".join(sum_of(name) for name in SUMS)
     groups = ", ".join(str(n + 1) for n in range(len(ROLLUP_KEYS)))
-    return (
-        f"select {keys}, {sums} from ledger_entries e where e.status <> 'started'{present} and {where} group by {groups}"
-    )
+    settled = f"e.status <> 'started'{present}"
+    return f"select {keys}, {sums} from ledger_entries e where {settled} and {where} group by {groups}"
 
 
 def corrections_summed(scope: str, where: str) -> str:
@@ -67,8 +66,7 @@ def add_up(select: str) -> str:
     columns = ", ".join((*ROLLUP_KEYS, *SUMS))
     added = ", ".join(f"{name} = ledger_rollups.{name} + excluded.{name}" for name in SUMS)
     return (
-        f"insert into ledger_rollups ({columns}) {select} "
-        f"on conflict ({', '.join(ROLLUP_KEYS)}) do update set {added}"
+        f"insert into ledger_rollups ({columns}) {select} on conflict ({', '.join(ROLLUP_KEYS)}) do update set {added}"
     )
 
 

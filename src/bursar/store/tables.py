@@ -182,10 +182,7 @@ ROLLUP_KEYS = (
 ledger_rollups = Table(
     "ledger_rollups",
     metadata,
-    *(
-        Column(name, Integer if name == "hour" else String, primary_key=True)
-        for name in ROLLUP_KEYS
-    ),
+    *(Column(name, Integer if name == "hour" else String, primary_key=True) for name in ROLLUP_KEYS),
     *(Column(name, BigInteger, nullable=False) for name in SUMS),
     Index("ledger_rollups_hour", "hour"),
     Index("ledger_rollups_scope", "workspace", "scope", "scope_id", "hour"),

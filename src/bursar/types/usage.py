@@ -43,11 +43,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_empty(self) -> bool:
         """True where no count at all was reported."""
-        return (
-            self.input_tokens is None
-            and self.output_tokens is None
-            and self.provider_total_tokens is None
-        )
+        return self.input_tokens is None and self.output_tokens is None and self.provider_total_tokens is None
 
     def over(self, earlier: Usage | None) -> Usage:
         """This report laid over an earlier one of the same attempt: the last non-null value wins."""

@@ -23,6 +23,15 @@ from bursar.types.events import (
 from bursar.types.usage import Usage
 
 
+class _Call:
+    """A tool call that comes in pieces."""
+
+    def __init__(self) -> None:
+        self.id: str | None = None
+        self.name: str | None = None
+        self.arguments: list[str] = []
+
+
 class _Choice:
     """One answer of possibly several."""
 
@@ -30,19 +39,19 @@ class _Choice:
         self.text: list[str] = []
         self.reasoning: list[str] = []
         self.refusal: list[str] = []
-        self.calls: dict[int, list[object]] = {}
+        self.calls: dict[int, _Call] = {}
         self.finish: str | None = None
 
     def add_call(self, event: ToolCallDelta) -> None:
-        call = self.calls.setdefault(event.index, [None, None, []])
-        call[0] = event.id or call[0]
-        call[1] = event.name or call[1]
-        call[2].append(event.arguments)  # type: ignore[attr-defined]
+        call = self.calls.setdefault(event.index, _Call())
+        call.id = event.id or call.id
+        call.name = event.name or call.name
+        call.arguments.append(event.arguments)
 
     def tool_calls(self) -> tuple[ToolCall, ...]:
         return tuple(
-            ToolCall(id=id, name=name, arguments="".join(pieces))  # type: ignore[arg-type]
-            for _, (id, name, pieces) in sorted(self.calls.items())
+            ToolCall(id=call.id, name=call.name, arguments="".join(call.arguments))
+            for _, call in sorted(self.calls.items())
         )
 
 
@@ -128,7 +137,7 @@ class Assembly:
             for piece in (*choice.text, *choice.reasoning, *choice.refusal):
                 size += len(piece.encode("utf-8", "replace"))
             for call in choice.calls.values():
-                size += sum(len(p.encode("utf-8", "replace")) for p in call[2])  # type: ignore[attr-defined]
+                size += sum(len(p.encode("utf-8", "replace")) for p in call.arguments)
         return size
 
     def as_completion(self, *, id: str, model: str, created: int) -> dict[str, object]:

@@ -48,9 +48,7 @@ def encode(
     fields["model"] = msgspec.Raw(_JSON.encode(model))
     logged = _JSON.encode(fields)
     body = logged if _is_plain(spec) else _JSON.encode(_written(spec, call, fields))
-    return Request(
-        url=url, headers=headers, body=body, logged=logged, stream=call.stream, added_usage=added_usage
-    )
+    return Request(url=url, headers=headers, body=body, logged=logged, stream=call.stream, added_usage=added_usage)
 
 
 def _is_plain(spec: Spec) -> bool:

@@ -120,7 +120,10 @@ class Decoder:
         """The frames left when the bytes have ended."""
         if self._framer is None:
             return []
-        frames = self._read_all(self._framer.close())
+        # What was cut off in the middle and says nothing is not an answer's frame.
+        frames = [
+            f for f in self._read_all(self._framer.close()) if self.is_whole or not f.is_silent or f.raw[-1:] in b"\r\n"
+        ]
         if self.is_whole and frames:
             self.ended = True
         return frames
@@ -268,4 +271,4 @@ def read_error(readers: Readers, body: bytes) -> ErrorReport | None:
     if not isinstance(value, dict):
         return None
     error = readers.answer.error(value)
-    return _error(readers.answer, error if error else value)
+    return _error(readers.answer, error or value)

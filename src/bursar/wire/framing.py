@@ -7,6 +7,7 @@ LF, CRLF or CR only: U+2028 and its like are text. Cutting the bytes anywhere gi
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -97,7 +98,12 @@ class SseFramer(_Buffered):
         if self._at_start:
             self._at_start = False
             text = text.removeprefix(_BOM)
-        if text.startswith(b"data: {") and text.endswith(b"}\n\n") and text.find(b"\n", 0, -2) < 0 and b"\r" not in text:
+        if (
+            text.startswith(b"data: {")
+            and text.endswith(b"}\n\n")
+            and text.find(b"\n", 0, -2) < 0
+            and b"\r" not in text
+        ):
             return RawFrame(raw, text[6:-2])
         return self._frame_of_lines(raw, text)
 
@@ -158,4 +164,5 @@ class WholeFramer:
 
 def framer(framing: str) -> Framer:
     """A new framer by its name in a spec: sse, ndjson or json."""
-    return {"sse": SseFramer, "ndjson": LineFramer, "json": WholeFramer}[framing]()
+    makers: dict[str, Callable[[], Framer]] = {"sse": SseFramer, "ndjson": LineFramer, "json": WholeFramer}
+    return makers[framing]()

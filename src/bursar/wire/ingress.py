@@ -4,6 +4,8 @@ named when they are wrong; the others are the provider's to judge and stay as th
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from bursar.types.call import EMBEDDINGS
@@ -70,7 +72,7 @@ def _check_messages(fields: dict[str, msgspec.Raw]) -> None:
         raise RequestError("'messages' is empty: give at least one message", field="messages")
 
 
-def _value(fields: dict[str, msgspec.Raw], name: str, type: object, wanted: str, *, required: bool):  # type: ignore[no-untyped-def]
+def _value(fields: dict[str, msgspec.Raw], name: str, type: object, wanted: str, *, required: bool) -> Any:
     if name not in fields:
         if required:
             raise RequestError(f"'{name}' is missing", field=name)

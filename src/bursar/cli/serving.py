@@ -1,0 +1,71 @@
+"""`bursar serve`: prepares the store, binds the address, shows how to make the first call, and serves."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import time
+from collections.abc import Mapping
+
+from bursar.runtime import logs, settings
+from bursar.runtime import serve as server
+from bursar.runtime.providers import registry
+from bursar.runtime.supervisor import Supervisor
+from bursar.types.errors import ConfigError
+
+_BIND_WITHIN_S = 5.0
+
+
+def start(config_file: str | None, environ: Mapping[str, str], *, host: str, port: int, workers: int) -> int:
+    """Serves until told to stop; the exit status. Raises ConfigError, StoreError."""
+    read = settings.load(config_file, environ)
+    known = registry(read, environ)
+    made_key = asyncio.run(server.first_start(read, environ))
+    sock = _bound(host, port)
+    models = known.models()
+    _greet(host, sock.getsockname()[1], made_key, models[0][0] if models else "MODEL", list(known.providers))
+    if workers == 1:
+        server.run(read, environ, sock)
+        return 0
+    log = logs.logger(as_json=read.server.json_logs)
+    return Supervisor(read, config_file, environ, sock, workers, log).run()
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """The address. Workers of a supervisor that was killed may hold it for a moment longer."""
+    deadline = time.monotonic() + _BIND_WITHIN_S
+    while True:
+        try:
+            sock = server.bind(host, port)
+            sock.listen(2048)
+            return sock
+        except OSError as e:
+            if e.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                raise ConfigError(f"cannot listen on {host}:{port}: {e.strerror}; choose another with --port") from None
+            time.sleep(0.1)
+
+
+def _greet(host: str, port: int, made_key: str | None, model: str, providers: list[str]) -> None:
+    shown_host = f"[{host}]" if ":" in host else host
+    url = f"http://{shown_host}:{port}"
+    key = made_key or "$BURSAR_ADMIN_KEY"
+    print(f"bursar listens on {url} · providers: {', '.join(providers) or 'none'}")
+    if made_key is not None:
+        print(f"\nYour admin key, shown this once: {made_key}")
+    print(
+        f"""
+Try it:
+
+  curl {url}/v1/chat/completions \\
+    -H "Authorization: Bearer {key}" -H "Content-Type: application/json" \\
+    -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "hello"}}]}}'
+
+  from openai import OpenAI
+  client = OpenAI(base_url="{url}/v1", api_key="{key}")
+  print(client.chat.completions.create(model="{model}", messages=[{{"role": "user", "content": "hello"}}]))
+
+Then look at the ledger:  bursar calls    bursar usage    bursar verify
+""",
+        flush=True,
+    )

@@ -1,0 +1,111 @@
+"""Answers of the data plane: JSON, errors in OpenAI's shape so that its SDK raises its own classes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from typing import Any
+
+import msgspec
+
+from bursar.types.errors import (
+    AccessError,
+    AuthenticationError,
+    BursarError,
+    LedgerFullError,
+    ProviderError,
+    RequestError,
+    StoreError,
+)
+from bursar.wire.assemble import encode_json
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+_JSON = (b"content-type", b"application/json")
+_STATUS_OF_KIND = {"timeout": 504, "connection": 502, "truncated": 502, "upstream_error": 502, "internal": 500}
+_TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
+          413: "invalid_request_error", 429: "rate_limit_error"}  # fmt: skip
+
+# What of a provider's headers reaches the client: its limits, when to come back, and its own request id.
+_PASSED = frozenset({"retry-after", "retry-after-ms", "x-request-id"})
+_PASSED_PREFIXES = ("x-ratelimit-", "openai-")
+
+
+async def send_json(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    """One JSON answer."""
+    head: Headers = [_JSON, (b"content-length", b"%d" % len(body)), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": head})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_error(send: Send, error: BursarError, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    """An error as an HTTP answer."""
+    status, body, own = error_answer(error)
+    await send_json(send, status, body, [*own, *headers])
+
+
+def error_answer(error: BursarError) -> tuple[int, bytes, Headers]:
+    """Status, body and headers of an error. A provider's own error body is kept where it has OpenAI's shape."""
+    match error:
+        case ProviderError():
+            return _provider_error(error)
+        case RequestError():
+            return error.http_status, _body(error.message, error.http_status, error.code, error.field), [_FINAL]
+        case AuthenticationError():
+            return 401, _body(error.message, 401, error.code), [_FINAL, (b"www-authenticate", b"Bearer")]
+        case AccessError():
+            return error.http_status, _body(error.message, error.http_status, error.code), [_FINAL]
+        case LedgerFullError():
+            return 503, _body(error.message, 503, "ledger_full"), [(b"retry-after", b"5")]
+        case StoreError():
+            return 503, _body(error.message, 503, "store_unavailable"), [(b"retry-after", b"2")]
+    return 500, _body("internal error", 500, "internal_error"), [_FINAL]
+
+
+# Retries were bursar's to make: an SDK on top would only repeat them.
+_FINAL = (b"x-should-retry", b"false")
+
+
+def _provider_error(error: ProviderError) -> tuple[int, bytes, Headers]:
+    status = error.http_status if error.http_status is not None and error.http_status >= 400 else None
+    status = status or _STATUS_OF_KIND.get(error.kind, 502)
+    headers = [_FINAL, *passed_headers(dict(error.headers))]
+    if error.body is not None and _has_error(error.body):
+        return status, error.body, headers
+    return status, _body(error.message, status, error.code or error.kind, type=error.type or "upstream_error"), headers
+
+
+class _OpenAiError(msgspec.Struct):
+    error: dict[str, msgspec.Raw]
+
+
+def _has_error(body: bytes) -> bool:
+    try:
+        msgspec.json.decode(body, type=_OpenAiError)
+    except (msgspec.MsgspecError, RecursionError):
+        return False
+    return True
+
+
+def _body(message: str, status: int, code: str | None, param: str | None = None, type: str | None = None) -> bytes:
+    return encode_json(
+        {
+            "error": {
+                "message": message,
+                "type": type or _TYPES.get(status, "server_error"),
+                "param": param,
+                "code": code,
+            }
+        }
+    )
+
+
+def passed_headers(headers: Mapping[str, str]) -> Headers:
+    """The headers of a provider's answer that are the client's to see."""
+    return [
+        (name.encode("latin-1"), value.encode("latin-1", "replace"))
+        for name, value in headers.items()
+        if name in _PASSED or name.startswith(_PASSED_PREFIXES)
+    ]

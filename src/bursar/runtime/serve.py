@@ -1,0 +1,243 @@
+"""One process of the server: the core, the keys it knows, and uvicorn in front.
+
+On SIGTERM it stops being ready, lets streams finish within a bound, cancels the rest, and leaves when every
+entry is settled and, if the store takes it, drained.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+import bursar
+from bursar.http.app import App
+from bursar.http.auth import ADMIN, KeyRing, key_row, new_key
+from bursar.http.control import State, control_plane
+from bursar.http.metrics import Metrics
+from bursar.ledger.ledger import now_us
+from bursar.ledger.rows import timestamp
+from bursar.ledger.status import Overview
+from bursar.runtime import logs, secrets
+from bursar.runtime.core import Core, running
+from bursar.runtime.settings import Settings, bytes_of
+from bursar.store.engine import Database, sqlite_path
+from bursar.store.keys import KeyStore
+from bursar.store.schema import prepare
+from bursar.types.errors import StoreError
+
+_KEYS_EVERY_S = 1.0
+_ENV_KEY_ID = "environment"
+
+
+def key_ring(settings: Settings) -> KeyRing:
+    """An empty ring under this installation's pepper."""
+    given = settings.server.pepper_file
+    path = Path(given) if given is not None else sqlite_path(settings.store.url).parent / "pepper"
+    return KeyRing(secrets.pepper(path))
+
+
+async def first_start(settings: Settings, environ: Mapping[str, str]) -> str | None:
+    """Brings the store to its newest schema and sees to it that there is an admin.
+
+    `BURSAR_ADMIN_KEY` is made the admin's key where it is set. Returns a key that was made, to be shown
+    once; None where there was one already, or it came from the environment.
+    """
+    ring = key_ring(settings)
+    database = Database(settings.store.url)
+    try:
+        await prepare(database)
+        store = KeyStore(database)
+        given = environ.get("BURSAR_ADMIN_KEY")
+        if given is None and await store.has_admin():
+            return None
+        key = given or new_key()
+        await store.put_named(
+            key_row(
+                ring,
+                key,
+                id=_ENV_KEY_ID if given else str(uuid.uuid4()),
+                name="BURSAR_ADMIN_KEY" if given else "first admin",
+                role=ADMIN,
+                workspace=None,
+                user=None,
+                acts_for_users=True,
+                now=timestamp(now_us()),
+            )
+        )
+        return None if given else key
+    finally:
+        await database.close()
+
+
+class _Keys:
+    """Keeps the ring as the store has it: looked at each second, and at once in the process that changed it."""
+
+    def __init__(self, ring: KeyRing, store: KeyStore) -> None:
+        self.ring = ring
+        self.store = store
+        self._version: str | None = None
+
+    async def reload(self) -> None:
+        version = await self.store.version()
+        self.ring.replace(await self.store.all())
+        self._version = version
+
+    async def follow(self) -> None:
+        while True:
+            await asyncio.sleep(_KEYS_EVERY_S)
+            try:
+                if await self.store.version() != self._version:
+                    await self.reload()
+            except StoreError:
+                pass  # the keys known so far go on; the drain tells that the store is away
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, but signals are ours: it would end the process by the signal it caught."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(
+    settings: Settings,
+    environ: Mapping[str, str],
+    sock: socket.socket,
+    *,
+    parent_pipe: int | None = None,
+) -> None:
+    """Serves on a bound socket until SIGTERM, SIGINT, or, with `parent_pipe`, until the supervisor is gone."""
+    log = logs.logger(as_json=settings.server.json_logs)
+    responses = logs.ResponseLog(as_json=settings.server.json_logs)
+    cores: list[Core] = []
+
+    def overview() -> Overview:
+        return cores[0].overview()
+
+    metrics = Metrics(overview, environ.get("PROMETHEUS_MULTIPROC_DIR"))
+    async with running(
+        settings,
+        environ,
+        observers=(metrics.observe, responses.observe),
+        told=lambda event, values: log.info(event, **values),
+    ) as core:
+        cores.append(core)
+        core.ledger.begin()
+        keys = _Keys(key_ring(settings), KeyStore(core.database))
+        await keys.reload()
+        app = _app(settings, core, keys, metrics, overview)
+        await _serve_until_told(app, settings, keys, sock, log, parent_pipe)
+
+
+def _app(settings: Settings, core: Core, keys: _Keys, metrics: Metrics, overview: Any) -> App:
+    control: Any = control_plane(State(keys.ring, keys.store, core.queries, keys.reload, bursar.__version__))
+    return App(
+        gateway=core.gateway,
+        ring=keys.ring,
+        metrics=metrics,
+        overview=overview,
+        control=control,
+        max_body_bytes=bytes_of(settings.server.max_body_mb),
+        version=bursar.__version__,
+    )
+
+
+async def _serve_until_told(
+    app: App, settings: Settings, keys: _Keys, sock: socket.socket, log: Any, parent_pipe: int | None
+) -> None:
+    server = _Server(_config(_with_cors(app, settings), settings))
+    loop = asyncio.get_running_loop()
+
+    def stop(why: str) -> None:
+        if app.stopping:
+            return
+        log.info("stopping", why=why)
+        app.stopping = True
+        server.should_exit = True
+
+    def orphaned(pipe: int) -> None:
+        loop.remove_reader(pipe)
+        stop("the supervisor is gone")
+
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop, name.name)
+    if parent_pipe is not None:
+        loop.add_reader(parent_pipe, orphaned, parent_pipe)
+    following = asyncio.create_task(keys.follow())
+    try:
+        await server.serve(sockets=[sock])
+        # What uvicorn cancelled at its bound still has to see that it was.
+        left = set(server.server_state.tasks)
+        if left:
+            await asyncio.wait(left, timeout=5)
+    finally:
+        following.cancel()
+
+
+def _with_cors(app: App, settings: Settings) -> Any:
+    if not settings.server.cors_origins:
+        return app
+    from starlette.middleware.cors import CORSMiddleware
+
+    return CORSMiddleware(
+        app,
+        allow_origins=settings.server.cors_origins,
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["*"],
+        expose_headers=["x-bursar-call-id", "x-bursar-provider", "x-bursar-attempts"],
+    )
+
+
+def _config(app: Any, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        loop="none",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=max(1, int(settings.server.stop_within_s)),
+        backlog=2048,
+    )
+
+
+def run(settings: Settings, environ: Mapping[str, str], sock: socket.socket, parent_pipe: int | None = None) -> None:
+    """`serve` on a loop of its own: uvloop where there is one."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(serve(settings, environ, sock, parent_pipe=parent_pipe))
+
+
+def _loop_factory() -> Any:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening address, not listening yet. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+    except BaseException:
+        sock.close()
+        raise
+    os.set_inheritable(sock.fileno(), True)
+    return sock

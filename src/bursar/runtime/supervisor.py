@@ -1,0 +1,95 @@
+"""Several workers on one address: started, kept alive, and ended together.
+
+Each worker holds the read end of a pipe whose write end only the supervisor has. When the supervisor ends,
+however it ends, the pipe does too, and the workers stop: nobody holds the address without it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from types import FrameType
+from typing import Any
+
+from bursar.runtime.settings import Settings
+
+_LOOK_EVERY_S = 0.1
+_RESPAWN_AFTER_S = 0.5
+_BEYOND_BOUND_S = 10.0
+
+
+class Supervisor:
+    """Runs `count` workers until a signal; returns its exit status."""
+
+    def __init__(self, settings: Settings, config: str | None, environ: Mapping[str, str], sock: socket.socket,
+                 count: int, log: Any) -> None:  # fmt: skip
+        self._settings = settings
+        self._config = config
+        self._environ = dict(environ)
+        self._sock = sock
+        self._count = count
+        self._log = log
+        self._stopping = False
+        self._workers: list[subprocess.Popen[bytes]] = []
+
+    def run(self) -> int:
+        metrics = tempfile.mkdtemp(prefix="bursar-metrics-")
+        self._environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
+        self._read_end, write_end = os.pipe()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, self._told)
+        try:
+            self._workers = [self._start() for _ in range(self._count)]
+            while not self._stopping:
+                self._keep_alive()
+                time.sleep(_LOOK_EVERY_S)
+            return self._end()
+        finally:
+            os.close(write_end)
+            os.close(self._read_end)
+            shutil.rmtree(metrics, ignore_errors=True)
+
+    def _told(self, _number: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "bursar.runtime.worker", str(self._sock.fileno()), str(self._read_end)]
+        if self._config is not None:
+            command.append(self._config)
+        return subprocess.Popen(
+            command,
+            env=self._environ,
+            pass_fds=(self._sock.fileno(), self._read_end),
+        )
+
+    def _keep_alive(self) -> None:
+        for n, worker in enumerate(self._workers):
+            status = worker.poll()
+            if status is not None:
+                self._log.warning("a worker ended; starting another", pid=worker.pid, status=status)
+                time.sleep(_RESPAWN_AFTER_S)
+                if not self._stopping:
+                    self._workers[n] = self._start()
+
+    def _end(self) -> int:
+        """Ends the workers in order, and by force those that do not end within the bound."""
+        for worker in self._workers:
+            worker.terminate()
+        deadline = time.monotonic() + self._settings.server.stop_within_s * 2 + _BEYOND_BOUND_S
+        status = 0
+        for worker in self._workers:
+            try:
+                ended = worker.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                self._log.error("a worker did not end within its bound and was killed", pid=worker.pid)
+                worker.kill()
+                ended = worker.wait()
+            status = status or (1 if ended else 0)
+        return status

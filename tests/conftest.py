@@ -1,0 +1,69 @@
+"""Fixtures for all tests: no network beyond loopback, a provider, a server, a client."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+# The guard against the network, in this process too.
+runpy.run_path(str(Path(__file__).parent / "support" / "guard" / "sitecustomize.py"))
+
+from support.server import Server, config
+from support.upstream import Upstream
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key and no configuration of the machine reaches a test."""
+    for name in list(os.environ):
+        if name.endswith("_API_KEY") or name.startswith("BURSAR_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    with Upstream() as running:
+        yield running
+
+
+@pytest.fixture
+def make_server(tmp_path: Path, upstream: Upstream) -> Iterator[Callable[..., Server]]:
+    """Starts a server whose provider `up` is the upstream; ended with the test."""
+    started: list[Server] = []
+
+    def make(
+        *, provider: str = "", ledger: str = "", more: str = "", workers: int = 1, start: bool = True, **env: str
+    ) -> Server:
+        folder = tmp_path / f"server{len(started)}"
+        folder.mkdir()
+        text = config(upstream.base_url, provider=provider, ledger=ledger, more=more)
+        server = Server(folder, text, workers=workers, env=env)
+        started.append(server)
+        return server.start() if start else server
+
+    yield make
+    for server in started:
+        if server.process is not None:
+            server.kill_group()
+
+
+@pytest.fixture
+def server(make_server: Callable[..., Server]) -> Server:
+    return make_server()
+
+
+@pytest.fixture
+def settings(tmp_path: Path, upstream: Upstream) -> dict[str, Any]:
+    """The configuration of an in-process client whose provider `up` is the upstream."""
+    return {
+        "store": {"url": f"sqlite:///{tmp_path}/data/bursar.db"},
+        "ledger": {"spool": f"{tmp_path}/data/spool"},
+        "providers": [{"name": "up", "type": "openai", "base_url": upstream.base_url, "api_key": "sk-planted-secret"}],
+    }

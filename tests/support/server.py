@@ -1,0 +1,219 @@
+"""The server as its users run it: `bursar serve` in a process of its own, on a free port of loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+ADMIN = "bk-test-admin-key"
+_GUARD = Path(__file__).parent / "guard"
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment of a process of the tests: ours, with the guard, without keys that would leave."""
+    kept = {k: v for k, v in os.environ.items() if not k.endswith("_API_KEY") and not k.startswith("BURSAR_")}
+    return {**kept, "PYTHONPATH": str(_GUARD), **more}
+
+
+def config(base_url: str, *, provider: str = "", ledger: str = "", more: str = "") -> str:
+    """A configuration with one provider `up`."""
+    return f"""
+[store]
+url = "sqlite:///data/bursar.db"
+[ledger]
+spool = "data/spool"
+{ledger}
+[[providers]]
+name = "up"
+type = "openai"
+base_url = "{base_url}"
+api_key = "env:UP_KEY"
+{provider}
+{more}
+"""
+
+
+class Server:
+    """A running server in a folder of its own."""
+
+    def __init__(self, folder: Path, text: str, *, workers: int = 1, env: dict[str, str] | None = None) -> None:
+        self.folder = folder
+        self.workers = workers
+        self.env = environment(BURSAR_ADMIN_KEY=ADMIN, UP_KEY="sk-upstream-secret", **(env or {}))
+        self.port = 0
+        self.process: subprocess.Popen[bytes] | None = None
+        (folder / "bursar.toml").write_text(text)
+        self.log = folder / "server.log"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self, port: int = 0) -> Server:
+        command = [sys.executable, "-m", "bursar", "serve", "--config", "bursar.toml", "--port", str(port)]
+        command += ["--workers", str(self.workers)]
+        begins = self.log.stat().st_size if self.log.exists() else 0
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(
+                command, cwd=self.folder, env=self.env, stdout=out, stderr=out, start_new_session=True
+            )
+        self._read_port(begins)
+        self.wait_healthy()
+        return self
+
+    def __enter__(self) -> Server:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.kill_group()
+
+    def _read_port(self, begins: int) -> None:
+        def told() -> bool:
+            assert self.process is not None
+            if self.process.poll() is not None:
+                raise AssertionError(f"the server ended: {self.log.read_text()[begins:]}")
+            text = self.log.read_bytes()[begins:].decode("utf-8", "replace")
+            if "bursar listens on http://" in text:
+                self.port = int(text.split("bursar listens on http://", 1)[1].split(" ", 1)[0].rsplit(":", 1)[1])
+                return True
+            return False
+
+        wait_for(told, 20, "the server did not say where it listens")
+
+    def wait_healthy(self, within_s: float = 20) -> None:
+        wait_for(lambda: self.health()[0] == 200, within_s, "the server did not become healthy")
+
+    def health(self) -> tuple[int, dict[str, Any]]:
+        return self.get("/health")
+
+    def get(self, path: str, key: str = ADMIN) -> tuple[int, Any]:
+        return self.request("GET", path, None, key)
+
+    def request(
+        self, method: str, path: str, body: Any = None, key: str | None = ADMIN, headers: dict[str, str] | None = None
+    ) -> tuple[int, Any]:
+        status, data, _ = self.exchange(method, path, body, key, headers)
+        try:
+            return status, json.loads(data)
+        except ValueError:
+            return status, data.decode("utf-8", "replace")
+
+    def exchange(
+        self, method: str, path: str, body: Any = None, key: str | None = ADMIN, headers: dict[str, str] | None = None
+    ) -> tuple[int, bytes, dict[str, str]]:
+        sent = {"content-type": "application/json", **(headers or {})}
+        if key is not None:
+            sent["authorization"] = f"Bearer {key}"
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, sent, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status, answer.read(), {k.lower(): v for k, v in answer.headers.items()}
+        except urllib.error.HTTPError as e:
+            return e.code, e.read(), {k.lower(): v for k, v in e.headers.items()}
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            return 0, b"", {}
+
+    def chat(self, text: str = "hello", **more: Any) -> tuple[int, Any]:
+        key, headers = more.pop("key", ADMIN), more.pop("headers", None)
+        body = {"model": "up/gpt-4o-mini", "messages": [{"role": "user", "content": text}], **more}
+        return self.request("POST", "/v1/chat/completions", body, key, headers)
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit status."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+    def kill(self) -> None:
+        """SIGKILL to the process that was started, and to no other."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(30)
+
+    def kill_group(self) -> None:
+        """SIGKILL to the supervisor and its workers."""
+        assert self.process is not None
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait(30)
+
+    def worker_pids(self) -> list[int]:
+        assert self.process is not None
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+                except OSError:
+                    continue
+                if int(fields[1]) == self.process.pid and fields[0] != "Z":
+                    found.append(int(entry.name))
+        return found
+
+    def bursar(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The command line in this server's folder."""
+        return subprocess.run(
+            [sys.executable, "-m", "bursar", *arguments],
+            cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+
+    def entries(self, limit: int = 100_000) -> list[dict[str, Any]]:
+        """The ledger, newest first, as `bursar calls --format json` gives it."""
+        out = self.bursar("calls", "--config", "bursar.toml", "--format", "json", "--limit", str(limit))
+        assert out.returncode == 0, out.stderr
+        return [json.loads(line) for line in out.stdout.splitlines()]
+
+    def verify(self) -> tuple[bool, str]:
+        out = self.bursar("verify", "--config", "bursar.toml")
+        assert out.returncode in (0, 1), out.stderr
+        return out.returncode == 0, out.stdout
+
+    def drained(self, within_s: float = 30) -> None:
+        """Waits until nothing waits in any spool and nothing is to be adopted."""
+
+        def nothing_waits() -> bool:
+            status, state = self.health()
+            if status not in (200, 503) or not isinstance(state, dict):
+                return False
+            return state["spool"]["records"] == 0 and state["spool"]["orphans"] == 0
+
+        wait_for(nothing_waits, within_s, "the spool was not drained")
+
+    def settled(self, within_s: float = 30) -> list[dict[str, Any]]:
+        """The entries, when none of them is open any more."""
+        found: list[dict[str, Any]] = []
+
+        def none_open() -> bool:
+            nonlocal found
+            self.drained(within_s)
+            found = self.entries()
+            return all(e["status"] != "started" for e in found)
+
+        wait_for(none_open, within_s, "entries stay open")
+        return found
+
+    def database(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.folder / "data" / "bursar.db", timeout=10)
+        connection.row_factory = sqlite3.Row
+        return connection
+
+
+def wait_for(condition: Any, within_s: float, failure: str) -> None:
+    """Waits for something another process does; the pause only keeps the waiting cheap."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(failure)
+        time.sleep(0.02)

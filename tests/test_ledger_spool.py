@@ -1,0 +1,293 @@
+"""The spool on disk: what a killed process, a full disk and a flipped byte leave, and what is read of it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bursar.ledger import records
+from bursar.ledger.ids import uuid7
+from bursar.ledger.ledger import Ledger, Limits
+from bursar.ledger.locks import SpoolLock, is_held
+from bursar.ledger.records import SETTLE_RESERVE, Gap, Opened, Settled, SpoolHeader, encode, walk
+from bursar.ledger.spool import Spool, SpoolFullError
+from bursar.types.errors import AlreadySettledError, LedgerFullError
+
+
+def opened(call_id: str = "c", attempt: int = 1, **more: object) -> Opened:
+    values: dict[str, object] = {
+        "call_id": call_id, "attempt": attempt, "created_us": 1_000_000, "method_type": "chat_completion",
+        "workspace": "default", "user_id": None, "session_id": None, "turn": None, "request_id": None,
+        "function": None, "purpose": None, "tags": {}, "key_id": None, "provider": "up", "provider_type": "openai",
+        "provider_url": "http://x", "requested_model": "m", "model": "m", "reason": "named",
+        "idempotency_key": None, "client_retries": None, "request_bytes": 2, "request": b'{"messages":[{"role":"user"}]}',
+    }  # fmt: skip
+    return Opened(**{**values, **more})  # type: ignore[arg-type]
+
+
+def settled(call_id: str = "c", attempt: int = 1, **more: object) -> Settled:
+    values: dict[str, object] = {
+        "call_id": call_id, "attempt": attempt, "workspace": "default", "status": "completed",
+        "completed_us": 2_000_000, "response_time_ms": 5, "prompt_tokens": 3, "completion_tokens": 4,
+        "total_tokens": 7, "usage_source": "provider", "output": b'{"a": 1}',
+    }  # fmt: skip
+    return Settled(**{**values, **more})  # type: ignore[arg-type]
+
+
+FRAMES = [encode(SpoolHeader("s", "store", 1, 1)), encode(opened()), encode(settled()), encode(Gap(3, 1, 2)), encode(opened("d"))]
+WHOLE = b"".join(FRAMES)
+ENDS = [sum(map(len, FRAMES[: n + 1])) for n in range(len(FRAMES))]
+
+
+def test_records_come_back_as_they_were() -> None:
+    for record in (SpoolHeader("s", "store", 1, 1), opened(tags={"a": "b"}), settled(), Gap(3, 1, 2)):
+        (span,) = walk(encode(record))
+        assert span.payload is not None
+        assert records.decode(span.payload) == record
+
+
+def test_text_that_utf8_cannot_hold_is_mended_not_refused() -> None:
+    (span,) = walk(encode(opened(user_id="a\ud83d", tags={"k\ud83d": "\ude00"})))
+    assert span.payload is not None
+    assert records.decode(span.payload).user_id == "a�"  # type: ignore[union-attr]
+
+
+@given(st.integers(0, len(WHOLE)), st.integers(0, 64))
+def test_a_torn_tail_ends_a_spool_and_costs_no_record_before_it(cut: int, zeros: int) -> None:
+    spans = list(walk(WHOLE[:cut] + b"\0" * zeros))
+    good = [s for s in spans if s.payload is not None]
+    assert [s.end for s in good] == [e for e in ENDS if e <= cut]
+    left = WHOLE[good[-1].end if good else 0 : cut].rstrip(b"\0")
+    assert [s.fault for s in spans if s.payload is None] == (["torn"] if left else [])
+
+
+@given(st.integers(0, len(WHOLE) - 1), st.integers(1, 255))
+def test_a_flipped_byte_costs_its_own_record_only_and_is_named(at: int, flip: int) -> None:
+    damaged = bytearray(WHOLE)
+    damaged[at] ^= flip
+    spans = list(walk(bytes(damaged)))
+    hit = next(n for n, end in enumerate(ENDS) if at < end)
+    assert [s.end for s in spans if s.payload is not None] == [e for n, e in enumerate(ENDS) if n != hit]
+    faults = [s for s in spans if s.payload is None]
+    assert len(faults) == 1
+    # Only the very last byte of the file can look as though it had never been written.
+    assert faults[0].fault == "damaged" or at == len(WHOLE) - 1
+    assert (spans[0].start, spans[-1].end) == (0, len(bytes(damaged).rstrip(b"\0")))
+
+
+@given(st.integers(0, len(WHOLE)), st.integers(0, 40))
+def test_a_part_of_a_spool_gives_its_whole_records_and_waits_for_the_rest(cut: int, zeros: int) -> None:
+    spans = list(walk(WHOLE[:cut], last=False))
+    assert all(s.payload is not None for s in spans)
+    assert [s.end for s in spans] == [e for e in ENDS if e <= cut]
+    assert not list(walk(b"\0" * zeros))
+
+
+def test_ids_sort_by_time_and_are_version_7() -> None:
+    ids = [uuid7(1_700_000_000_000_000 + us) for us in range(0, 100_000, 333)]
+    assert ids == sorted(ids)
+    assert len(set(ids)) == len(ids)
+    assert all(i[14] == "7" and i[19] in "89ab" and len(i) == 36 for i in ids)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "spool", "store", limits=Limits())
+
+
+def _spans(ledger: Ledger) -> list[object]:
+    (spool,) = ledger.spools
+    return [records.decode(s.payload) if s.payload is not None else s for s in walk(spool.path.read_bytes())]
+
+
+def test_an_entry_is_on_disk_when_open_returns_and_settled_when_settle_does(ledger: Ledger) -> None:
+    entry = ledger.open(opened())
+    assert _spans(ledger)[1:] == [opened()]
+    ledger.settle(entry, settled())
+    assert _spans(ledger)[1:] == [opened(), settled()]
+
+
+def test_an_entry_is_settled_once(ledger: Ledger) -> None:
+    entry = ledger.open(opened())
+    ledger.settle(entry, settled())
+    with pytest.raises(AlreadySettledError, match="attempt 1 of call c"):
+        ledger.settle(entry, settled())
+    assert len(_spans(ledger)) == 3
+
+
+def test_the_spool_directory_is_its_owners_alone(ledger: Ledger) -> None:
+    ledger.begin()
+    assert ledger.directory.stat().st_mode & 0o777 == 0o700
+    assert all(p.stat().st_mode & 0o777 == 0o600 for p in ledger.directory.iterdir())
+
+
+def test_every_open_entry_keeps_room_for_its_end(ledger: Ledger) -> None:
+    entries = [ledger.open(opened(str(n), request=None)) for n in range(50)]
+    (spool,) = ledger.spools
+    assert spool.path.stat().st_size >= spool.end + 50 * SETTLE_RESERVE
+    for n, entry in enumerate(entries):
+        ledger.settle(entry, settled(str(n)))
+    assert len(_spans(ledger)) == 101
+
+
+def test_the_longest_end_fits_the_room_kept_for_it(ledger: Ledger) -> None:
+    entry = ledger.open(opened())
+    before = ledger.spools[0].end
+    long = "\N{GRINNING FACE}" * 100_000
+    ledger.settle(
+        entry,
+        settled(error_message=long, error_code=long, finish_reason=long, provider_response_id=long, served_model=long,
+                raw_usage=b"x" * 100_000, output=None, prompt_tokens=2**53, total_tokens=2**53),
+    )  # fmt: skip
+    assert ledger.spools[0].end - before <= SETTLE_RESERVE
+
+
+def test_a_forked_child_writes_its_own_spool_and_leaves_its_parents_lock(ledger: Ledger) -> None:
+    entry = ledger.open(opened("parent"))
+    (parents,) = ledger.spools
+
+    def child() -> None:
+        assert ledger.spools == []
+        ledger.settle(ledger.open(opened("child")), settled("child"))
+        os._exit(0 if ledger.spools[0].id != parents.id else 1)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(20)
+    assert process.exitcode == 0
+    assert is_held(parents.lock.path)
+    ledger.settle(entry, settled("parent"))
+    assert [r.call_id for r in _spans(ledger)[1:]] == ["parent", "parent"]  # type: ignore[attr-defined]
+    others = [p for p in ledger.directory.glob("*.lock") if p != parents.lock.path]
+    assert len(others) == 1
+    assert not is_held(others[0])
+
+
+def test_a_lock_is_held_by_one_and_given_back_when_its_holder_is_killed(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    lock = SpoolLock.create(path)
+    assert is_held(path)
+    assert SpoolLock.take(path) is None
+    lock.release()
+    assert not is_held(path)
+    taken = SpoolLock.take(path)
+    assert taken is not None
+    taken.remove()
+    assert SpoolLock.take(path) is None
+
+
+def test_bodies_are_left_out_at_the_first_bound_and_entries_stay(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "s", "store", limits=Limits(max_bytes=4000, hard_bytes=10**9))
+    for n in range(20):
+        ledger.settle(ledger.open(opened(str(n), request=b'"' + b"x" * 1000 + b'"')), settled(str(n)))
+    found = _spans(ledger)[1:]
+    assert len(found) == 40
+    with_body = [r.request is not None for r in found[::2]]  # type: ignore[attr-defined]
+    assert with_body == sorted(with_body, reverse=True)
+    assert 0 < sum(with_body) < 10
+    assert all(r.output is None for r in found[-10::2] + found[-9::2] if isinstance(r, Settled))
+
+
+def test_at_the_hard_bound_refuse_refuses_and_running_entries_settle(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "s", "store", limits=Limits(max_bytes=2000, hard_bytes=3000, full="refuse"))
+    entries = []
+    with pytest.raises(LedgerFullError, match="no room"):
+        for n in range(100):
+            entries.append(ledger.open(opened(str(n))))
+    for n, entry in enumerate(entries):
+        ledger.settle(entry, settled(str(n)))
+    assert len(_spans(ledger)) == 1 + 2 * len(entries)
+    assert ledger.is_full()
+
+
+def test_at_the_hard_bound_continue_counts_a_gap_and_writes_it_when_there_is_room(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "s", "store", limits=Limits(max_bytes=2000, hard_bytes=3000, full="continue"))
+    entries = [ledger.open(opened(str(n), created_us=1000 + n)) for n in range(30)]
+    lost = [n for n, e in enumerate(entries) if e.spool is None]
+    assert 0 < len(lost) < 30
+    assert ledger.is_full()
+    for n, entry in enumerate(entries):
+        ledger.settle(entry, settled(str(n)))
+    (spool,) = ledger.spools
+    ledger.drained[spool.id] = spool.end  # the store has taken all
+    ledger.tidy()
+    assert not ledger.is_full()
+    assert _spans(ledger)[-1] == Gap(len(lost), 1000 + lost[0], 1000 + lost[-1])
+    assert ledger.gap_count == len(lost)
+
+
+def test_a_short_write_leaves_no_half_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path, "s", "store", 1)
+    spool.append(encode(Gap(1, 1, 1)))
+    end, write = spool.end, os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: write(fd, data[: len(data) // 2], at))
+    with pytest.raises(SpoolFullError, match="only a part"):
+        spool.append(encode(Gap(2, 1, 1)))
+    monkeypatch.undo()
+    assert spool.end == end
+    spool.append(encode(Gap(3, 1, 1)))
+    found = [records.decode(s.payload) for s in walk(spool.path.read_bytes()) if s.payload is not None]
+    assert found[1:] == [Gap(1, 1, 1), Gap(3, 1, 1)]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Path:
+    """A disk of one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("a small disk needs the right to mount one")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("policy", ["continue", "refuse"])
+def test_a_full_disk_is_met_at_open_and_every_running_entry_settles(small_disk: Path, policy: str) -> None:
+    ledger = Ledger(small_disk / "s", "store", limits=Limits(full=policy))
+    entries = [ledger.open(opened(str(n))) for n in range(20)]
+    ballast = small_disk / "ballast"
+    with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+        while True:
+            file.write(b"x" * 4096)
+    late = []
+    if policy == "refuse":
+        with pytest.raises(LedgerFullError):
+            for _ in range(500):
+                late.append(ledger.open(opened("late")))
+    else:
+        late = [ledger.open(opened("late")) for _ in range(500)]
+        assert any(e.spool is None for e in late)
+    for n, entry in enumerate(entries):
+        ledger.settle(entry, settled(str(n)))
+    kept = [e for e in late if e.spool is not None]
+    for entry in kept:
+        ledger.settle(entry, settled("late"))
+    found = _spans(ledger)[1:]
+    assert sum(isinstance(r, Settled) for r in found) == 20 + len(kept)
+    ballast.unlink()
+    ledger.tidy()
+    again = ledger.open(opened("after"))
+    assert again.spool is not None
+    if policy == "continue":
+        assert Gap in [type(r) for r in _spans(ledger)]
+
+
+def test_records_of_an_older_version_are_still_read() -> None:
+    """New fields are added at the end only: a shorter array is an older record."""
+    fields = msgspec.msgpack.decode(msgspec.msgpack.encode(settled()))
+    older = msgspec.msgpack.encode(fields[:8])
+    record = records.decode(older)
+    assert isinstance(record, Settled)
+    assert (record.call_id, record.usage_source) == ("c", "none")
+
+
+settings.register_profile("bursar", deadline=None)
+settings.load_profile("bursar")

@@ -1,0 +1,233 @@
+"""What is read from answers: text, tool calls, finish, usage, errors, as the provider said them and no more."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bursar.types.errors import ConfigError, UnsupportedLlmProviderError
+from bursar.types.usage import Usage
+from bursar.wire import spec as specs
+from bursar.wire.assemble import Assembly
+from bursar.wire.engine import Decoder, Frame, Readers, read_error
+from bursar.wire.usage import as_count, as_nanos
+
+OPENAI = Readers(specs.build("openai"))
+
+
+def _read(body: bytes, *, stream: bool = True, readers: Readers = OPENAI) -> tuple[Assembly, Decoder, list[Frame]]:
+    decoder, assembly = Decoder(readers, stream=stream), Assembly()
+    frames = decoder.feed(body) + decoder.close()
+    for frame in frames:
+        assembly.take(frame.events)
+    return assembly, decoder, frames
+
+
+def _sse(*frames: Any) -> bytes:
+    return b"".join(b"data: " + (f if isinstance(f, bytes) else json.dumps(f).encode()) + b"\n\n" for f in frames)
+
+
+def _chunk(content: str | None = None, *, finish: str | None = None, **more: Any) -> dict[str, Any]:
+    delta = {"content": content} if content is not None else {}
+    return {"id": "c1", "model": "m", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}], **more}
+
+
+def _usage(prompt: int | None, completion: int | None, **more: Any) -> dict[str, Any]:
+    return {"usage": {"prompt_tokens": prompt, "completion_tokens": completion, **more}}
+
+
+def test_usage_missing_is_null_and_an_explicit_zero_is_zero() -> None:
+    assert _read(_sse(_chunk("hi"), _chunk(finish="stop"), b"[DONE]"))[0].usage is None
+    for nothing in ({"usage": None}, {"usage": {}}):
+        assert _read(_sse(_chunk("hi", **nothing), b"[DONE]"))[0].usage is None
+    usage = _read(_sse(_chunk("hi"), {"choices": [], **_usage(0, 0)}, b"[DONE]"))[0].usage
+    assert usage is not None
+    assert (usage.input_tokens, usage.output_tokens, usage.total_tokens) == (0, 0, 0)
+    assert usage.cached_tokens is None
+
+
+def test_cumulative_usage_on_every_chunk_is_not_summed() -> None:
+    body = _sse(*(_chunk("w", **_usage(10, n, total_tokens=10 + n)) for n in range(1, 6)), _chunk(finish="stop"), b"[DONE]")
+    usage = _read(body)[0].usage
+    assert usage is not None
+    assert (usage.input_tokens, usage.output_tokens, usage.total_tokens) == (10, 5, 15)
+
+
+def test_usage_on_the_finish_chunk_and_again_alone_counts_once() -> None:
+    body = _sse(_chunk("w"), _chunk(finish="stop", **_usage(10, 5)), {"choices": [], **_usage(10, 5)}, b"[DONE]")
+    usage = _read(body)[0].usage
+    assert usage is not None
+    assert (usage.input_tokens, usage.output_tokens) == (10, 5)
+
+
+def test_usage_after_the_finish_reason_in_a_chunk_without_choices_is_read() -> None:
+    assembly, decoder, frames = _read(_sse(_chunk("w"), _chunk(finish="stop"), {"choices": [], **_usage(3, 4)}, b"[DONE]"))
+    assert assembly.usage is not None
+    assert assembly.usage.total_tokens == 7
+    assert decoder.finished
+    assert [f.usage_only for f in frames] == [False, False, True, False]
+
+
+def test_a_later_report_replaces_field_by_field_and_null_replaces_nothing() -> None:
+    body = _sse(_chunk("w", **_usage(10, 1, prompt_tokens_details={"cached_tokens": 4})), _chunk(**_usage(None, 9)), b"[DONE]")
+    usage = _read(body)[0].usage
+    assert usage is not None
+    assert (usage.input_tokens, usage.output_tokens, usage.cached_tokens) == (10, 9, 4)
+
+
+def test_a_provider_that_reports_only_a_total_has_no_input_and_no_output() -> None:
+    usage = _read(_sse(_chunk("w", usage={"total_tokens": 12}), b"[DONE]"))[0].usage
+    assert usage is not None
+    assert (usage.input_tokens, usage.output_tokens, usage.total_tokens) == (None, None, 12)
+
+
+@pytest.mark.parametrize(
+    ("given", "count"),
+    [(5, 5), ("7", 7), (" 8 ", 8), (3.0, 3), (0, 0), ("0", 0)]
+    + [(x, None) for x in (None, True, False, -1, "-1", 2.5, "x", "", [], {}, 2**70, 1e300, float("nan"), float("inf"), "٣")],
+)
+def test_what_is_a_count_and_what_is_none(given: Any, count: int | None) -> None:
+    assert as_count(given) == count
+
+
+@pytest.mark.parametrize(
+    ("given", "nanos"),
+    [(0.00015, 150_000), ("1.5", 1_500_000_000), (2, 2_000_000_000), (0, 0), (1e-9, 1)]
+    + [(x, None) for x in (None, True, -1, "x", float("nan"), float("inf"), [], 1e300)],
+)
+def test_what_is_an_amount_and_what_is_none(given: Any, nanos: int | None) -> None:
+    assert as_nanos(given) == nanos
+
+
+@given(st.dictionaries(st.text(max_size=5), st.recursive(st.none() | st.integers() | st.text(max_size=3), st.lists), max_size=4))
+def test_no_usage_object_makes_reading_fail_or_gives_a_negative(usage: dict[str, Any]) -> None:
+    found = _read(_sse({"choices": [], "usage": {**usage, "prompt_tokens": usage.get("p")}}))[0].usage
+    assert found is None or all(v is None or v >= 0 for v in (found.input_tokens, found.output_tokens))
+
+
+def test_tool_calls_in_pieces_are_put_together_by_index() -> None:
+    def piece(index: int, **function: Any) -> dict[str, Any]:
+        id = function.pop("id", None)
+        call = {"index": index, "function": function, **({"id": id, "type": "function"} if id else {})}
+        return {"choices": [{"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": None}]}
+
+    body = _sse(
+        piece(0, id="a", name="weather", arguments=""), piece(1, id="b", name="time", arguments='{"z'),
+        piece(0, arguments='{"city": '), piece(1, arguments='one": 1}'), piece(0, arguments='"Oslo"}'),
+        _chunk(finish="tool_calls"), b"[DONE]",
+    )  # fmt: skip
+    assembly = _read(body)[0]
+    assert [(c.id, c.name, c.arguments) for c in assembly.tool_calls] == [
+        ("a", "weather", '{"city": "Oslo"}'),
+        ("b", "time", '{"zone": 1}'),
+    ]
+    assert assembly.finish_reason == "tool_calls"
+
+
+def test_several_answers_are_kept_apart() -> None:
+    def of(index: int, text: str) -> dict[str, Any]:
+        return {"choices": [{"index": index, "delta": {"content": text}, "finish_reason": None}]}
+
+    assembly = _read(_sse(of(0, "a"), of(1, "x"), of(0, "b"), of(1, "y"), b"[DONE]"))[0]
+    assert assembly.text == "ab"
+    whole = assembly.as_completion(id="i", model="m", created=0)
+    assert [c["message"]["content"] for c in whole["choices"]] == ["ab", "xy"]  # type: ignore[attr-defined]
+
+
+def test_an_error_inside_a_good_answer_is_an_error() -> None:
+    for error in ({"message": "no", "code": 429}, "no"):
+        assembly = _read(_sse({"error": error}))[0]
+        assert assembly.error is not None
+        assert assembly.error.message == "no"
+    assert _read(b'{"error": {"message": "no"}}', stream=False)[0].error is not None
+
+
+def test_a_stream_that_does_not_say_that_it_ended_is_not_finished() -> None:
+    assert not _read(_sse(_chunk("w")))[1].finished
+    assert _read(_sse(_chunk("w"), b"[DONE]"))[1].finished
+    assert _read(_sse(_chunk("w", finish="stop")))[1].finished
+
+
+def test_nothing_is_read_behind_the_end() -> None:
+    assembly, _, _ = _read(_sse(_chunk("a"), b"[DONE]", _chunk("b")))
+    assert assembly.text == "a"
+
+
+@pytest.mark.parametrize("lead", [b"", b"\n\n \n"])
+def test_a_stream_answered_with_plain_json_is_read_as_json(lead: bytes) -> None:
+    body = json.dumps({"id": "1", "choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}], **_usage(1, 2)})
+    assembly, decoder, _ = _read(lead + body.encode())
+    assert (assembly.text, assembly.finish_reason, decoder.is_whole) == ("hi", "stop", True)
+    assert assembly.usage is not None
+
+
+def test_plain_json_asked_for_and_a_stream_given_is_read_as_a_stream() -> None:
+    assembly, decoder, _ = _read(_sse(_chunk("hi"), _chunk(finish="stop"), b"[DONE]"), stream=False)
+    assert (assembly.text, decoder.is_whole, decoder.finished) == ("hi", False, True)
+
+
+def test_frames_that_are_no_json_are_passed_over() -> None:
+    assembly, _, frames = _read(_sse(b": OPENROUTER PROCESSING", b"null", b"12", b'"x"', _chunk("a"), b"[DONE]"))
+    assert assembly.text == "a"
+    assert [f.is_silent for f in frames] == [True, True, True, True, False, False]
+
+
+def test_lone_surrogates_and_nan_do_not_lose_a_frame() -> None:
+    body = b'data: {"choices": [{"index": 0, "delta": {"content": "a\\ud83d"}, "finish_reason": null}], "x": NaN}\n\n'
+    body += b'data: {"choices": [{"index": 0, "delta": {"content": "\\ude00b"}, "finish_reason": "stop"}]}\n\n'
+    assembly = _read(body)[0]
+    whole = assembly.as_completion(id="i", model="m", created=0)
+    from bursar.wire.assemble import encode_json
+
+    assert json.loads(encode_json(whole))["choices"][0]["message"]["content"] == "a😀b"
+
+
+def test_deep_nesting_is_no_crash() -> None:
+    assert _read(b"data: " + b"[" * 100_000 + b"\n\n")[0].text is None
+    assert read_error(OPENAI, b'{"error":' * 50_000) is None
+
+
+def test_a_list_of_parts_is_read_as_its_text() -> None:
+    body = {"choices": [{"message": {"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, "finish_reason": "stop"}]}
+    assert _read(json.dumps(body).encode(), stream=False)[0].text == "ab"
+
+
+def test_a_custom_provider_is_read_by_its_paths() -> None:
+    readers = Readers(
+        specs.build(
+            "custom",
+            request={"modelField": "engine", "additionalBodyFields": {"safe": True}},
+            response={
+                "messagePath": "output.parts[0].said",
+                "streamMessagePath": "piece",
+                "streamFinishPath": "why",
+                "streamFraming": "ndjson",
+                "usageTokensPath": "spent.all",
+                "usagePath": "spent",
+            },
+        )
+    )
+    plain = b'{"output": {"parts": [{"said": "hi"}]}, "spent": {"all": "12"}}'
+    assembly, _, _ = _read(plain, stream=False, readers=readers)
+    assert assembly.text == "hi"
+    assert assembly.usage == Usage(provider_total_tokens=12, raw={"all": "12"})
+    lines = b'{"piece": "a"}\n{"piece": "b", "why": "stop", "spent": {"all": 3}}\n'
+    assembly, decoder, _ = _read(lines, readers=readers)
+    assert (assembly.text, decoder.finished) == ("ab", True)
+    assert assembly.usage is not None
+    assert assembly.usage.total_tokens == 3
+
+
+def test_settings_that_are_wrong_are_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"provider.*unknown key 'mesagePath'.*messagePath"):
+        specs.build("custom", response={"mesagePath": "a"})
+    with pytest.raises(ConfigError, match=r"'a\[' is not a path"):
+        specs.build("custom", response={"messagePath": "a["})
+    with pytest.raises(ConfigError, match="framing 'xml'"):
+        specs.build("custom", response={"streamFraming": "xml"})
+    with pytest.raises(UnsupportedLlmProviderError, match=r"'gpt' is not supported; supported are: custom, demo, openai"):
+        specs.build("gpt")
