@@ -74,18 +74,15 @@ class Adopter:
             if lock is None:
                 continue
             path = lock_path.with_name(lock_path.name.removesuffix(LOCK_SUFFIX) + SUFFIX)
-            done = False
             try:
                 interrupted = await self._adopt(path)
-                done = interrupted is not None
-                if interrupted is not None and interrupted >= 0:
-                    adopted.append((path.name.removesuffix(SUFFIX), interrupted))
-            finally:
-                if done:
+                if interrupted is not None:
                     path.unlink(missing_ok=True)
-                    lock.remove()
-                else:
-                    lock.release()
+                    lock.path.unlink(missing_ok=True)
+                    if interrupted >= 0:
+                        adopted.append((path.name.removesuffix(SUFFIX), interrupted))
+            finally:
+                lock.release()
         return adopted
 
     async def _adopt(self, path: Path) -> int | None:

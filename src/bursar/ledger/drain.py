@@ -67,7 +67,11 @@ class Drain:
         try:
             await work()
         except StoreError as e:
-            self._failed(e)
+            self._failed(e.message)
+            return False
+        except Exception as e:
+            # A fault of ours must not end the draining of everybody's entries: it is shown, and tried again.
+            self._failed(f"internal error in the drain: {e!r}")
             return False
         return True
 
@@ -172,8 +176,8 @@ class Drain:
             offset = batch.new_offset
         return offset
 
-    def _failed(self, error: StoreError) -> None:
-        self.state.error = error.message
+    def _failed(self, error: str) -> None:
+        self.state.error = error
         self.state.failures += 1
         if self.state.behind_since_us is None and self._ledger.undrained_bytes:
             self.state.behind_since_us = now_us()

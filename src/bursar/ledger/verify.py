@@ -106,8 +106,8 @@ class Verifier:
         path = self._directory / f"{spool_id}{SUFFIX}"
         held = is_held(self._directory / f"{spool_id}{LOCK_SUFFIX}")
         row = await self._proof.spool(spool_id)
-        if row is None and not path.exists():
-            return [Finding("spool_missing", spool_id, "entries name it, but it has neither a row nor a file")]
+        if row is None and await self._proof.names_spool(spool_id):
+            return [Finding("spool_missing", spool_id, "entries came from it, but the store has no row of it")]
         findings = _counted(spool_id, row)
         if row is not None and row.state == "closed":
             return findings

@@ -89,6 +89,10 @@ class Proof:
         rows = await self._all("select spool_id from ledger_spools union select spool_id from ledger_entries")
         return {r[0] for r in rows}
 
+    async def names_spool(self, spool_id: str) -> bool:
+        """Whether any entry came from this spool."""
+        return bool(await self._all("select 1 from ledger_entries where spool_id = :id limit 1", id=spool_id))
+
     async def spool(self, spool_id: str) -> SpoolRow | None:
         rows = await self._all(
             "select offset, records, entries, state, size, "

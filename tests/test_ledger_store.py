@@ -1,0 +1,412 @@
+"""Spool into store: once, in one transaction, whatever fails in between; and `verify`, which tells what does not hold."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_ledger_spool import opened, settled
+
+from bursar.ledger.adopt import Adopter
+from bursar.ledger.drain import Drain
+from bursar.ledger.ledger import Ledger, Limits
+from bursar.ledger.records import Correction, encode
+from bursar.ledger.verify import Report, Verifier
+from bursar.store.engine import Database
+from bursar.store.ledger_sql import SqlLedgerStore
+from bursar.store.proof import Proof
+from bursar.store.schema import prepare
+from bursar.types.errors import StoreError
+
+
+class Books:
+    """A ledger, its store and its drain, driven by hand."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.database = Database(f"sqlite:///{folder}/l.db")
+
+    async def begin(self) -> Books:
+        self.store_id = await prepare(self.database)
+        self.store = SqlLedgerStore(self.database)
+        self.ledger = self.new_ledger()
+        self.drain = Drain(self.ledger, self.store)
+        return self
+
+    def new_ledger(self, **limits: Any) -> Ledger:
+        return Ledger(self.folder / "spool", self.store_id, limits=Limits(**limits))
+
+    def adopter(self, store_id: str | None = None) -> Adopter:
+        return Adopter(self.ledger.directory, store_id or self.store_id, self.store, self.drain)
+
+    def call(self, call_id: str, *, settle: bool = True, **more: Any) -> None:
+        entry = self.ledger.open(opened(call_id, **{k: v for k, v in more.items() if k in opened().__struct_fields__}))
+        if settle:
+            own = {k: v for k, v in more.items() if k in settled().__struct_fields__ and k != "request"}
+            self.ledger.settle(entry, settled(call_id, **own))
+
+    def rows(self, sql: str, *values: Any) -> list[Any]:
+        with sqlite3.connect(self.folder / "l.db") as c:
+            c.row_factory = sqlite3.Row
+            return [dict(r) for r in c.execute(sql, values)]
+
+    def change(self, sql: str, *values: Any) -> None:
+        with sqlite3.connect(self.folder / "l.db") as c:
+            assert c.execute(sql, values).rowcount > 0
+
+    async def verify(self) -> Report:
+        return await Verifier(Proof(self.database), self.folder / "spool", self.store_id).verify()
+
+    async def names(self) -> set[str]:
+        return {f.name for f in (await self.verify()).findings}
+
+
+@pytest.fixture
+async def books(tmp_path: Path) -> AsyncIterator[Books]:
+    made = await Books(tmp_path).begin()
+    yield made
+    await made.database.close()
+
+
+async def test_rows_sums_and_offset_are_written_together(books: Books) -> None:
+    for n in range(700):
+        books.call(f"c{n}", user_id=f"u{n % 3}", session_id="s", purpose="chat.answer")
+    await books.drain.flush()
+    (spool,) = books.ledger.spools
+    assert books.rows("select count(*) n, sum(total_tokens) t from ledger_entries") == [{"n": 700, "t": 4900}]
+    sums = books.rows("select scope, sum(calls) n, sum(total_tokens) t from ledger_rollups group by scope order by scope")
+    assert sums == [{"scope": s, "n": 700, "t": 4900} for s in ("all", "session", "user")]
+    state = await books.store.spool_state(spool.id)
+    assert state is not None
+    assert (state.offset, state.records, state.entries) == (spool.end, 1401, 700)
+    assert (await books.verify()).is_green
+
+
+async def test_an_entry_that_settles_later_becomes_one_row_in_the_hour_it_was_opened(books: Books) -> None:
+    entry = books.ledger.open(opened("late", created_us=3_600_000_000 * 5))
+    await books.drain.flush()
+    assert [r["status"] for r in books.rows("select status from ledger_entries")] == ["started"]
+    assert books.rows("select * from ledger_rollups") == []
+    assert (await books.verify()).is_green
+    books.ledger.settle(entry, settled("late", completed_us=3_600_000_000 * 9))
+    await books.drain.flush()
+    assert books.rows("select status, hour from ledger_entries") == [{"status": "completed", "hour": 5}]
+    assert [r["hour"] for r in books.rows("select hour from ledger_rollups")] == [5]
+    assert (await books.verify()).is_green
+
+
+async def test_one_bad_row_does_not_take_its_batch_with_it(books: Books) -> None:
+    books.call("a", user_id="with a \0 in it")
+    books.call("bad", usage_source="a guess")  # the store refuses it
+    books.call("b")
+    books.ledger.correct(Correction(call_id="a", attempt=1, created_us=1, reason="huge", total_tokens=2**63))
+    await books.drain.flush()
+    found = books.rows("select call_id, status from ledger_entries order by call_id")
+    assert found == [
+        {"call_id": "a", "status": "completed"},
+        {"call_id": "b", "status": "completed"},
+        {"call_id": "bad", "status": "started"},
+    ]
+    rejects = books.rows("select reason, detail, length(raw) n from ledger_rejects order by start")
+    assert [r["reason"] for r in rejects] == ["refused", "refused"]
+    assert "usage_source" in rejects[0]["detail"]
+    assert all(r["n"] > 0 for r in rejects)
+    assert await books.names() == {"reject"}
+
+
+async def test_a_second_entry_of_one_attempt_and_a_second_end_are_kept_aside(books: Books) -> None:
+    books.call("a")
+    (spool,) = books.ledger.spools
+    spool.append(encode(opened("a")))
+    spool.append(encode(settled("a", status="failed")))
+    spool.append(encode(settled("nobody")))
+    await books.drain.flush()
+    assert books.rows("select status from ledger_entries") == [{"status": "completed"}]
+    assert len(books.rows("select * from ledger_rejects")) == 3
+    assert await books.names() == {"reject"}
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_a_commit_that_fails_or_whose_answer_is_lost_counts_nothing_twice(
+    books: Books, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    apply, failed = books.store.apply, []
+
+    async def unlucky(batch: Any) -> None:
+        if len(failed) < 3:
+            failed.append(1)
+            if moment == "after":
+                await apply(batch)
+            raise StoreError("gone")
+        await apply(batch)
+
+    monkeypatch.setattr(books.store, "apply", unlucky)
+    for n in range(10):
+        books.call(f"c{n}")
+        try:
+            await books.drain.flush()
+        except StoreError:
+            continue
+    await books.drain.flush()
+    await books.drain.flush()
+    assert len(failed) == 3
+    assert books.rows("select count(*) n from ledger_entries where status = 'completed'") == [{"n": 10}]
+    assert books.rows("select * from ledger_rejects") == []
+    assert (await books.verify()).is_green
+
+
+async def test_a_spool_whose_owner_is_gone_is_adopted_and_what_was_open_is_interrupted(books: Books) -> None:
+    books.call("done")
+    books.call("open", settle=False)
+    await books.drain.flush()
+    books.call("later", settle=False)
+    books.call("done too")
+    path = books.ledger.spools[0].path
+    books.ledger.close()
+    before = await books.verify()
+    assert before.is_green
+    assert "waits to be adopted" in before.notes[0]
+    assert await books.adopter("another store").look() == []
+    assert [n for _, n in await books.adopter().look()] == [2]
+    rows = books.rows("select call_id, status, total_tokens, usage_source from ledger_entries order by call_id")
+    assert [(r["call_id"], r["status"], r["total_tokens"]) for r in rows] == [
+        ("done", "completed", 7),
+        ("done too", "completed", 7),
+        ("later", "interrupted", None),
+        ("open", "interrupted", None),
+    ]
+    assert not path.exists()
+    assert list(books.ledger.directory.iterdir()) == []
+    assert (await books.verify()).is_green
+    assert await books.adopter().look() == []
+
+
+async def test_a_spool_that_somebody_holds_is_not_adopted(books: Books) -> None:
+    books.call("open", settle=False)
+    assert await books.adopter().look() == []
+    assert books.ledger.spools[0].path.exists()
+
+
+@pytest.mark.parametrize("step", ["apply", "open_entries", "unlink"])
+async def test_an_adoption_that_is_cut_off_is_begun_again(books: Books, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    for n in range(3):
+        books.call(f"c{n}", settle=n > 0)
+    books.ledger.close()
+
+    async def cut_off(*_: Any) -> Any:
+        raise StoreError("cut off")
+
+    if step == "unlink":
+        monkeypatch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(OSError("cut off")))
+    else:
+        monkeypatch.setattr(books.store, step, cut_off)
+    with pytest.raises((StoreError, OSError)):
+        await books.adopter().look()
+    monkeypatch.undo()
+    await books.adopter().look()
+    assert books.rows("select status, count(*) n from ledger_entries group by status order by status") == [
+        {"status": "completed", "n": 2},
+        {"status": "interrupted", "n": 1},
+    ]
+    assert (await books.verify()).is_green
+    assert list(books.ledger.directory.iterdir()) == []
+
+
+async def test_a_torn_tail_ends_an_adopted_spool_without_alarm(books: Books) -> None:
+    books.call("a")
+    path = books.ledger.spools[0].path
+    books.ledger.close()
+    with path.open("ab") as file:
+        file.write(encode(opened("torn"))[:40] + bytes(100))
+    await books.adopter().look()
+    report = await books.verify()
+    assert report.is_green
+    assert any("never written to its end" in note for note in report.notes)
+    assert books.rows("select reason from ledger_rejects") == [{"reason": "torn"}]
+
+
+async def test_a_bad_record_with_good_ones_behind_it_is_kept_aside_and_the_rest_drained(books: Books) -> None:
+    for n in range(4):
+        books.call(f"c{n}")
+    path, ends = books.ledger.spools[0].path, books.ledger.spools[0].end
+    books.ledger.close()
+    data = bytearray(path.read_bytes())
+    data[ends // 2] ^= 0xFF
+    path.write_bytes(data)
+    await books.adopter().look()
+    assert books.rows("select count(*) n from ledger_entries")[0]["n"] >= 3
+    assert [r["reason"] for r in books.rows("select reason from ledger_rejects")][0] == "damaged"
+    assert "reject" in await books.names()
+
+
+async def test_a_correction_is_a_difference_of_its_own(books: Books) -> None:
+    books.call("a", user_id="u")
+    await books.drain.flush()
+    books.ledger.correct(Correction(call_id="a", attempt=1, created_us=9, reason="invoice", total_tokens=-2, cost_nanos=5))
+    await books.drain.flush()
+    assert books.rows("select scope, total_tokens t, cost_nanos c from ledger_rollups order by scope") == [
+        {"scope": "all", "t": 5, "c": 5},
+        {"scope": "user", "t": 5, "c": 5},
+    ]
+    assert books.rows("select total_tokens from ledger_entries") == [{"total_tokens": 7}]
+    assert (await books.verify()).is_green
+
+
+async def test_a_conversation_stores_each_message_once(books: Books) -> None:
+    turns = [b'{"role":"user","content":"%s"}' % (b"a long message %d " % n * 50) for n in range(20)]
+    for n in range(1, 21):
+        books.call(f"c{n}", request=b'{"model":"m","messages":[' + b",".join(turns[:n]) + b"]}")
+    await books.drain.flush()
+    stored = books.rows("select count(*) n, sum(length(body)) size from ledger_bodies")[0]
+    assert stored["n"] == 20 + 2  # each message once, the parameters once, the answer once
+    assert stored["size"] < 2 * sum(map(len, turns))
+    (last,) = books.rows("select input_messages, input_params from llm_call_logs where call_id = 'c20'")
+    assert last["input_messages"].encode() == b"[" + b",".join(turns) + b"]"
+    assert last["input_params"] == '{"model":"m"}'
+
+
+async def test_bodies_are_shared_within_a_workspace_and_not_beyond(books: Books) -> None:
+    for workspace in ("a", "b", "a"):
+        books.call(f"{workspace}{os.urandom(2).hex()}", workspace=workspace)
+    await books.drain.flush()
+    found = books.rows("select workspace, count(*) n from ledger_bodies group by workspace order by workspace")
+    assert found == [{"workspace": "a", "n": 3}, {"workspace": "b", "n": 3}]
+
+
+async def test_a_large_spool_is_left_for_a_new_one_and_removed(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bursar.ledger.ledger._SEGMENT_BYTES", 20_000)
+    held = books.ledger.open(opened("held"))
+    first = books.ledger.spools[0]
+    for n in range(100):
+        books.call(f"c{n}")
+        await books.drain.flush()
+    assert first in books.ledger.spools
+    assert len(books.ledger.spools) == 2
+    books.ledger.settle(held, settled("held"))
+    await books.drain.flush()
+    assert first not in books.ledger.spools
+    assert not first.path.exists()
+    assert (await books.verify()).is_green
+    assert books.rows("select count(*) n from ledger_entries where status = 'completed'") == [{"n": 101}]
+
+
+async def test_two_processes_share_a_store(books: Books) -> None:
+    other = books.new_ledger()
+    drain = Drain(other, SqlLedgerStore(books.database))
+    for n in range(50):
+        books.call(f"a{n}")
+        other.settle(other.open(opened(f"b{n}")), settled(f"b{n}"))
+    await asyncio.gather(books.drain.flush(), drain.flush())
+    assert books.rows("select count(*) n, count(distinct seq) s from ledger_entries") == [{"n": 100, "s": 100}]
+    assert (await books.verify()).is_green
+
+
+# --- what verify sees ---
+
+
+def _flip(at: Callable[[bytes, int], int]) -> Callable[[Books], None]:
+    def change(books: Books) -> None:
+        (spool,) = books.ledger.spools
+        data = bytearray(spool.path.read_bytes())
+        data[at(bytes(data), spool.end)] ^= 0x5A
+        spool.path.write_bytes(data)
+
+    return change
+
+
+DAMAGES: dict[str, tuple[str, Callable[[Books], None]]] = {
+    "a row deleted": ("entry_missing", lambda b: b.change("delete from ledger_entries where call_id = 'c1'")),
+    "a row doubled": (
+        "entry_surplus",
+        lambda b: b.change(_copied("attempt + 1", "'c1'")),
+    ),
+    "a row doubled under another call": ("entry_surplus", lambda b: b.change(_copied("attempt", "'c1'", "'x'"))),
+    "a row changed": ("rollup_mismatch", lambda b: b.change("update ledger_entries set total_tokens = 8 where call_id = 'c1'")),
+    "a sum changed": ("rollup_mismatch", lambda b: b.change("update ledger_rollups set cost_nanos = cost_nanos + 1 where scope = 'all'")),
+    "a sum deleted": ("rollup_mismatch", lambda b: b.change("delete from ledger_rollups where scope = 'user'")),
+    "a spool byte flipped": ("spool_damaged", _flip(lambda _, end: end // 2)),
+    "the first spool byte flipped": ("spool_damaged", _flip(lambda _, end: 0)),
+    "the last spool byte flipped": ("spool_damaged", _flip(lambda _, end: end - 1)),
+    "a byte behind the last record flipped": ("spool_damaged", _flip(lambda data, _: len(data) - 1)),
+    "an offset moved off a boundary": ("offset_moved", lambda b: b.change("update ledger_spools set offset = offset - 1")),
+    "an offset moved to another boundary": ("offset_moved", lambda b: _to_first_boundary(b)),
+    "an offset moved beyond the end": ("offset_moved", lambda b: b.change("update ledger_spools set offset = offset + 999999")),
+    "a spool's file gone": ("spool_missing", lambda b: b.ledger.spools[0].path.unlink()),
+    "a spool's row gone": ("spool_missing", lambda b: b.change("delete from ledger_spools")),
+    "a body gone": ("body_missing", lambda b: b.change("delete from ledger_bodies")),
+}  # fmt: skip
+
+
+def _copied(attempt: str, of: str, call_id: str = "call_id") -> str:
+    from bursar.store.tables import ledger_entries
+
+    names = [c.name for c in ledger_entries.columns]
+    values = [{"attempt": attempt, "call_id": call_id, "seq": "seq + 1000"}.get(n, n) for n in names]
+    return f"insert into ledger_entries ({', '.join(names)}) select {', '.join(values)} from ledger_entries where call_id = {of}"
+
+
+def _to_first_boundary(books: Books) -> None:
+    from bursar.ledger.records import walk
+
+    first = next(iter(walk(books.ledger.spools[0].path.read_bytes())))
+    books.change("update ledger_spools set offset = ?", first.end)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_verify_turns_red_by_name(books: Books, damage: str) -> None:
+    name, change = DAMAGES[damage]
+    for n in range(5):
+        books.call(f"c{n}", user_id="u")
+    await books.drain.flush()
+    assert (await books.verify()).is_green
+    change(books)
+    assert name in await books.names()
+
+
+async def test_verify_finds_a_doubled_attempt_where_the_key_is_gone(books: Books) -> None:
+    books.call("c1")
+    await books.drain.flush()
+    with sqlite3.connect(books.folder / "l.db") as c:
+        c.executescript(
+            "create table copy as select * from ledger_entries; drop view llm_call_logs; drop view llm_calls; "
+            "drop table ledger_entries; alter table copy rename to ledger_entries; "
+            "insert into ledger_entries select * from ledger_entries;"
+        )
+    assert "duplicate_attempt" in await books.names()
+
+
+async def test_verify_names_a_moved_offset_of_a_closed_spool(books: Books) -> None:
+    books.call("c1")
+    await books.drain.close()
+    assert books.ledger.spools == []
+    assert (await books.verify()).is_green
+    books.change("update ledger_spools set offset = offset - 5")
+    assert await books.names() == {"offset_moved"}
+
+
+async def test_verify_names_a_gap(books: Books) -> None:
+    ledger = books.new_ledger(max_bytes=100, hard_bytes=700)
+    drain = Drain(ledger, books.store)
+    for n in range(20):
+        ledger.settle(ledger.open(opened(f"c{n}", created_us=n)), settled(f"c{n}"))
+    await drain.flush()
+    await drain.flush()
+    report = await books.verify()
+    assert {f.name for f in report.findings} == {"gap"}
+    (gap,) = books.rows("select * from ledger_gaps")
+    assert gap["count"] == 20 - books.rows("select count(*) n from ledger_entries")[0]["n"] > 0
+    assert f"{gap['count']} attempts" in report.findings[0].detail
+
+
+async def test_verify_writes_nothing(books: Books) -> None:
+    books.call("c1")
+    books.call("open", settle=False)
+    await books.drain.flush()
+    before = {p: p.read_bytes() for p in books.folder.rglob("*") if p.is_file()}
+    await books.verify()
+    assert {p: p.read_bytes() for p in books.folder.rglob("*") if p.is_file()} == before
