@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sqlite3
 import subprocess
 import sys
@@ -13,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.server import environment, wait_for
-from support.upstream import Upstream
 
 import bursar
 from bursar import Context
@@ -29,6 +26,8 @@ from bursar.types.errors import (
     UnknownModelError,
 )
 from bursar.types.events import Completed, Finish, TextDelta, ToolCallDelta, UsageReport
+from support.server import environment, wait_for
+from support.upstream import Upstream
 
 MODEL = "up/gpt-4o-mini"
 HELLO = [{"role": "user", "content": "hello"}]
@@ -42,9 +41,20 @@ def entries(settings: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 async def test_a_completion_carries_everything_known_about_it(settings: dict[str, Any], upstream: Upstream) -> None:
-    context = Context(workspace="w", user="u", session="s", turn="3", request_id="r", function="f", purpose="chat.answer", tags={"a": "b"})
+    context = Context(
+        workspace="w",
+        user="u",
+        session="s",
+        turn="3",
+        request_id="r",
+        function="f",
+        purpose="chat.answer",
+        tags={"a": "b"},
+    )
     async with bursar.open(settings) as client:
-        result = await client.complete(model=MODEL, messages=HELLO, context=context, temperature=0.5, nobody_knows={"x": [1]})
+        result = await client.complete(
+            model=MODEL, messages=HELLO, context=context, temperature=0.5, nobody_knows={"x": [1]}
+        )
     (seen,) = upstream.seen
     assert result.text is not None
     assert result.text.startswith("answer 1")
@@ -79,7 +89,9 @@ async def test_a_completion_carries_everything_known_about_it(settings: dict[str
     assert json.loads(entry["output_response"]) == json.loads(bytes(result.raw))
 
 
-async def test_a_stream_gives_events_and_ends_with_the_settled_result(settings: dict[str, Any], upstream: Upstream) -> None:
+async def test_a_stream_gives_events_and_ends_with_the_settled_result(
+    settings: dict[str, Any], upstream: Upstream
+) -> None:
     async with bursar.open(settings) as client:
         async with client.stream(model=MODEL, messages=HELLO) as stream:
             events = [event async for event in stream]
@@ -103,7 +115,9 @@ async def test_a_stream_gives_events_and_ends_with_the_settled_result(settings: 
     assembled = json.loads(first["output_response"])
     assert assembled["choices"][0]["message"]["content"] == text
     assert assembled["usage"] == upstream.seen[0].usage
-    assert json.loads(second["output_response"])["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "weather"
+    assert (
+        json.loads(second["output_response"])["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "weather"
+    )
     assert second["completion_text"] is None
 
 
@@ -112,7 +126,12 @@ async def test_embeddings_are_metered_like_any_call(settings: dict[str, Any]) ->
         result = await client.embed(model="up/text-embedding-3-small", input=["a", "b"])
     assert result.vectors == [[0.5, -1.25], [1.5, -1.25]]
     (entry,) = entries(settings)
-    assert (entry["method_type"], entry["prompt_tokens"], entry["completion_tokens"], entry["total_tokens"]) == ("embedding", 8, 0, 8)
+    assert (entry["method_type"], entry["prompt_tokens"], entry["completion_tokens"], entry["total_tokens"]) == (
+        "embedding",
+        8,
+        0,
+        8,
+    )
     assert entry["cost_nanos"] == 8 * 20
     assert json.loads(entry["input_messages"]) == ["a", "b"]
 
@@ -129,7 +148,12 @@ async def test_usage_a_provider_does_not_send_is_null(settings: dict[str, Any], 
     assert result is not None
     assert (result.usage, result.cost, result.usage_source) == (None, None, "none")
     (entry,) = entries(settings)
-    assert (entry["total_tokens"], entry["cost"], entry["cost_usd"], entry["usage_source"]) == (None, None, None, "none")
+    assert (entry["total_tokens"], entry["cost"], entry["cost_usd"], entry["usage_source"]) == (
+        None,
+        None,
+        None,
+        "none",
+    )
 
 
 async def test_errors_are_raised_with_what_the_provider_said(settings: dict[str, Any]) -> None:
@@ -143,18 +167,31 @@ async def test_errors_are_raised_with_what_the_provider_said(settings: dict[str,
         with pytest.raises(RateLimitedError) as limited:
             await client.complete(model=MODEL, messages=HELLO, script={"status": 429, "headers": {"retry-after": "40"}})
         with pytest.raises(ProviderError, match="reported an error in its answer: overloaded"):
-            await client.complete(model=MODEL, messages=HELLO, script={"early_error": {"message": "overloaded", "code": 503}})
+            await client.complete(
+                model=MODEL, messages=HELLO, script={"early_error": {"message": "overloaded", "code": 503}}
+            )
         with pytest.raises(ProviderConnectionError, match="hung up before it answered"):
             await client.complete(model=MODEL, messages=HELLO, script={"hang_up": True})
         with pytest.raises(TruncatedError, match="hung up in the middle"):
             await client.complete(model=MODEL, messages=HELLO, script={"cut_after": 1})
         with pytest.raises(ProviderError, match="something that is no answer: <html>"):
             await client.complete(model=MODEL, messages=HELLO, script={"raw": "<html>busy</html>"})
-    assert (bad.value.kind, bad.value.http_status, bad.value.code) == ("invalid_request", 400, "context_length_exceeded")
+    assert (bad.value.kind, bad.value.http_status, bad.value.code) == (
+        "invalid_request",
+        400,
+        "context_length_exceeded",
+    )
     assert (limited.value.kind, limited.value.retry_after_s) == ("rate_limit", 40)
     found = entries(settings)
     assert [e["status"] for e in found] == ["failed"] * 6
-    assert [e["error_kind"] for e in found] == ["invalid_request", "rate_limit", "overloaded", "connection", "truncated", "upstream_error"]
+    assert [e["error_kind"] for e in found] == [
+        "invalid_request",
+        "rate_limit",
+        "overloaded",
+        "connection",
+        "truncated",
+        "upstream_error",
+    ]
     assert [e["http_status_code"] for e in found] == [400, 429, 200, None, 200, 200]
     assert bad.value.call_id == found[0]["call_id"]
 
@@ -168,7 +205,9 @@ async def test_a_provider_that_cannot_be_reached_is_an_entry_too(settings: dict[
     assert (entry["status"], entry["http_status_code"], entry["usage_source"]) == ("failed", None, "none")
 
 
-async def test_what_cannot_be_said_is_refused_before_any_entry_exists(settings: dict[str, Any], upstream: Upstream) -> None:
+async def test_what_cannot_be_said_is_refused_before_any_entry_exists(
+    settings: dict[str, Any], upstream: Upstream
+) -> None:
     async with bursar.open(settings) as client:
         for model, messages, field in (
             ("", HELLO, "model"),
@@ -211,7 +250,9 @@ async def test_a_provider_that_is_silent_is_not_waited_for(
 
 
 @pytest.mark.parametrize("leaving", ["break", "cancel", "error"])
-async def test_leaving_a_stream_early_settles_its_entry(settings: dict[str, Any], upstream: Upstream, leaving: str) -> None:
+async def test_leaving_a_stream_early_settles_its_entry(
+    settings: dict[str, Any], upstream: Upstream, leaving: str
+) -> None:
     async def use(client: Any) -> None:
         async with client.stream(model=MODEL, messages=HELLO, script={"chunks": 50, "pace_s": 0.02}) as stream:
             async for event in stream:
@@ -235,7 +276,9 @@ async def test_leaving_a_stream_early_settles_its_entry(settings: dict[str, Any]
     assert entry["completion_text"]
 
 
-async def test_a_stream_that_is_left_is_read_on_where_its_provider_says_finish(settings: dict[str, Any], upstream: Upstream) -> None:
+async def test_a_stream_that_is_left_is_read_on_where_its_provider_says_finish(
+    settings: dict[str, Any], upstream: Upstream
+) -> None:
     settings["providers"][0]["on_disconnect"] = "finish"
     async with bursar.open(settings) as client:
         async with client.stream(model=MODEL, messages=HELLO, script={"chunks": 10, "pace_s": 0.02}) as stream:
@@ -409,7 +452,10 @@ asyncio.run(main())
         f'[store]\nurl = "{settings["store"]["url"]}"\n[ledger]\nspool = "{settings["ledger"]["spool"]}"\n'
     )
     verified = subprocess.run(
-        [sys.executable, "-m", "bursar", "verify", "--config", str(tmp_path / "b.toml")], env=environment(), capture_output=True, text=True
+        [sys.executable, "-m", "bursar", "verify", "--config", str(tmp_path / "b.toml")],
+        env=environment(),
+        capture_output=True,
+        text=True,
     )
     assert verified.returncode == 0, verified.stdout
 
@@ -426,12 +472,16 @@ def test_a_configuration_that_is_wrong_is_refused_by_name_and_place(tmp_path: Pa
     with pytest.raises(ConfigError, match="the environment variable NOBODY_SET is not set"):
         bursar.open_sync({"providers": [{"name": "a", "base_url": "http://x", "api_key": "env:NOBODY_SET"}]})
     with pytest.raises(ConfigError, match="begins with no provider"):
-        bursar.open_sync({"providers": [{"name": "a", "base_url": "http://x"}], "routes": [{"name": "r", "targets": ["b/m"]}]})
+        bursar.open_sync(
+            {"providers": [{"name": "a", "base_url": "http://x"}], "routes": [{"name": "r", "targets": ["b/m"]}]}
+        )
     with pytest.raises(ConfigError, match="does not exist"):
         bursar.open_sync(str(tmp_path / "none.toml"))
 
 
-async def test_without_configuration_there_is_a_model_that_needs_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_configuration_there_is_a_model_that_needs_no_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     async with bursar.open() as client:
         result = await client.complete(model="demo", messages=HELLO)

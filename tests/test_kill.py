@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+
 from support.load import Load
 from support.matching import mismatches
 from support.server import Server, wait_for

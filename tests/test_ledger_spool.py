@@ -41,7 +41,13 @@ def settled(call_id: str = "c", attempt: int = 1, **more: object) -> Settled:
     return Settled(**{**values, **more})  # type: ignore[arg-type]
 
 
-FRAMES = [encode(SpoolHeader("s", "store", 1, 1)), encode(opened()), encode(settled()), encode(Gap(3, 1, 2)), encode(opened("d"))]
+FRAMES = [
+    encode(SpoolHeader("s", "store", 1, 1)),
+    encode(opened()),
+    encode(settled()),
+    encode(Gap(3, 1, 2)),
+    encode(opened("d")),
+]
 WHOLE = b"".join(FRAMES)
 ENDS = [sum(map(len, FRAMES[: n + 1])) for n in range(len(FRAMES))]
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_ledger_spool import opened, settled
 
 from bursar.ledger.adopt import Adopter
 from bursar.ledger.drain import Drain
@@ -22,6 +21,7 @@ from bursar.store.ledger_sql import SqlLedgerStore
 from bursar.store.proof import Proof
 from bursar.store.schema import prepare
 from bursar.types.errors import StoreError
+from test_ledger_spool import opened, settled
 
 
 class Books:
@@ -79,7 +79,9 @@ async def test_rows_sums_and_offset_are_written_together(books: Books) -> None:
     await books.drain.flush()
     (spool,) = books.ledger.spools
     assert books.rows("select count(*) n, sum(total_tokens) t from ledger_entries") == [{"n": 700, "t": 4900}]
-    sums = books.rows("select scope, sum(calls) n, sum(total_tokens) t from ledger_rollups group by scope order by scope")
+    sums = books.rows(
+        "select scope, sum(calls) n, sum(total_tokens) t from ledger_rollups group by scope order by scope"
+    )
     assert sums == [{"scope": s, "n": 700, "t": 4900} for s in ("all", "session", "user")]
     state = await books.store.spool_state(spool.id)
     assert state is not None
@@ -193,7 +195,9 @@ async def test_a_spool_that_somebody_holds_is_not_adopted(books: Books) -> None:
 
 
 @pytest.mark.parametrize("step", ["apply", "open_entries", "unlink"])
-async def test_an_adoption_that_is_cut_off_is_begun_again(books: Books, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+async def test_an_adoption_that_is_cut_off_is_begun_again(
+    books: Books, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
     for n in range(3):
         books.call(f"c{n}", settle=n > 0)
     books.ledger.close()
@@ -247,7 +251,9 @@ async def test_a_bad_record_with_good_ones_behind_it_is_kept_aside_and_the_rest_
 async def test_a_correction_is_a_difference_of_its_own(books: Books) -> None:
     books.call("a", user_id="u")
     await books.drain.flush()
-    books.ledger.correct(Correction(call_id="a", attempt=1, created_us=9, reason="invoice", total_tokens=-2, cost_nanos=5))
+    books.ledger.correct(
+        Correction(call_id="a", attempt=1, created_us=9, reason="invoice", total_tokens=-2, cost_nanos=5)
+    )
     await books.drain.flush()
     assert books.rows("select scope, total_tokens t, cost_nanos c from ledger_rollups order by scope") == [
         {"scope": "all", "t": 5, "c": 5},

@@ -68,7 +68,10 @@ def test_a_price_holds_from_its_day_on() -> None:
 
 
 def test_a_cost_the_provider_reports_wins() -> None:
-    charged = cost(Usage(input_tokens=5, output_tokens=5, cost_nanos=42, cost_currency="RUB"), TABLE.find("openai", "gpt-4o", TODAY))
+    charged = cost(
+        Usage(input_tokens=5, output_tokens=5, cost_nanos=42, cost_currency="RUB"),
+        TABLE.find("openai", "gpt-4o", TODAY),
+    )
     assert charged is not None
     assert (charged.nanos, charged.currency, charged.source, charged.price) == (42, "RUB", "provider", None)
 

@@ -51,7 +51,9 @@ def test_usage_missing_is_null_and_an_explicit_zero_is_zero() -> None:
 
 
 def test_cumulative_usage_on_every_chunk_is_not_summed() -> None:
-    body = _sse(*(_chunk("w", **_usage(10, n, total_tokens=10 + n)) for n in range(1, 6)), _chunk(finish="stop"), b"[DONE]")
+    body = _sse(
+        *(_chunk("w", **_usage(10, n, total_tokens=10 + n)) for n in range(1, 6)), _chunk(finish="stop"), b"[DONE]"
+    )
     usage = _read(body)[0].usage
     assert usage is not None
     assert (usage.input_tokens, usage.output_tokens, usage.total_tokens) == (10, 5, 15)
@@ -65,7 +67,9 @@ def test_usage_on_the_finish_chunk_and_again_alone_counts_once() -> None:
 
 
 def test_usage_after_the_finish_reason_in_a_chunk_without_choices_is_read() -> None:
-    assembly, decoder, frames = _read(_sse(_chunk("w"), _chunk(finish="stop"), {"choices": [], **_usage(3, 4)}, b"[DONE]"))
+    assembly, decoder, frames = _read(
+        _sse(_chunk("w"), _chunk(finish="stop"), {"choices": [], **_usage(3, 4)}, b"[DONE]")
+    )
     assert assembly.usage is not None
     assert assembly.usage.total_tokens == 7
     assert decoder.finished
@@ -73,7 +77,9 @@ def test_usage_after_the_finish_reason_in_a_chunk_without_choices_is_read() -> N
 
 
 def test_a_later_report_replaces_field_by_field_and_null_replaces_nothing() -> None:
-    body = _sse(_chunk("w", **_usage(10, 1, prompt_tokens_details={"cached_tokens": 4})), _chunk(**_usage(None, 9)), b"[DONE]")
+    body = _sse(
+        _chunk("w", **_usage(10, 1, prompt_tokens_details={"cached_tokens": 4})), _chunk(**_usage(None, 9)), b"[DONE]"
+    )
     usage = _read(body)[0].usage
     assert usage is not None
     assert (usage.input_tokens, usage.output_tokens, usage.cached_tokens) == (10, 9, 4)
@@ -88,7 +94,10 @@ def test_a_provider_that_reports_only_a_total_has_no_input_and_no_output() -> No
 @pytest.mark.parametrize(
     ("given", "count"),
     [(5, 5), ("7", 7), (" 8 ", 8), (3.0, 3), (0, 0), ("0", 0)]
-    + [(x, None) for x in (None, True, False, -1, "-1", 2.5, "x", "", [], {}, 2**70, 1e300, float("nan"), float("inf"), "٣")],
+    + [
+        (x, None)
+        for x in (None, True, False, -1, "-1", 2.5, "x", "", [], {}, 2**70, 1e300, float("nan"), float("inf"), "٣")
+    ],
 )
 def test_what_is_a_count_and_what_is_none(given: Any, count: int | None) -> None:
     assert as_count(given) == count
@@ -103,7 +112,11 @@ def test_what_is_an_amount_and_what_is_none(given: Any, nanos: int | None) -> No
     assert as_nanos(given) == nanos
 
 
-@given(st.dictionaries(st.text(max_size=5), st.recursive(st.none() | st.integers() | st.text(max_size=3), st.lists), max_size=4))
+@given(
+    st.dictionaries(
+        st.text(max_size=5), st.recursive(st.none() | st.integers() | st.text(max_size=3), st.lists), max_size=4
+    )
+)
 def test_no_usage_object_makes_reading_fail_or_gives_a_negative(usage: dict[str, Any]) -> None:
     found = _read(_sse({"choices": [], "usage": {**usage, "prompt_tokens": usage.get("p")}}))[0].usage
     assert found is None or all(v is None or v >= 0 for v in (found.input_tokens, found.output_tokens))
@@ -192,7 +205,14 @@ def test_deep_nesting_is_no_crash() -> None:
 
 
 def test_a_list_of_parts_is_read_as_its_text() -> None:
-    body = {"choices": [{"message": {"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, "finish_reason": "stop"}]}
+    body = {
+        "choices": [
+            {
+                "message": {"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+                "finish_reason": "stop",
+            }
+        ]
+    }
     assert _read(json.dumps(body).encode(), stream=False)[0].text == "ab"
 
 
@@ -229,5 +249,7 @@ def test_settings_that_are_wrong_are_refused_by_name() -> None:
         specs.build("custom", response={"messagePath": "a["})
     with pytest.raises(ConfigError, match="framing 'xml'"):
         specs.build("custom", response={"streamFraming": "xml"})
-    with pytest.raises(UnsupportedLlmProviderError, match=r"'gpt' is not supported; supported are: custom, demo, openai"):
+    with pytest.raises(
+        UnsupportedLlmProviderError, match=r"'gpt' is not supported; supported are: custom, demo, openai"
+    ):
         specs.build("gpt")

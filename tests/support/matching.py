@@ -40,7 +40,9 @@ def _of_request(request_id: str, seen: list[Seen], entries: list[dict[str, Any]]
     surplus = len(entries) - len(seen)
     unseen = [e for e in entries if e["status"] != "completed" and e["provider_response_id"] is None]
     if surplus > len(unseen):
-        wrong.append(f"{request_id}: {surplus} entries more than the provider saw, and only {len(unseen)} without its id")
+        wrong.append(
+            f"{request_id}: {surplus} entries more than the provider saw, and only {len(unseen)} without its id"
+        )
     for entry in entries:
         wrong += _of_entry(request_id, entry, known.get(entry["provider_response_id"]))
     return wrong

@@ -187,7 +187,12 @@ class _Connection(asyncio.Protocol):
         if script.raw is not None:
             self._whole(seen, script, script.raw.encode("latin-1"), script.content_type or "text/event-stream")
         elif script.status != 200:
-            error = script.early_error or {"message": f"failed with {script.status}", "type": "test", "param": None, "code": None}
+            error = script.early_error or {
+                "message": f"failed with {script.status}",
+                "type": "test",
+                "param": None,
+                "code": None,
+            }
             self._whole(seen, script, json.dumps({"error": error}).encode())
         elif seen.path.endswith("/embeddings"):
             self._whole(seen, script, json.dumps(_embeddings(seen, script, asked)).encode())
@@ -210,7 +215,11 @@ class _Connection(asyncio.Protocol):
             seen.completed = True
 
     async def _stream(self, seen: Seen, script: Script, asked: dict[str, Any]) -> None:
-        head = ["HTTP/1.1 200 OK", f"content-type: {script.content_type or 'text/event-stream'}", "transfer-encoding: chunked"]
+        head = [
+            "HTTP/1.1 200 OK",
+            f"content-type: {script.content_type or 'text/event-stream'}",
+            "transfer-encoding: chunked",
+        ]
         head += [f"{k}: {v}" for k, v in script.headers.items()]
         self.transport.write("\r\n".join(head).encode() + b"\r\n\r\n")
         for _ in range(script.comments):
@@ -283,7 +292,11 @@ def _embeddings(seen: Seen, script: Script, asked: dict[str, Any]) -> dict[str, 
 
 
 def _tool(seen: Seen) -> dict[str, Any]:
-    return {"id": f"call_{seen.number}", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
+    return {
+        "id": f"call_{seen.number}",
+        "type": "function",
+        "function": {"name": "weather", "arguments": '{"city": "Oslo"}'},
+    }
 
 
 def _frames(seen: Seen, script: Script, asked: dict[str, Any]) -> list[Any]:
@@ -299,7 +312,9 @@ def _frames(seen: Seen, script: Script, asked: dict[str, Any]) -> list[Any]:
         tool = _tool(seen)
         whole = tool["function"]["arguments"]
         frames.append(chunk({"tool_calls": [{"index": 0, **tool, "function": {"name": "weather", "arguments": ""}}]}))
-        frames += [chunk({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}) for piece in (whole[:5], whole[5:])]
+        frames += [
+            chunk({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}) for piece in (whole[:5], whole[5:])
+        ]
     else:
         text = _text(seen, script)
         size = max(1, -(-len(text) // max(1, script.chunks)))

@@ -245,7 +245,12 @@ def _output(call: Call, attempt: Attempt) -> tuple[bytes | None, str | None, str
     if not assembly.has_content:
         return None, None, None
     created = int(datetime.now(UTC).timestamp())
-    whole = assembly.as_completion(id=call.call_id, model=attempt.target.model, created=created)
+    whole = assembly.as_completion(
+        id=call.call_id,
+        model=attempt.target.model,
+        created=created,
+        own_usage=attempt.target.provider.spec.shape == "openai",
+    )
     return encode_json(whole), _ASSEMBLED_TEXT if assembly.text is not None else None, None
 
 

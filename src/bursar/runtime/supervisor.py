@@ -91,5 +91,6 @@ class Supervisor:
                 self._log.error("a worker did not end within its bound and was killed", pid=worker.pid)
                 worker.kill()
                 ended = worker.wait()
-            status = status or (1 if ended else 0)
+            # One that was told to end while it was still starting had nothing to end in order.
+            status = status or (0 if ended in (0, -signal.SIGTERM) else 1)
         return status

@@ -140,8 +140,9 @@ class Assembly:
                 size += sum(len(p.encode("utf-8", "replace")) for p in call.arguments)
         return size
 
-    def as_completion(self, *, id: str, model: str, created: int) -> dict[str, object]:
-        """The answer as one OpenAI chat completion, whoever gave it."""
+    def as_completion(self, *, id: str, model: str, created: int, own_usage: bool = False) -> dict[str, object]:
+        """The answer as one OpenAI chat completion, whoever gave it. With `own_usage` the provider's usage
+        object stands in it as it was sent: for those that use OpenAI's names."""
         choices = [
             {
                 "index": index,
@@ -158,7 +159,7 @@ class Assembly:
             "choices": choices,
         }
         if self.usage is not None:
-            out["usage"] = self.usage.raw if self.usage.raw is not None else usage_object(self.usage)
+            out["usage"] = self.usage.raw if own_usage and self.usage.raw is not None else usage_object(self.usage)
         return out
 
 
