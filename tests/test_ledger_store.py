@@ -244,7 +244,7 @@ async def test_a_bad_record_with_good_ones_behind_it_is_kept_aside_and_the_rest_
     path.write_bytes(data)
     await books.adopter().look()
     assert books.rows("select count(*) n from ledger_entries")[0]["n"] >= 3
-    assert [r["reason"] for r in books.rows("select reason from ledger_rejects")][0] == "damaged"
+    assert books.rows("select reason from ledger_rejects")[0] == {"reason": "damaged"}
     assert "reject" in await books.names()
 
 
@@ -325,6 +325,13 @@ def _flip(at: Callable[[bytes, int], int]) -> Callable[[Books], None]:
     return change
 
 
+def _to_first_boundary(books: Books) -> None:
+    from bursar.ledger.records import walk
+
+    first = next(iter(walk(books.ledger.spools[0].path.read_bytes())))
+    books.change("update ledger_spools set offset = ?", first.end)
+
+
 DAMAGES: dict[str, tuple[str, Callable[[Books], None]]] = {
     "a row deleted": ("entry_missing", lambda b: b.change("delete from ledger_entries where call_id = 'c1'")),
     "a row doubled": (
@@ -340,7 +347,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Books], None]]] = {
     "the last spool byte flipped": ("spool_damaged", _flip(lambda _, end: end - 1)),
     "a byte behind the last record flipped": ("spool_damaged", _flip(lambda data, _: len(data) - 1)),
     "an offset moved off a boundary": ("offset_moved", lambda b: b.change("update ledger_spools set offset = offset - 1")),
-    "an offset moved to another boundary": ("offset_moved", lambda b: _to_first_boundary(b)),
+    "an offset moved to another boundary": ("offset_moved", _to_first_boundary),
     "an offset moved beyond the end": ("offset_moved", lambda b: b.change("update ledger_spools set offset = offset + 999999")),
     "a spool's file gone": ("spool_missing", lambda b: b.ledger.spools[0].path.unlink()),
     "a spool's row gone": ("spool_missing", lambda b: b.change("delete from ledger_spools")),
@@ -354,13 +361,6 @@ def _copied(attempt: str, of: str, call_id: str = "call_id") -> str:
     names = [c.name for c in ledger_entries.columns]
     values = [{"attempt": attempt, "call_id": call_id, "seq": "seq + 1000"}.get(n, n) for n in names]
     return f"insert into ledger_entries ({', '.join(names)}) select {', '.join(values)} from ledger_entries where call_id = {of}"
-
-
-def _to_first_boundary(books: Books) -> None:
-    from bursar.ledger.records import walk
-
-    first = next(iter(walk(books.ledger.spools[0].path.read_bytes())))
-    books.change("update ledger_spools set offset = ?", first.end)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

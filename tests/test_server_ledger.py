@@ -109,7 +109,42 @@ def test_the_three_queries_of_the_documents_run(server: Server) -> None:
 
 
 def test_every_column_of_the_call_log_is_there(server: Server) -> None:
-    wanted = ["input_messages", "input_params", "output_response", "completion_text", "prompt_tokens", "completion_tokens", "total_tokens", "cost_usd", "response_time_ms", "time_to_first_token_ms", "status", "error_message", "http_status_code", "request_id", "edge_function", "user_id", "started_at", "completed_at", "created_at", "method_type", "call_id", "attempt", "is_final", "provider", "session_id", "purpose", "usage_source", "cached_tokens", "reasoning_tokens", "cost", "cost_currency", "finish_reason", "provider_response_id", "model"]
+    wanted = [
+        "input_messages",
+        "input_params",
+        "output_response",
+        "completion_text",
+        "prompt_tokens",
+        "completion_tokens",
+        "total_tokens",
+        "cost_usd",
+        "response_time_ms",
+        "time_to_first_token_ms",
+        "status",
+        "error_message",
+        "http_status_code",
+        "request_id",
+        "edge_function",
+        "user_id",
+        "started_at",
+        "completed_at",
+        "created_at",
+        "method_type",
+        "call_id",
+        "attempt",
+        "is_final",
+        "provider",
+        "session_id",
+        "purpose",
+        "usage_source",
+        "cached_tokens",
+        "reasoning_tokens",
+        "cost",
+        "cost_currency",
+        "finish_reason",
+        "provider_response_id",
+        "model",
+    ]
     with server.database() as c:
         columns = {d[0] for d in c.execute("select * from llm_call_logs").description}
     assert set(wanted) <= columns
@@ -169,9 +204,9 @@ def test_the_command_line_shows_calls_usage_and_providers(server: Server) -> Non
     assert all("…" not in line for line in table), "nothing is cut where nobody watches the width"
     rows = [json.loads(x) for x in server.bursar("calls", "--format", "json", "--limit", "4").stdout.splitlines()]
     assert [r["seq"] for r in rows] == [10, 9, 8, 7] or len(rows) == 4
-    assert [json.loads(x) for x in server.bursar("calls", "--format", "json", "--user", "u0").stdout.splitlines()][0][
-        "user_id"
-    ] == "u0"
+    assert (
+        json.loads(server.bursar("calls", "--format", "json", "--user", "u0").stdout.splitlines()[0])["user_id"] == "u0"
+    )
     whole = server.bursar("calls", rows[0]["call_id"], "--format", "json").stdout
     assert json.loads(whole)["input_messages"] == ["x"]
     assert rows[0]["call_id"] in server.bursar("calls", rows[0]["call_id"]).stdout
