@@ -1,0 +1,94 @@
+"""The house itself: what may read what, what was written twice, and that there is one way out."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import re
+import sqlite3
+from pathlib import Path
+
+from bursar.store.engine import Database
+from bursar.store.schema import prepare
+from bursar.store.tables import metadata
+
+SOURCE = Path(__file__).parent.parent / "src" / "bursar"
+MODULES = sorted(SOURCE.rglob("*.py"))
+
+
+def _floor(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0]
+
+
+def test_only_runtime_and_the_command_line_read_the_environment() -> None:
+    readers = {_floor(p) for p in MODULES if re.search(r"\bos\.(environ|getenv)\b", p.read_text())}
+    assert readers <= {"runtime", "cli"}
+
+
+def test_there_is_one_way_to_a_provider_and_one_end_of_an_entry() -> None:
+    """Only `Running` sends, and only its `_settle` settles; nothing else opens a connection to a provider."""
+
+    def callers(attribute: str, of: str) -> list[str]:
+        found = []
+        for path in MODULES:
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == attribute:
+                    target = ast.unparse(node.func.value)
+                    if target == of or target.endswith("." + of):
+                        found.append(str(path.relative_to(SOURCE)))
+        return found
+
+    assert callers("settle", "ledger") == ["gateway/running.py"]
+    assert callers("open", "ledger") == ["gateway/running.py"]
+    assert callers("send", "transport") == ["gateway/running.py"]
+    assert callers("post", "session") == ["net/http.py"]
+
+
+def test_migrations_make_the_tables_that_the_code_knows(tmp_path: Path) -> None:
+    async def migrate() -> None:
+        database = Database(f"sqlite:///{tmp_path}/m.db")
+        first = await prepare(database)
+        assert await prepare(database) == first
+        await database.close()
+
+    asyncio.run(migrate())
+    with sqlite3.connect(tmp_path / "m.db") as migrated, sqlite3.connect(":memory:") as declared:
+        from sqlalchemy.dialects import sqlite
+        from sqlalchemy.schema import CreateIndex, CreateTable
+
+        for table in metadata.sorted_tables:
+            declared.execute(str(CreateTable(table).compile(dialect=sqlite.dialect())))
+            for index in table.indexes:
+                declared.execute(str(CreateIndex(index).compile(dialect=sqlite.dialect())))
+        assert _shape(migrated) == _shape(declared)
+
+
+def _shape(connection: sqlite3.Connection) -> dict[str, object]:
+    names = [
+        n for (n,) in connection.execute("select name from sqlite_master where type = 'table'") if n in metadata.tables
+    ]
+    shape: dict[str, object] = {}
+    for name in names:
+        columns = connection.execute(f"pragma table_info({name})").fetchall()
+        indexes = connection.execute(f"pragma index_list({name})").fetchall()
+        keyed = {
+            (i[1] if not i[1].startswith("sqlite_") else "auto", i[2],
+             tuple(c[2] for c in connection.execute(f"pragma index_info({i[1]})")))
+            for i in indexes
+        }  # fmt: skip
+        shape[name] = (sorted(c[1:] for c in columns), sorted(keyed))
+    return shape
+
+
+def test_modules_stay_small() -> None:
+    long = {str(p.relative_to(SOURCE)): n for p in MODULES if (n := len(p.read_text().splitlines())) > 420}
+    assert long == {}
+
+
+def test_no_vendor_is_named_outside_the_data() -> None:
+    """A provider is described, not programmed: no condition, match or table is keyed by a vendor's name."""
+    vendors = {"gigachat", "aitunnel", "anthropic", "gemini", "mistral", "deepseek", "groq", "openrouter", "xai"}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert node.value.lower() not in vendors, f"{path}:{node.lineno}"
