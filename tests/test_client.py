@@ -349,7 +349,7 @@ def test_the_sync_client_is_the_same_way_of_a_call(settings: dict[str, Any]) -> 
         result = client.complete(model=MODEL, messages=HELLO, context=Context(user="u"))
         assert result.text
         with client.stream(model=MODEL, messages=HELLO) as stream:
-            assert any(isinstance(e, TextDelta) for e in stream)
+            assert any(isinstance(e, TextDelta) for e in list(stream))
         assert stream.result is not None
         assert client.embed(model="up/e", input="x").vectors
         with pytest.raises(RequestError):
