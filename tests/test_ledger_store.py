@@ -248,6 +248,42 @@ async def test_a_bad_record_with_good_ones_behind_it_is_kept_aside_and_the_rest_
     assert "reject" in await books.names()
 
 
+async def test_an_offset_moved_back_counts_nothing_twice_and_is_named(books: Books) -> None:
+    for n in range(5):
+        books.call(f"c{n}", usage_source="a guess" if n == 2 else "provider")
+    await books.drain.flush()
+    _to_first_boundary(books)
+    books.call("after")
+    await books.drain.flush()
+    await books.drain.flush()
+    assert books.rows("select count(*) n, sum(total_tokens) t from ledger_entries") == [{"n": 6, "t": 35}]
+    assert books.rows("select sum(total_tokens) t from ledger_rollups where scope = 'all'") == [{"t": 35}]
+    assert "reject" in await books.names()
+
+
+async def test_a_store_that_is_back_is_said_to_be_back_though_nothing_waits(books: Books) -> None:
+    books.call("a")
+    await books.drain.flush()
+    books.drain.state.error = "it was locked"
+    with sqlite3.connect(books.folder / "l.db", isolation_level=None) as c:
+        c.execute("begin exclusive")
+        with pytest.raises(StoreError):
+            await books.drain.flush()
+        c.execute("rollback")
+    await books.drain.flush()
+    assert books.drain.state.error is None
+
+
+async def test_an_observer_that_fails_ends_no_call(books: Books) -> None:
+    def broken(*_: Any) -> None:
+        raise BrokenPipeError
+
+    ledger = Ledger(books.folder / "spool", books.store_id, limits=Limits(), observers=[broken])
+    ledger.settle(ledger.open(opened("a")), settled("a"))
+    await Drain(ledger, books.store).flush()
+    assert books.rows("select status from ledger_entries") == [{"status": "completed"}]
+
+
 async def test_a_correction_is_a_difference_of_its_own(books: Books) -> None:
     books.call("a", user_id="u")
     await books.drain.flush()

@@ -86,7 +86,8 @@ class Drain:
             for spool in list(ledger.spools):
                 await self._drain_own(spool)
             if self.state.error is not None and not behind:
-                return
+                # Nothing was written that would have told: ask, or an idle server would call it away for ever.
+                await self._store.probe()
             self.state.error = None
             self.state.behind_since_us = None
 

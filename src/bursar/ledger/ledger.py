@@ -127,7 +127,9 @@ class Ledger:
         if entry.spool is not None:
             self._append_settled(entry.spool, settled)
         for observe in self._observers:
-            observe(entry.opened, settled)
+            # Who watches must not change what happens: a log that cannot be written ends no call.
+            with suppress(Exception):
+                observe(entry.opened, settled)
 
     def correct(self, correction: Correction) -> None:
         """Records a difference to a settled entry. Raises SpoolFullError where there is no room."""

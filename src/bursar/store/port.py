@@ -56,5 +56,8 @@ class LedgerStore(Protocol):
     async def apply(self, batch: Batch) -> None:
         """Writes the whole batch in one transaction. Raises RecordRefusedError, OffsetMovedError."""
 
+    async def probe(self) -> None:
+        """Returns where the store takes writes."""
+
     async def open_entries(self, spool_id: str) -> list[tuple[str, int]]:
         """The (call_id, attempt) of a spool's entries that are not settled."""
