@@ -344,6 +344,93 @@ async def test_what_the_provider_reported_before_the_cut_is_kept(settings: dict[
     assert (entry["prompt_tokens"], entry["completion_tokens"]) == (101, 3)
 
 
+async def test_a_call_still_under_way_when_its_client_closes_is_settled_and_writes_nowhere_else(
+    settings: dict[str, Any], upstream: Upstream, tmp_path: Path
+) -> None:
+    async with bursar.open(settings) as client:
+        task = asyncio.ensure_future(client.complete(model=MODEL, messages=HELLO, script={"delay_s": 0.5}))
+        await asyncio.to_thread(upstream.wait, lambda: len(upstream.seen) == 1)
+    files = [(tmp_path / f"other{n}").open("w+b") for n in range(20)]  # take over the numbers of closed files
+    with pytest.raises(ProviderError):
+        await task
+    assert all(f.seek(0, 2) == 0 for f in files)
+    for file in files:
+        file.close()
+    assert [e["status"] for e in entries(settings)] == ["cancelled"]
+
+
+def test_closing_a_sync_client_ends_the_calls_of_other_threads(settings: dict[str, Any], upstream: Upstream) -> None:
+    client = bursar.open_sync(settings)
+    ends: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            client.complete(model=MODEL, messages=HELLO, script={"delay_s": 5})
+        except bursar.BursarError as error:
+            ends.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    upstream.wait(lambda: len(upstream.seen) == 1)
+    client.close()
+    thread.join(3)
+    assert not thread.is_alive()
+    assert len(ends) == 1
+    assert [e["status"] for e in entries(settings)] == ["cancelled"]
+
+
+def test_an_orderly_end_drains_everything_every_time(settings: dict[str, Any]) -> None:
+    async def some() -> None:
+        async with bursar.open({**settings, "providers": []}) as client:
+            await asyncio.gather(*(client.complete(model="demo", messages=HELLO) for _ in range(60)))
+
+    for _ in range(8):
+        asyncio.run(some())
+    assert list(Path(settings["ledger"]["spool"]).iterdir()) == []
+    assert [e["status"] for e in entries(settings)] == ["completed"] * 480
+
+
+@pytest.mark.parametrize(
+    ("content", "kept"),
+    [('"a\\u0000b"', "a\0b"), ('"a\\ud800b"', "a\N{REPLACEMENT CHARACTER}b"), ('"ab", "x": NaN', "ab")],
+)
+async def test_no_answer_makes_the_ledger_unreadable(settings: dict[str, Any], content: str, kept: str) -> None:
+    raw = f'{{"id": "1", "choices": [{{"message": {{"content": {content}}}, "finish_reason": "stop"}}], "usage": {{}}}}'
+    async with bursar.open(settings) as client:
+        await client.complete(model=MODEL, messages=HELLO, script={"raw": raw})
+    (entry,) = entries(settings)
+    assert entry["completion_text"] == kept
+    assert json.loads(entry["output_response"])
+
+
+async def test_a_context_that_is_no_text_is_refused(settings: dict[str, Any]) -> None:
+    async with bursar.open(settings) as client:
+        for context in (Context(user=42), Context(tags={"a": 1}), Context(workspace=None)):  # type: ignore[arg-type,dict-item]
+            with pytest.raises(RequestError, match="must be"):
+                await client.complete(model=MODEL, messages=HELLO, context=context)
+
+
+async def test_a_credential_a_provider_repeats_is_masked(settings: dict[str, Any]) -> None:
+    told = {"message": "bad key sk-planted-secret given", "type": "t", "code": "c"}
+    async with bursar.open(settings) as client:
+        for script in ({"status": 401, "early_error": told}, {"early_error": told}):
+            with pytest.raises(ProviderError) as raised:
+                await client.complete(model=MODEL, messages=HELLO, script=script)
+            assert "planted" not in repr(raised.value) + str(raised.value.body)
+    assert all("bad key *** given" in e["error_message"] for e in entries(settings))
+
+
+async def test_an_answer_whose_end_mark_never_comes_is_still_whole(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bursar.gateway.running._AFTER_FINISH_S", 0.2)
+    async with bursar.open(settings) as client:
+        async with client.stream(model=MODEL, messages=HELLO, script={"done": False, "linger": True}) as stream:
+            _ = [e async for e in stream]
+        assert stream.result is not None
+        assert stream.result.usage is not None
+
+
 def test_the_sync_client_is_the_same_way_of_a_call(settings: dict[str, Any]) -> None:
     with bursar.open_sync(settings) as client:
         result = client.complete(model=MODEL, messages=HELLO, context=Context(user="u"))

@@ -98,7 +98,7 @@ async def test_an_entry_that_settles_later_becomes_one_row_in_the_hour_it_was_op
     books.ledger.settle(entry, settled("late", completed_us=3_600_000_000 * 9))
     await books.drain.flush()
     assert books.rows("select status, hour from ledger_entries") == [{"status": "completed", "hour": 5}]
-    assert [r["hour"] for r in books.rows("select hour from ledger_rollups")] == [5]
+    assert [r["hour"] for r in books.rows("select hour from ledger_rollups")] == [5, 5, 5]
     assert (await books.verify()).is_green
 
 
@@ -274,6 +274,26 @@ async def test_a_store_that_is_back_is_said_to_be_back_though_nothing_waits(book
     assert books.drain.state.error is None
 
 
+async def test_counts_too_large_for_their_sums_stop_no_drain(books: Books) -> None:
+    for n in range(3):
+        books.call(f"huge{n}", prompt_tokens=2**62, total_tokens=2**62)
+    books.call("after")
+    await books.drain.flush()
+    done = books.rows("select call_id from ledger_entries where status = 'completed' order by call_id")
+    assert {"call_id": "after"} in done
+    assert books.ledger.undrained_bytes == 0
+    assert await books.names() == {"reject"}
+
+
+async def test_an_end_that_cannot_be_written_down_whole_is_still_an_end(books: Books) -> None:
+    books.call("a", prompt_tokens=2**70)
+    await books.drain.flush()
+    assert books.rows("select status, prompt_tokens from ledger_entries") == [
+        {"status": "completed", "prompt_tokens": None}
+    ]
+    assert (await books.verify()).is_green
+
+
 async def test_an_observer_that_fails_ends_no_call(books: Books) -> None:
     def broken(*_: Any) -> None:
         raise BrokenPipeError
@@ -293,6 +313,7 @@ async def test_a_correction_is_a_difference_of_its_own(books: Books) -> None:
     await books.drain.flush()
     assert books.rows("select scope, total_tokens t, cost_nanos c from ledger_rollups order by scope") == [
         {"scope": "all", "t": 5, "c": 5},
+        {"scope": "session", "t": 5, "c": 5},
         {"scope": "user", "t": 5, "c": 5},
     ]
     assert books.rows("select total_tokens from ledger_entries") == [{"total_tokens": 7}]
@@ -387,6 +408,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Books], None]]] = {
     "an offset moved beyond the end": ("offset_moved", lambda b: b.change("update ledger_spools set offset = offset + 999999")),
     "a spool's file gone": ("spool_missing", lambda b: b.ledger.spools[0].path.unlink()),
     "a spool's row gone": ("spool_missing", lambda b: b.change("delete from ledger_spools")),
+    "a body altered": ("body_altered", lambda b: b.change("update ledger_bodies set body = body || ' '")),
     "a body gone": ("body_missing", lambda b: b.change("delete from ledger_bodies")),
 }  # fmt: skip
 

@@ -50,6 +50,7 @@ def _greet(host: str, port: int, made_key: str | None, model: str, providers: li
     shown_host = f"[{host}]" if ":" in host else host
     url = f"http://{shown_host}:{port}"
     key = made_key or "$BURSAR_ADMIN_KEY"
+    in_python = f'"{made_key}"' if made_key else 'os.environ["BURSAR_ADMIN_KEY"]'
     print(f"bursar listens on {url} · providers: {', '.join(providers) or 'none'}")
     if made_key is not None:
         print(f"\nYour admin key, shown this once: {made_key}")
@@ -61,8 +62,8 @@ Try it:
     -H "Authorization: Bearer {key}" -H "Content-Type: application/json" \\
     -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "hello"}}]}}'
 
-  from openai import OpenAI
-  client = OpenAI(base_url="{url}/v1", api_key="{key}")
+  {"" if made_key else "import os; "}from openai import OpenAI
+  client = OpenAI(base_url="{url}/v1", api_key={in_python})
   print(client.chat.completions.create(model="{model}", messages=[{{"role": "user", "content": "hello"}}]))
 
 Then look at the ledger:  bursar calls    bursar usage    bursar verify

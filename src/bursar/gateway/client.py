@@ -12,7 +12,7 @@ from bursar.gateway.running import Running
 from bursar.ledger.ids import uuid7
 from bursar.ledger.ledger import now_us
 from bursar.types.call import CHAT, EMBEDDINGS, Call, Context, Result
-from bursar.types.errors import RequestError
+from bursar.types.errors import BursarError, RequestError
 from bursar.types.events import Completed, Event
 from bursar.wire.assemble import encode_json
 from bursar.wire.ingress import check
@@ -95,6 +95,7 @@ class Client:
                 except TypeError as e:
                     raise RequestError(f"'{name}' cannot be written as JSON: {e}", field=name) from None
         asked = check(operation, fields)
+        _check_context(context or self._context)
         call = Call(
             call_id=uuid7(now_us()),
             operation=operation,
@@ -105,6 +106,17 @@ class Client:
             headers=tuple((headers or {}).items()),
         )
         return self._gateway.run(call)
+
+
+def _check_context(context: Context) -> None:
+    """The ledger keeps texts: anything else is refused here rather than when it is written down."""
+    for name in context.__struct_fields__:
+        value = getattr(context, name)
+        if name == "tags":
+            if not isinstance(value, dict) or not all(isinstance(x, str) for pair in value.items() for x in pair):
+                raise RequestError("'context.tags' must be texts by text", field="context.tags")
+        elif not isinstance(value, str) and (value is not None or name == "workspace"):
+            raise RequestError(f"'context.{name}' must be a text, not {type(value).__name__}", field=f"context.{name}")
 
 
 class Stream:
@@ -136,6 +148,8 @@ class Stream:
         self._running.close()
 
     async def __aiter__(self) -> AsyncIterator[Event]:
+        if self._running.attempt is None:
+            raise BursarError("enter the stream first: async with client.stream(...) as stream")
         while (frames := await self._running.next()) is not None:
             for frame in frames:
                 for event in frame.events:

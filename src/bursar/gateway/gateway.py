@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Coroutine, Mapping
 
 from bursar.gateway.estimate import Estimator
@@ -35,10 +36,13 @@ class Gateway:
         self.estimator = estimator
         self._user_agent = user_agent
         self._finishing: set[asyncio.Task[None]] = set()
+        self._running: weakref.WeakSet[Running] = weakref.WeakSet()
 
     def run(self, call: Call) -> Running:
         """A call ready to start. Raises RequestError where it cannot be said, UnknownModelError."""
-        return Running(self, call, [(t, self._request(t, call)) for t in self.registry.resolve(call.model)])
+        running = Running(self, call, [(t, self._request(t, call)) for t in self.registry.resolve(call.model)])
+        self._running.add(running)
+        return running
 
     def finish_later(self, work: Coroutine[object, object, None]) -> None:
         """Reads on for a client that has left; `close` waits for it."""
@@ -47,7 +51,10 @@ class Gateway:
         task.add_done_callback(self._finishing.discard)
 
     async def close(self, *, within_s: float) -> None:
-        """Waits for answers that are still read on, then cancels them, then closes the transports."""
+        """Ends the calls that are still under way, waits for answers that are read on, then cancels those,
+        then closes the transports. No entry stays open."""
+        for running in list(self._running):
+            running.abandon()
         if self._finishing:
             await asyncio.wait(set(self._finishing), timeout=within_s)
         for task in self._finishing:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from bursar.gateway.registry import Provider, Target
+from bursar.gateway.registry import Provider, Target, shown_url
 from bursar.ledger.ledger import now_us as wall_us
 from bursar.ledger.records import Opened, Settled
 from bursar.net.transport import Answer
@@ -18,7 +19,7 @@ from bursar.types.call import Call, Cost, Result, SentRequest
 from bursar.types.errors import ProviderError, RateLimitedError
 from bursar.types.events import ErrorReport
 from bursar.types.usage import NONE, PROVIDER, Usage
-from bursar.wire.assemble import encode_json
+from bursar.wire.assemble import clean_text, encode_json
 from bursar.wire.encode import Request
 from bursar.wire.engine import read_error
 from bursar.wire.failures import kind_of, retry_after_s
@@ -134,7 +135,7 @@ def settled(
 def as_sent(provider: Provider, request: Request) -> SentRequest:
     """The request as it left, its secrets masked."""
     return SentRequest(
-        url=request.url.split("?", 1)[0],
+        url=shown_url(request.url),
         headers={k: _MASK if k.lower() in provider.secret_headers else v for k, v in request.headers},
         body=msgspec.Raw(request.body),
     )
@@ -143,7 +144,11 @@ def as_sent(provider: Provider, request: Request) -> SentRequest:
 def http_failure(provider: Provider, answer: Answer, body: bytes) -> ProviderError:
     """The failure an HTTP error answer is."""
     report = read_error(provider.readers, body)
+    # Some providers repeat the credential they refuse.
+    for secret in provider.secrets:
+        body = body.replace(secret.encode(), _MASK.encode())
     text = report.message if report is not None else body[:_SHOWN_BODY_CHARS].decode("utf-8", "replace").strip()
+    text = _masked(provider, text)
     code, type = (report.code, report.type) if report is not None else (None, None)
     kind = kind_of(answer.status, code, type)
     error = RateLimitedError if kind == "rate_limit" else ProviderError
@@ -160,12 +165,19 @@ def http_failure(provider: Provider, answer: Answer, body: bytes) -> ProviderErr
     )
 
 
+def _masked(provider: Provider, text: str) -> str:
+    for secret in provider.secrets:
+        text = text.replace(secret, _MASK)
+    return text
+
+
 def in_band_failure(provider: Provider, report: ErrorReport) -> ProviderError:
     """The failure that an error inside an answer of status 200 is."""
-    status = int(report.code) if report.code is not None and report.code.isdigit() else None
+    code = report.code or ""
+    status = int(code) if code.isascii() and code.isdigit() and len(code) == 3 else None
     kind = kind_of(status, report.code, report.type)
     return ProviderError(
-        f"'{provider.name}' reported an error in its answer: {report.message}",
+        f"'{provider.name}' reported an error in its answer: {_masked(provider, report.message)}",
         provider=provider.name,
         kind=kind,
         http_status=_STATUS_OF_KIND.get(kind, 502),
@@ -234,14 +246,17 @@ def _cost_columns(charged: Cost | None) -> dict[str, Any]:
 def _output(call: Call, attempt: Attempt) -> tuple[bytes | None, str | None, str | None]:
     """The complete answer as JSON; where its text stands in it; the text itself where it stands nowhere."""
     assembly, decoder = attempt.assembly, attempt.decoder
+    text = assembly.text
+    # SQL's JSON functions end a text at a NUL: such a text is kept beside the answer, not found in it.
+    stands_apart = decoder.joined_text or (text is not None and "\0" in text)
     if decoder.is_whole and attempt.whole:
         path = attempt.target.provider.spec.answer.text
-        text = assembly.text
+        body = attempt.whole.strip() if decoder.is_strict else _strict(attempt.whole)
         if text is None or decoder.embeddings:
-            return attempt.whole.strip(), None, None
-        if isinstance(path, str) and not decoder.joined_text:
-            return attempt.whole.strip(), f"${'' if path.startswith('[') else '.'}{path}", None
-        return attempt.whole.strip(), None, text
+            return body, None, None
+        if isinstance(path, str) and not stands_apart:
+            return body, f"${'' if path.startswith('[') else '.'}{path}", None
+        return body, None, clean_text(text)
     if not assembly.has_content:
         return None, None, None
     created = int(datetime.now(UTC).timestamp())
@@ -251,7 +266,17 @@ def _output(call: Call, attempt: Attempt) -> tuple[bytes | None, str | None, str
         created=created,
         own_usage=attempt.target.provider.spec.shape == "openai",
     )
-    return encode_json(whole), _ASSEMBLED_TEXT if assembly.text is not None else None, None
+    if text is None or stands_apart:
+        return encode_json(whole), None, clean_text(text) if text is not None else None
+    return encode_json(whole), _ASSEMBLED_TEXT, None
+
+
+def _strict(body: bytes) -> bytes | None:
+    """An answer that strict JSON refuses, written so that it does not: NaN as null, lone surrogates replaced."""
+    try:
+        return encode_json(json.loads(body.decode("utf-8", "replace")))
+    except (ValueError, RecursionError):
+        return None
 
 
 def _first_token_ms(call: Call, attempt: Attempt) -> int | None:

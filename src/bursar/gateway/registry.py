@@ -25,7 +25,8 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Provider(msgspec.Struct, frozen=True, kw_only=True):
-    """A provider ready to be called. `headers` carry its credential; `models` None lets any name through."""
+    """A provider ready to be called. `headers` carry its credential; `secrets` are the
+    values that must not be shown, wherever they turn up; `models` None lets any name through."""
 
     name: str
     type: str
@@ -35,6 +36,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     embeddings_url: str
     headers: tuple[tuple[str, str], ...]
     secret_headers: frozenset[str]
+    secrets: tuple[str, ...] = ()
     models: tuple[str, ...] | None = None
     include_usage: bool = True
     on_disconnect: str = CANCEL
@@ -44,8 +46,14 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def url_shown(self) -> str:
         """The address as it stands on the ledger: without query, user or password."""
-        scheme, _, rest = self.chat_url.partition("://")
-        return f"{scheme}://{rest.split('?', 1)[0].rsplit('@', 1)[-1]}"
+        return shown_url(self.chat_url)
+
+
+def shown_url(url: str) -> str:
+    """An address without its query, user and password."""
+    scheme, _, rest = url.partition("://")
+    host, slash, path = rest.split("?", 1)[0].partition("/")
+    return f"{scheme}://{host.rsplit('@', 1)[-1]}{slash}{path}"
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):

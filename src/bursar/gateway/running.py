@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _ERROR_BODY_BYTES = 1024 * 1024
+# How long usage and the end mark may come after the finish reason.
+_AFTER_FINISH_S = 10.0
 
 
 class Attempt:
@@ -94,14 +96,21 @@ class Running:
 
     def close(self) -> None:
         """Ends the call where it is. The provider's policy says whether its answer is still read on."""
-        if self._ended:
+        attempt = self.attempt
+        reads_on = attempt is not None and attempt.target.provider.on_disconnect == FINISH
+        if not (self._ended or self._client_gone) and reads_on and not attempt.entry.settled:  # type: ignore[union-attr]
+            self._client_gone = True
+            self._gateway.finish_later(self._finish())
+        else:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Ends the call now, whatever its provider's policy; one that is read on already goes on."""
+        if self._ended or self._client_gone:
             return
         self._client_gone = True
         attempt = self.attempt
-        reads_on = attempt is not None and attempt.target.provider.on_disconnect == FINISH
-        if reads_on and not attempt.entry.settled:  # type: ignore[union-attr]
-            self._gateway.finish_later(self._finish())
-        elif self._step is not None and not self._step.done():
+        if self._step is not None and not self._step.done():
             self._step.cancel()
         elif attempt is not None and not attempt.entry.settled:
             self._cancelled(attempt)
@@ -209,6 +218,9 @@ class Running:
                 return
             if self.call.stream and any(not f.is_silent for f in frames):
                 self._refuse_early_error(attempt)
+                if attempt.assembly.error is not None:
+                    self._failure = outcome.in_band_failure(provider, attempt.assembly.error)
+                    self._failed(attempt, self._failure)
                 return
             data = await self._more(attempt)
 
@@ -253,10 +265,15 @@ class Running:
         provider, answer = attempt.target.provider, attempt.answer
         assert answer is not None
         left_s = attempt.deadline - time.monotonic()
+        limit_s = min(provider.timeouts.chunk_s, left_s)
+        if attempt.decoder.saw_finish:
+            limit_s = min(limit_s, _AFTER_FINISH_S)
         try:
-            async with asyncio.timeout(min(provider.timeouts.chunk_s, left_s)):
+            async with asyncio.timeout(limit_s):
                 return await answer.read()
         except TimeoutError:
+            if attempt.decoder.saw_finish and not attempt.decoder.is_whole:
+                return b""  # it had said why it stopped; only its end mark is missing, and the socket left open
             if left_s <= provider.timeouts.chunk_s:
                 raise self._timed_out(attempt, "end", provider.timeouts.total_s) from None
             raise self._timed_out(attempt, "next chunk", provider.timeouts.chunk_s) from None
@@ -295,6 +312,9 @@ class Running:
         if attempt.decoder.is_whole and not attempt.assembly.has_content and attempt.assembly.finish_reason is None:
             outcome.refuse_unreadable(provider, attempt.whole)
         assert attempt.answer is not None
+        if attempt.entry.settled:
+            raise ProviderConnectionError("the client was closed while this call was under way", provider=provider.name,
+                                          kind="connection")  # fmt: skip
         attempt.answer.done()
         self._settle(attempt, "completed", None)
 
@@ -326,7 +346,9 @@ class Running:
             attempt.answer.abort()
 
     def _settle(self, attempt: Attempt, status: str, error: ProviderError | None) -> None:
-        """The one place where entries are settled."""
+        """The one place where entries are settled; an end that comes after another one changes nothing."""
+        if attempt.entry.settled:
+            return
         settled, self.result = outcome.settled(self._gateway, self.call, attempt, status, error)
         self._ended = status != "failed" or self._ended
         self._gateway.ledger.settle(attempt.entry, settled)

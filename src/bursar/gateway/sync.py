@@ -7,10 +7,11 @@ which begins a loop and a spool of its own.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
 from typing import TypeVar
 
@@ -45,9 +46,15 @@ class _Loop:
             raise BursarError(
                 "a synchronous call from inside its own loop would wait for itself: await the async client"
             )
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:
+            work.close()
+            raise BursarError("this client is closed") from None
         try:
             return future.result()
+        except concurrent.futures.CancelledError:
+            raise BursarError("this client was closed while the call was under way") from None
         except BaseException:
             # Ctrl-C, or another interruption of the waiting thread, ends the call too.
             future.cancel()
@@ -57,12 +64,22 @@ class _Loop:
         try:
             self.run(_left(self._context))
         finally:
+            with suppress(BursarError):
+                self.run(_rest_cancelled())
             self._end()
 
     def _end(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _rest_cancelled() -> None:
+    """Ends what other threads still wait for, so that none waits for a loop that is gone."""
+    tasks = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _left(context: AbstractAsyncContextManager[Client]) -> None:

@@ -14,6 +14,7 @@ from bursar.types.errors import (
     LedgerFullError,
     ProviderError,
     RequestError,
+    StoppingError,
     StoreError,
 )
 from bursar.wire.assemble import encode_json
@@ -57,6 +58,8 @@ def error_answer(error: BursarError) -> tuple[int, bytes, Headers]:
             return 401, _body(error.message, 401, error.code), [_FINAL, (b"www-authenticate", b"Bearer")]
         case AccessError():
             return error.http_status, _body(error.message, error.http_status, error.code), [_FINAL]
+        case StoppingError():
+            return 503, _body(error.message, 503, "stopping"), [(b"retry-after", b"1")]
         case LedgerFullError():
             return 503, _body(error.message, 503, "ledger_full"), [(b"retry-after", b"5")]
         case StoreError():
@@ -69,7 +72,7 @@ _FINAL = (b"x-should-retry", b"false")
 
 
 def _provider_error(error: ProviderError) -> tuple[int, bytes, Headers]:
-    status = error.http_status if error.http_status is not None and error.http_status >= 400 else None
+    status = error.http_status if error.http_status is not None and 400 <= error.http_status < 600 else None
     status = status or _STATUS_OF_KIND.get(error.kind, 502)
     headers = [_FINAL, *passed_headers(dict(error.headers))]
     if error.body is not None and _has_error(error.body):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from urllib.parse import unquote
 
 from bursar.gateway.gateway import Gateway
@@ -13,7 +14,7 @@ from bursar.http.metrics import CONTENT_TYPE, Metrics
 from bursar.ledger.ids import uuid7
 from bursar.ledger.ledger import REFUSE, now_us
 from bursar.ledger.status import Overview
-from bursar.types.errors import BursarError, RequestError
+from bursar.types.errors import BursarError, RequestError, StoppingError
 from bursar.wire.assemble import encode_json
 
 Asgi = Callable[[Scope, Receive, Send], object]
@@ -38,13 +39,6 @@ class NoAddressError(RequestError):
 
     http_status = 404
     code = "not_found"
-
-
-class StoppingError(RequestError):
-    """This server is stopping: ask another, or again in a moment."""
-
-    http_status = 503
-    code = "stopping"
 
 
 class App:
@@ -106,6 +100,11 @@ class App:
                 raise NoAddressError(f"there is nothing at {path}")
         except BursarError as error:
             await send_error(send, error, [_call_id()])
+        except Exception:
+            # A fault of ours, in the same shape as any error; where the answer had begun, the server ends it.
+            with suppress(RuntimeError):
+                await send_error(send, BursarError(), [_call_id()])
+            raise
 
     async def _body(self, headers: dict[str, str], receive: Receive) -> bytes | None:
         """The whole body, None where the client left before it was sent. Raises TooLargeError."""

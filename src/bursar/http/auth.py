@@ -54,7 +54,8 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
         """Whose entries this caller sees: an admin its workspace's, anyone else their own."""
         if self.is_admin:
             return Scope(workspace=self.workspace)
-        return Scope(workspace=self.workspace or DEFAULT_WORKSPACE, user=self.user or "")
+        own = None if self.user is not None else self.key_id
+        return Scope(workspace=self.workspace or DEFAULT_WORKSPACE, user=self.user, key=own)
 
     def context(self, headers: Mapping[str, str]) -> Context:
         """The context of a call from its headers (lower-case names).

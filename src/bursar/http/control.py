@@ -109,7 +109,10 @@ def _stored(when: datetime | None) -> str | None:
     """A time as the store writes it; without a zone it is UTC."""
     if when is None:
         return None
-    when = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+    try:
+        when = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+    except OverflowError:
+        raise RequestError(f"{when} is no time that can be", field="since") from None
     return when.strftime("%Y-%m-%d %H:%M:%S.%f")
 
 

@@ -86,7 +86,9 @@ def _call(call_id: str, operation: str, principal: Principal, headers: Mapping[s
         headers=tuple(
             (name, value)
             for name, value in headers.items()
-            if name not in _NOT_FORWARDED and not name.startswith(_NOT_FORWARDED_PREFIXES)
+            if value.isascii()  # HTTP says nothing of the others' encoding
+            and name not in _NOT_FORWARDED
+            and not name.startswith(_NOT_FORWARDED_PREFIXES)
         ),
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from itertools import islice
 from typing import Protocol
 
@@ -23,6 +24,7 @@ from bursar.types.errors import StoreError
 _READ_BYTES = 256 * 1024
 _BATCH_RECORDS = 256
 _YIELD_EVERY = 32
+_LAST_ROUNDS = 3
 
 
 class Source(Protocol):
@@ -54,14 +56,23 @@ class Drain:
         self._interval_s = interval_s
         self.state = DrainState()
         self._lock = asyncio.Lock()
+        self._stopped = asyncio.Event()
 
     async def run(self, housekeeping: Callable[[], Awaitable[None]]) -> None:
-        """Drains until cancelled; `housekeeping` is awaited after each round, whether the store took it or not."""
+        """Drains until `stop`; `housekeeping` is awaited after each round, whether the store took it or not.
+
+        A round under way is finished first, so that no commit is cut off with its answer lost.
+        """
         wait_s = self._interval_s
-        while True:
-            await asyncio.sleep(wait_s)
+        while not self._stopped.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), wait_s)
             wait_s = self._interval_s if await self._succeeds(self.flush) else min(2.0, max(0.2, wait_s * 2))
             await self._succeeds(housekeeping)
+
+    def stop(self) -> None:
+        """Ends `run` after its round."""
+        self._stopped.set()
 
     async def _succeeds(self, work: Callable[[], Awaitable[None]]) -> bool:
         try:
@@ -97,7 +108,10 @@ class Drain:
         Raises StoreError where the store cannot take it: the spools then wait for the next process.
         """
         self._ledger.retire()
-        await self.flush()
+        for _ in range(_LAST_ROUNDS):
+            await self.flush()
+            if not self._ledger.spools:
+                return
 
     async def drain(self, source: Source, offset: int, on_progress: Callable[[Batch], None]) -> int:
         """Brings a spool from `offset` to its end into the store; returns the end. Raises StoreError."""

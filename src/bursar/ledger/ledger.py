@@ -82,6 +82,7 @@ class Ledger:
         self.others_bytes = 0
         """What the other processes' spools hold; the drain measures it."""
         self.gap_count = 0
+        self._no_room = False
         directory.mkdir(parents=True, exist_ok=True)
         directory.chmod(0o700)
         _forget_after_fork(self)
@@ -112,6 +113,7 @@ class Ledger:
                 spool.append_opened(encode(msgspec.structs.replace(opened, request=None)))
         except (SpoolFullError, OSError):
             return self._without_room(opened)
+        self._no_room = False
         if self._gap is not None:
             with suppress(SpoolFullError, OSError):
                 self._write_gap()
@@ -155,7 +157,9 @@ class Ledger:
 
     def is_full(self) -> bool:
         """Whether a new call would meet the policy now."""
-        return self._gap is not None or self.undrained_bytes + self.others_bytes >= self.limits.hard_bytes
+        return (
+            self._no_room or self._gap is not None or self.undrained_bytes + self.others_bytes >= self.limits.hard_bytes
+        )
 
     def tidy(self) -> None:
         """Writes what waits for room: held settlements, then the gap. The drain calls it now and then."""
@@ -165,6 +169,10 @@ class Ledger:
                 spool.append(frame)
             except SpoolFullError:
                 self._held.append((spool, frame))
+        if self._no_room and self._active is not None:
+            with suppress(SpoolFullError, OSError):
+                self._active.make_room()
+                self._no_room = False
         if self._gap is not None and self.undrained_bytes + self.others_bytes < self.limits.hard_bytes:
             with suppress(SpoolFullError, OSError):
                 self._write_gap()
@@ -216,9 +224,12 @@ class Ledger:
 
     def _append_settled(self, spool: Spool, settled: Settled) -> None:
         settled = _bounded(settled)
-        bare = encode(msgspec.structs.replace(settled, output=None, text=None, text_at=None))
+        bare = _bare(settled)
         bodiless = self.undrained_bytes + self.others_bytes >= self.limits.max_bytes
-        frame = bare if bodiless else encode(settled)
+        try:
+            frame = bare if bodiless else encode(settled)
+        except (OverflowError, TypeError):
+            frame = bare
         try:
             spool.append_settled(frame, bare)
         except SpoolFullError:
@@ -226,6 +237,7 @@ class Ledger:
             self._held.append((spool, bare))
 
     def _without_room(self, opened: Opened) -> Entry:
+        self._no_room = True
         if self.limits.full == REFUSE:
             raise LedgerFullError
         at = opened.created_us
@@ -238,6 +250,24 @@ class Ledger:
         if self._gap is not None:
             self._spool().append(encode(self._gap))
             self._gap = None
+
+
+def _bare(settled: Settled) -> bytes:
+    """The record without bodies; where even that cannot be written, its end alone."""
+    try:
+        return encode(msgspec.structs.replace(settled, output=None, text=None, text_at=None))
+    except (OverflowError, TypeError):
+        return encode(
+            Settled(
+                call_id=settled.call_id,
+                attempt=settled.attempt,
+                workspace=settled.workspace,
+                status=settled.status,
+                completed_us=settled.completed_us,
+                response_time_ms=settled.response_time_ms,
+                error_message="what was known of this attempt's end could not be written down",
+            )
+        )
 
 
 def _bounded(settled: Settled) -> Settled:

@@ -28,6 +28,11 @@ def timestamp(us: int) -> str:
     return datetime.fromtimestamp(us // 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S") + f".{us % 1_000_000:06d}"
 
 
+def body_hash(text: str) -> str:
+    """The name a body is stored under: the first 160 bits of its SHA-256, in hex."""
+    return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+
 class BatchBuilder:
     """Collects the spans of one stretch of a spool into a batch."""
 
@@ -145,8 +150,9 @@ class BatchBuilder:
         return _encode(refs).decode(), self._body(workspace, _encode(fields))
 
     def _body(self, workspace: str, body: bytes) -> str:
-        digest = hashlib.sha256(body).hexdigest()[:40]
-        self._batch.bodies.setdefault((workspace, digest), body.decode("utf-8", "replace"))
+        text = body.decode("utf-8", "replace")
+        digest = body_hash(text)
+        self._batch.bodies.setdefault((workspace, digest), text)
         return digest
 
 

@@ -29,6 +29,8 @@ class SpoolFullError(LedgerError):
 class Spool:
     """A spool this process writes. `end` is the byte behind the last good record, `records` their number."""
 
+    _fd: int = -1
+
     def __init__(self, directory: Path, spool_id: str, store_id: str, now_us: int) -> None:
         self.id = spool_id
         self.path = directory / f"{spool_id}{SUFFIX}"
@@ -70,6 +72,10 @@ class Spool:
         """Appends any other record. Raises SpoolFullError."""
         self._append(frame, keep=self.open_entries * SETTLE_RESERVE)
 
+    def make_room(self) -> None:
+        """Takes room for another entry ahead of it. Raises SpoolFullError."""
+        self._make_room(self.end + (self.open_entries + 2) * SETTLE_RESERVE)
+
     def read(self, offset: int, size: int) -> bytes:
         """Up to `size` bytes of whole file from `offset`, not beyond the last record."""
         return os.pread(self._fd, min(size, self.end - offset), offset)
@@ -81,6 +87,7 @@ class Spool:
         else:
             os.ftruncate(self._fd, self.end)
         os.close(self._fd)
+        self._fd = -1  # the number may be another file's from now on
         if remove:
             self.lock.remove()
         else:
@@ -89,9 +96,12 @@ class Spool:
     def forget(self) -> None:
         """In a forked child: lets go of the parent's files without touching them."""
         os.close(self._fd)
+        self._fd = -1
         self.lock.forget()
 
     def _append(self, frame: bytes, *, keep: int) -> None:
+        if self._fd < 0:
+            raise SpoolFullError("the spool is closed")
         self._make_room(self.end + len(frame) + keep)
         try:
             written = os.pwrite(self._fd, frame, self.end)

@@ -15,10 +15,12 @@ import msgspec
 from bursar.ledger.adopt import read_header
 from bursar.ledger.locks import is_held
 from bursar.ledger.records import walk
+from bursar.ledger.rows import body_hash
 from bursar.ledger.spool import LOCK_SUFFIX, SUFFIX
 from bursar.store.proof import Proof, SpoolRow
 
 _LOOKS = 4
+_BODIES_A_PAGE = 200
 _BETWEEN_LOOKS_S = 0.25
 
 
@@ -76,6 +78,8 @@ class Verifier:
                 )
         for ref in await self._proof.missing_bodies():
             yield Finding("body_missing", ref, "an entry points at a body that is not stored")
+        async for finding in self._altered_bodies():
+            yield finding
         for where, reason, detail in await self._proof.rejects():
             if reason == "torn":
                 report.notes.append(f"{where}: a record was never written to its end (its process was killed)")
@@ -83,6 +87,14 @@ class Verifier:
                 yield Finding("reject", where, f"{reason}: {detail or 'kept raw in ledger_rejects'}")
         for where, count, first, last in await self._proof.gaps():
             yield Finding("gap", where, f"{count} attempts between {first} and {last} have no entry: there was no room")
+
+    async def _altered_bodies(self) -> AsyncIterator[Finding]:
+        after = ("", "")
+        while page := await self._proof.bodies(after, _BODIES_A_PAGE):
+            for workspace, digest, body in page:
+                if body_hash(body) != digest:
+                    yield Finding("body_altered", f"{workspace}/{digest}", "its content is not that of its hash")
+            after = page[-1][:2]
 
     async def _spool_ids(self) -> list[str]:
         on_disk = {p.name.removesuffix(SUFFIX) for p in self._directory.glob(f"*{SUFFIX}")}

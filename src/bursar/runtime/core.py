@@ -32,6 +32,8 @@ from bursar.types.errors import StoreError
 
 _PUBLISH_EVERY_S = 0.5
 _ADOPT_EVERY_S = 2.0
+_LAST_ROUND_S = 10.0
+_STORE_AT_START_S = 20.0
 
 Told = Callable[[str, dict[str, object]], None]
 """Where notable events go: a short text and its values. The server logs them; a library stays silent."""
@@ -66,6 +68,8 @@ class Core:
         self._published_at = self._adopted_at = 0.0
         self._others: list[status.Status] = []
         self._orphans = 0
+        self._told_error: str | None = None
+        self._told_gap = 0
 
     def overview(self) -> status.Overview:
         """The ledger over all processes: this one as it is, the others as they last said."""
@@ -82,8 +86,23 @@ class Core:
             for spool_id, interrupted in await self._adopter.look():
                 self._told("adopted the spool of a process that ended", {"spool": spool_id, "interrupted": interrupted})
 
+    def _alarm(self, mine: status.Status) -> None:
+        """Says it when the store goes away or comes back, and when attempts leave without an entry."""
+        if (mine.error is None) != (self._told_error is None):
+            away = mine.error is not None
+            event = "the store is away; calls go on and the spool grows" if away else "the store is back"
+            self._told(event, {"error": mine.error} if away else {})
+        self._told_error = mine.error
+        if mine.gap != self._told_gap:
+            self._told(
+                "the spool has no room: attempts leave without an entry", {"attempts": mine.gap - self._told_gap}
+            )
+            self._told_gap = mine.gap
+
     def _exchange(self) -> None:
-        status.publish(self.ledger, status.own(self.ledger, self.drain, os.getpid()))
+        mine = status.own(self.ledger, self.drain, os.getpid())
+        status.publish(self.ledger, mine)
+        self._alarm(mine)
         self._others, self._orphans, orphan_bytes = status.others(self.ledger)
         self.ledger.others_bytes = orphan_bytes + sum(s.bytes for s in self._others)
 
@@ -110,6 +129,8 @@ async def running(
             yield core
         finally:
             await core.gateway.close(within_s=settings.server.stop_within_s)
+            core.drain.stop()
+            await asyncio.wait([task], timeout=_LAST_ROUND_S)
             task.cancel()
             await asyncio.wait([task])
             await _drained(core, told)
@@ -120,7 +141,7 @@ async def running(
 async def _composed(
     settings: Settings, registry: Registry, database: Database, observers: Sequence[Observer], told: Told
 ) -> Core:
-    store_id = await prepare(database)
+    store_id = await _prepared(database)
     ledger = Ledger(
         Path(settings.ledger.spool),
         store_id,
@@ -151,6 +172,18 @@ async def _composed(
     return Core(
         database=database, store_id=store_id, ledger=ledger, drain=drain, adopter=adopter, gateway=gateway, told=told
     )
+
+
+async def _prepared(database: Database) -> str:
+    """The store's id; one that is locked for a moment is waited for, so that a restart does not depend on it."""
+    deadline = time.monotonic() + _STORE_AT_START_S
+    while True:
+        try:
+            return await prepare(database)
+        except StoreError:
+            if time.monotonic() > deadline or not database.path.exists():
+                raise
+            await asyncio.sleep(0.5)
 
 
 async def _drained(core: Core, told: Told) -> None:

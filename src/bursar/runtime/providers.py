@@ -68,6 +68,7 @@ def _provider(given: ProviderSettings, environ: Mapping[str, str]) -> Provider:
         embeddings_url=embeddings_url,
         headers=tuple(headers.items()),
         secret_headers=_ALWAYS_SECRET | secret_headers,
+        secrets=_secrets(headers, _ALWAYS_SECRET | secret_headers),
         models=tuple(given.models) if given.models is not None else None,
         include_usage=spec.request.include_usage if given.include_usage is None else given.include_usage,
         on_disconnect=given.on_disconnect,
@@ -80,3 +81,9 @@ def _provider(given: ProviderSettings, environ: Mapping[str, str]) -> Provider:
         ),
         retries=given.retries,
     )
+
+
+def _secrets(headers: Mapping[str, str], secret_headers: frozenset[str]) -> tuple[str, ...]:
+    """The secret values themselves, longest first; too short ones would mask half of any text."""
+    values = {value.removeprefix("Bearer ") for name, value in headers.items() if name in secret_headers}
+    return tuple(sorted((v for v in values if len(v) >= 8), key=len, reverse=True))

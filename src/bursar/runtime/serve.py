@@ -12,7 +12,7 @@ import signal
 import socket
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from bursar.ledger.ledger import now_us
 from bursar.ledger.rows import timestamp
 from bursar.ledger.status import Overview
 from bursar.runtime import logs, secrets
-from bursar.runtime.core import Core, running
+from bursar.runtime.core import Core, Told, running
 from bursar.runtime.settings import Settings, bytes_of
 from bursar.store.engine import Database, sqlite_path
 from bursar.store.keys import KeyStore
@@ -56,7 +56,7 @@ async def first_start(settings: Settings, environ: Mapping[str, str]) -> str | N
     try:
         await prepare(database)
         store = KeyStore(database)
-        given = environ.get("BURSAR_ADMIN_KEY")
+        given = environ.get("BURSAR_ADMIN_KEY") or None
         if given is None and await store.has_admin():
             return None
         key = given or new_key()
@@ -129,7 +129,7 @@ async def serve(
         settings,
         environ,
         observers=(metrics.observe, responses.observe),
-        told=lambda event, values: log.info(event, **values),
+        told=_teller(log),
     ) as core:
         cores.append(core)
         core.ledger.begin()
@@ -137,6 +137,14 @@ async def serve(
         await keys.reload()
         app = _app(settings, core, keys, metrics, overview)
         await _serve_until_told(app, settings, keys, sock, log, parent_pipe)
+
+
+def _teller(log: Any) -> Told:
+    def tell(event: str, values: dict[str, object]) -> None:
+        with suppress(OSError):
+            log.warning(event, **values)
+
+    return tell
 
 
 def _app(settings: Settings, core: Core, keys: _Keys, metrics: Metrics, overview: Any) -> App:
@@ -161,9 +169,10 @@ async def _serve_until_told(
     def stop(why: str) -> None:
         if app.stopping:
             return
-        log.info("stopping", why=why)
         app.stopping = True
         server.should_exit = True
+        with suppress(OSError):
+            log.info("stopping", why=why)
 
     def orphaned(pipe: int) -> None:
         loop.remove_reader(pipe)

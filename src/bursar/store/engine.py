@@ -86,6 +86,8 @@ async def _told(path: Path) -> AsyncIterator[None]:
     try:
         yield
     except OperationalError as e:
+        if is_refusal(e):
+            raise
         raise StoreError(f"the store {path} cannot be used now: {e.orig}") from e
     except sqlite3.OperationalError as e:
         raise StoreError(f"the store {path} cannot be used now: {e}") from e
@@ -93,6 +95,9 @@ async def _told(path: Path) -> AsyncIterator[None]:
 
 def is_refusal(error: Exception) -> bool:
     """Whether the store refuses what it was given, rather than being unable to take anything now."""
+    if isinstance(error, OperationalError):
+        # A number too large for its sum, or a value too large for a row: the values' fault, not the file's.
+        return "overflow" in str(error.orig) or "too big" in str(error.orig)
     if isinstance(error, DBAPIError):
-        return not isinstance(error, OperationalError)
+        return True
     return isinstance(error, OverflowError | UnicodeError | sqlite3.IntegrityError | sqlite3.InterfaceError)

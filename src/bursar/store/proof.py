@@ -75,7 +75,24 @@ class Proof:
                 "limit :n",
                 n=_SHOWN,
             )
+        found += await self._all(
+            "select e.call_id || ':' || e.attempt || ' input_refs' from ledger_entries e, json_each(e.input_refs) r "
+            "where e.input_refs is not null and not exists "
+            "(select 1 from ledger_bodies b where b.workspace = e.workspace and b.hash = r.value) limit :n",
+            n=_SHOWN,
+        )
         return [r[0] for r in found]
+
+    async def bodies(self, after: tuple[str, str], limit: int) -> list[tuple[str, str, str]]:
+        """A page of bodies, (workspace, hash, text), in the order of their keys."""
+        return [
+            (r[0], r[1], r[2])
+            for r in await self._all(
+                "select workspace, hash, body from ledger_bodies where (workspace, hash) > (:w, :h) "
+                "order by workspace, hash limit :n",
+                w=after[0], h=after[1], n=limit,
+            )
+        ]  # fmt: skip
 
     async def rejects(self) -> list[tuple[str, str, str | None]]:
         rows = await self._all("select spool_id || '@' || start, reason, detail from ledger_rejects order by 1")

@@ -61,10 +61,12 @@ _SHOWN_SUMS = tuple(s for s in SUMS if s not in ("cost_nanos", "cost_usd_nanos",
 
 
 class Scope(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose entries may be seen: None is every workspace, every user."""
+    """Whose entries may be seen: None is every workspace, every user. `key` narrows to one key's calls: what
+    is its own to a key that stands for no user."""
 
     workspace: str | None = None
     user: str | None = None
+    key: str | None = None
 
     def where(self, alias: str = "l") -> tuple[list[str], dict[str, object]]:
         conditions, values = [], {}
@@ -74,6 +76,9 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
         if self.user is not None:
             conditions.append(f"{alias}.user_id = :scope_user")
             values["scope_user"] = self.user
+        if self.key is not None:
+            conditions.append(f"{alias}.key_id = :scope_key")
+            values["scope_key"] = self.key
         return conditions, values  # type: ignore[return-value]
 
 
@@ -173,6 +178,8 @@ def _sums_source(
     """Which sums to add: everyone's, those of users or of sessions; for the sessions of one user, which are
     not kept apart, those of that user's entries (a `with` clause that names them `r`)."""
     user = scope.user if scope.user is not None else filters.get("user")
+    if filters.get("session") is not None and "user" in groups:
+        raise RequestError("sums of a session are not kept by user: group by something else", field="group_by")
     by_session = "session" in groups or filters.get("session") is not None
     values: dict[str, object] = {}
     source = ""
@@ -184,6 +191,10 @@ def _sums_source(
             values["of_user"] = user
     else:
         kept = "user" if user is not None or "user" in groups else "all"
+    if scope.key is not None:
+        columns = ", ".join((*ROLLUP_KEYS, *SUMS))
+        source = f"with r({columns}) as ({rows_summed(kept, 'e.key_id = :of_key')}) "
+        values["of_key"] = scope.key
     conditions = ["r.scope = :kept"]
     values["kept"] = kept
     equal = {
@@ -256,8 +267,8 @@ def _cursor(*parts: object) -> str:
 def _read_cursor(cursor: str) -> tuple[str, str, int]:
     try:
         at, call_id, attempt = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        return str(at), str(call_id), int(attempt)
-    except (ValueError, TypeError):
+        return str(at), str(call_id), min(max(int(attempt), 0), 2**31)
+    except (ValueError, TypeError, OverflowError, RecursionError):
         raise RequestError("'cursor' is not one that a page of calls gave", field="cursor") from None
 
 

@@ -1,6 +1,7 @@
 """The sums, written once: the drain adds them up from a batch, `verify` and a rebuild from all rows.
 
-Every settled entry counts in up to three scopes: `all`, its `user`, its `session`.
+Every settled entry counts in three scopes: `all`, its `user`, its `session`; entries without one under the
+empty name, so that a list by user adds up to the whole.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ _SUM_SQL = {
 
 _SCOPES = {
     "all": ("''", ""),
-    "user": ("e.user_id", " and e.user_id is not null"),
-    "session": ("e.session_id", " and e.session_id is not null"),
+    "user": ("coalesce(e.user_id, '')", ""),
+    "session": ("coalesce(e.session_id, '')", ""),
 }
 
 _KEYS = """e.workspace, e.hour, '{scope}', {scope_id}, e.provider, e.model,

@@ -28,6 +28,18 @@ ledger_meta = Table(
     Column("value", String, nullable=False),
 )
 
+# Far beyond any answer, and far enough from 64 bits that no hour of them can overflow a sum.
+_PLAUSIBLE = " and ".join(
+    [
+        *(
+            f"coalesce({name}, 0) between 0 and 1000000000000"
+            for name in ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "cache_write_tokens",
+                         "reasoning_tokens", "response_time_ms")
+        ),
+        *(f"coalesce({name}, 0) between 0 and 10000000000000000" for name in ("cost_nanos", "cost_usd_nanos")),
+    ]
+)  # fmt: skip
+
 ledger_entries = Table(
     "ledger_entries",
     metadata,
@@ -93,6 +105,7 @@ ledger_entries = Table(
     CheckConstraint(
         "usage_source in ('provider', 'provider_partial', 'estimated', 'none')", name="ledger_entries_usage_source"
     ),
+    CheckConstraint(_PLAUSIBLE, name="ledger_entries_plausible"),
     Index("ledger_entries_seq", "seq", unique=True),
     Index("ledger_entries_created", "workspace", "created_at", "call_id"),
     Index("ledger_entries_user", "workspace", "user_id", "created_at"),

@@ -11,6 +11,7 @@ BursarError
 ├── LedgerError                     the ledger cannot do what was asked
 │   ├── LedgerFullError             no room for the entry, and the policy is to refuse
 │   └── AlreadySettledError         an entry is settled once
+├── StoppingError                   the server is stopping and takes no new calls
 ├── StoreError                      the database cannot be read or written now
 └── ProviderError                   the provider failed, or was not reached
     ├── ProviderTimeoutError        it did not answer in time; the attempt may have been billed
@@ -92,6 +93,10 @@ class LedgerFullError(LedgerError):
 
 class AlreadySettledError(LedgerError):
     """This entry is settled already; an entry is settled once."""
+
+
+class StoppingError(BursarError):
+    """This server is stopping: ask another, or again in a moment."""
 
 
 class StoreError(BursarError):

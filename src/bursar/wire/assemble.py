@@ -195,10 +195,11 @@ _JSON = msgspec.json.Encoder()
 
 
 def encode_json(value: object) -> bytes:
-    """JSON bytes; a lone surrogate, which no UTF-8 can hold, becomes the replacement character."""
+    """JSON bytes; a lone surrogate, which no UTF-8 can hold, becomes the replacement character, and an
+    integer beyond 64 bits a float."""
     try:
         return _JSON.encode(value)
-    except UnicodeEncodeError:
+    except (UnicodeEncodeError, OverflowError):
         return _JSON.encode(_clean(value))
 
 
@@ -209,6 +210,8 @@ def _clean(value: object) -> object:
         return {clean_text(k) if isinstance(k, str) else k: _clean(v) for k, v in value.items()}
     if isinstance(value, list):
         return [_clean(v) for v in value]
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return float(value) if abs(value) < 10**300 else None
     return value
 
 

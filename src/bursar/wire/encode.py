@@ -60,7 +60,10 @@ def _ask_for_usage(fields: dict[str, msgspec.Raw]) -> bool:
     """Sets `stream_options.include_usage`; false where the caller asked for it already."""
     options: dict[str, object] = {}
     if "stream_options" in fields:
-        given = msgspec.json.decode(fields["stream_options"])
+        try:
+            given = msgspec.json.decode(fields["stream_options"])
+        except (msgspec.MsgspecError, RecursionError) as e:
+            raise RequestError(f"'stream_options' cannot be read: {e}", field="stream_options") from None
         if given is not None and not isinstance(given, dict):
             raise RequestError("'stream_options' must be an object", field="stream_options")
         options = given or {}
@@ -79,7 +82,10 @@ def _written(spec: Spec, call: Call, fields: dict[str, msgspec.Raw]) -> dict[str
     if request.system_prompt and call.operation != EMBEDDINGS:
         values["messages"] = _with_system_prompt(request.system_prompt, fields)
     for name, value in values.items():
-        paths.put(out, request.names.get(name, name), value)
+        if name in request.names:
+            paths.put(out, request.names[name], value)
+        else:
+            out[name] = value
     for name, value in request.extra.items():
         paths.put(out, name, value)
     return out

@@ -7,7 +7,6 @@ bytes. A stream answered with plain JSON, and JSON answered as a stream, are tol
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
 import msgspec
 
@@ -96,6 +95,8 @@ class Decoder:
         self.ended = False
         self.is_whole = False
         """True where the answer is one JSON value rather than frames."""
+        self.is_strict = True
+        """False where an answer was read though strict JSON would refuse it."""
         self.joined_text = False
         """True where a text came as a list of parts, so that no one place holds it."""
 
@@ -154,7 +155,8 @@ class Decoder:
         if self._end_mark and data.startswith(self._end_mark):
             self.ended = True
             return Frame(frame.raw, [], ends=True)
-        value = _json(data)
+        value, strict = _json(data)
+        self.is_strict = self.is_strict and strict
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
         if not isinstance(value, dict):
@@ -208,17 +210,19 @@ class Decoder:
             events.append(Finish(str(finish), choice))
 
 
-def _json(data: bytes) -> object:
-    """The value, or None where it is none. The lenient reader is for what strict JSON refuses but
+def _json(data: bytes) -> tuple[object, bool]:
+    """The value (None where it is none), and whether strict JSON would have it.
+
+    The lenient reader is for what strict JSON refuses but
     providers send all the same: lone surrogates, NaN, numbers out of range."""
     try:
-        return _decode(data)
+        return _decode(data), True
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
     try:
-        return json.loads(data.decode("utf-8", "replace"))
+        return json.loads(data.decode("utf-8", "replace")), False
     except (ValueError, RecursionError):
-        return None
+        return None, False
 
 
 def _text(value: object) -> str | None:
@@ -260,12 +264,9 @@ def _error(reader: _Reader, error: object) -> ErrorReport:
     return ErrorReport(str(message), _optional(reader.error_type(error)), _optional(reader.error_code(error)))
 
 
-ErrorReader = Callable[[bytes], ErrorReport | None]
-
-
 def read_error(readers: Readers, body: bytes) -> ErrorReport | None:
     """What an error answer's body says, or None where it says nothing that can be read."""
-    value = _json(body)
+    value, _ = _json(body)
     if isinstance(value, list) and value:
         value = value[0]
     if not isinstance(value, dict):

@@ -13,7 +13,9 @@ from bursar.types.usage import Usage
 from bursar.wire.paths import Getter, getter
 from bursar.wire.spec import Paths, UsageSpec
 
-MAX_COUNT = 2**53
+# More than any answer has; sums of such counts, and their prices, stay far inside 64 bits.
+MAX_COUNT = 10**10
+_MAX_AMOUNT = 10**6
 _NANOS = 1_000_000_000
 
 Count = Callable[[object], int | None]
@@ -41,7 +43,7 @@ def as_nanos(value: object) -> int | None:
         return None
     try:
         amount = Decimal(str(value).strip())
-        if not amount.is_finite() or amount < 0 or amount > MAX_COUNT // _NANOS:
+        if not amount.is_finite() or amount < 0 or amount > _MAX_AMOUNT:
             return None
         return int((amount * _NANOS).to_integral_value())
     except InvalidOperation:

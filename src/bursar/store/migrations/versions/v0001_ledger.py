@@ -122,6 +122,18 @@ def upgrade() -> None:
         sa.CheckConstraint(
             "usage_source in ('provider', 'provider_partial', 'estimated', 'none')", name="ledger_entries_usage_source"
         ),
+        sa.CheckConstraint(
+            "coalesce(prompt_tokens, 0) between 0 and 1000000000000 and "
+            "coalesce(completion_tokens, 0) between 0 and 1000000000000 and "
+            "coalesce(total_tokens, 0) between 0 and 1000000000000 and "
+            "coalesce(cached_tokens, 0) between 0 and 1000000000000 and "
+            "coalesce(cache_write_tokens, 0) between 0 and 1000000000000 and "
+            "coalesce(reasoning_tokens, 0) between 0 and 1000000000000 and "
+            "coalesce(response_time_ms, 0) between 0 and 1000000000000 and "
+            "coalesce(cost_nanos, 0) between 0 and 10000000000000000 and "
+            "coalesce(cost_usd_nanos, 0) between 0 and 10000000000000000",
+            name="ledger_entries_plausible",
+        ),
         sa.PrimaryKeyConstraint("call_id", "attempt"),
     )
     op.create_index("ledger_entries_created", "ledger_entries", ["workspace", "created_at", "call_id"], unique=False)
