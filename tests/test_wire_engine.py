@@ -151,6 +151,28 @@ def test_several_answers_are_kept_apart() -> None:
     assert [c["message"]["content"] for c in whole["choices"]] == ["ab", "xy"]  # type: ignore[attr-defined]
 
 
+def test_several_answers_in_one_frame_are_all_read_and_all_have_to_finish() -> None:
+    def frame(*answers: tuple[int, str, str | None]) -> dict[str, Any]:
+        return {"choices": [{"index": n, "delta": {"content": t}, "finish_reason": f} for n, t, f in answers]}
+
+    assembly, decoder, _ = _read(_sse(frame((0, "a", None), (1, "x", None)), frame((0, "b", "stop"), (1, "y", None))))
+    whole = assembly.as_completion(id="i", model="m", created=0)
+    assert [c["message"]["content"] for c in whole["choices"]] == ["ab", "xy"]  # type: ignore[attr-defined]
+    assert not decoder.finished, "the second answer was cut off"
+    plain = {
+        "choices": [{"index": n, "message": {"content": t}, "finish_reason": "stop"} for n, t in ((0, "a"), (1, "x"))]
+    }
+    assembly, decoder, _ = _read(json.dumps(plain).encode())
+    whole = assembly.as_completion(id="i", model="m", created=0)
+    assert [c["message"]["content"] for c in whole["choices"]] == ["a", "x"]  # type: ignore[attr-defined]
+
+
+def test_the_assembled_object_keeps_what_frames_say_beside_the_answer() -> None:
+    assembly, decoder, _ = _read(_sse(_chunk("a", created=7, service_tier="flex"), _chunk(finish="stop"), b"[DONE]"))
+    whole = assembly.as_completion(id="i", model="m", created=0, extras=decoder.extras)
+    assert (whole["created"], whole["service_tier"]) == (7, "flex")
+
+
 def test_an_error_inside_a_good_answer_is_an_error() -> None:
     for error in ({"message": "no", "code": 429}, "no"):
         assembly = _read(_sse({"error": error}))[0]

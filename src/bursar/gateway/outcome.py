@@ -260,11 +260,13 @@ def _output(call: Call, attempt: Attempt) -> tuple[bytes | None, str | None, str
     if not assembly.has_content:
         return None, None, None
     created = int(datetime.now(UTC).timestamp())
+    is_openai = attempt.target.provider.spec.shape == "openai"
     whole = assembly.as_completion(
         id=call.call_id,
         model=attempt.target.model,
         created=created,
-        own_usage=attempt.target.provider.spec.shape == "openai",
+        own_usage=is_openai,
+        extras=decoder.extras if is_openai else None,
     )
     if text is None or stands_apart:
         return encode_json(whole), None, clean_text(text) if text is not None else None

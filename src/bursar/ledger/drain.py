@@ -107,8 +107,8 @@ class Drain:
 
         Raises StoreError where the store cannot take it: the spools then wait for the next process.
         """
-        self._ledger.retire()
         for _ in range(_LAST_ROUNDS):
+            self._ledger.retire()
             await self.flush()
             if not self._ledger.spools:
                 return

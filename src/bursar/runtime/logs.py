@@ -9,6 +9,8 @@ import structlog
 
 from bursar.ledger.records import Opened, Settled
 
+_MOST_ALARMS = 1000
+
 
 def logger(*, as_json: bool, stream: TextIO | None = None) -> Any:
     """A structlog logger for people, or with `as_json` for machines."""
@@ -36,9 +38,11 @@ class ResponseLog:
         self._stream = stream or sys.stderr
         self._as_json = as_json
         self._log = logger(as_json=True, stream=self._stream) if as_json else None
+        self._unpriced: set[tuple[str, str]] = set()
 
     def observe(self, opened: Opened, settled: Settled) -> None:
         """Writes `[llm] provider=… response status=… model=… duration_ms=… tokens=… call_id=…`."""
+        self._alarm(opened, settled)
         status = settled.http_status if settled.http_status is not None else settled.status
         if self._log is not None:
             self._log.info(
@@ -58,6 +62,17 @@ class ResponseLog:
             f"duration_ms={settled.response_time_ms} tokens={_or_dash(settled.total_tokens)} "
             f"call_id={opened.call_id}{outcome}\n"
         )
+
+    def _alarm(self, opened: Opened, settled: Settled) -> None:
+        """Says once of a model that its tokens have no price: its cost is null, not nothing."""
+        who = (opened.provider, opened.model)
+        unpriced = settled.usage_source != "none" and settled.cost_nanos is None
+        if unpriced and who not in self._unpriced and len(self._unpriced) < _MOST_ALARMS:
+            self._unpriced.add(who)
+            if self._log is not None:
+                self._log.warning("no price is known: cost is null", provider=who[0], model=who[1])
+            else:
+                self._stream.write(f"[llm] no price is known for {who[0]}/{_one_word(who[1])}: its cost is null\n")
 
 
 def _or_dash(value: object) -> object:

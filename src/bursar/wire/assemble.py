@@ -140,9 +140,12 @@ class Assembly:
                 size += sum(len(p.encode("utf-8", "replace")) for p in call.arguments)
         return size
 
-    def as_completion(self, *, id: str, model: str, created: int, own_usage: bool = False) -> dict[str, object]:
+    def as_completion(
+        self, *, id: str, model: str, created: int, own_usage: bool = False, extras: dict[str, object] | None = None
+    ) -> dict[str, object]:
         """The answer as one OpenAI chat completion, whoever gave it. With `own_usage` the provider's usage
-        object stands in it as it was sent: for those that use OpenAI's names."""
+        object stands in it as it was sent: for those that use OpenAI's names; so do `extras`, what its
+        frames said beside the answer."""
         choices = [
             {
                 "index": index,
@@ -156,6 +159,7 @@ class Assembly:
             "object": "chat.completion",
             "created": created,
             "model": self.model or model,
+            **(extras or {}),
             "choices": choices,
         }
         if self.usage is not None:

@@ -31,6 +31,9 @@ _decode = msgspec.json.Decoder().decode
 _ABSENT: Getter = lambda _data: None  # noqa: E731
 
 
+_READ = frozenset({"choices", "usage", "id", "model", "object", "error", "obfuscation"})
+
+
 class Frame(msgspec.Struct):
     """One frame of an answer: its exact bytes and what it says.
 
@@ -61,6 +64,10 @@ class _Reader:
         self.finish = compiled(section.finish)
         self.choice = compiled(section.choice)
         self.choices = compiled(section.choices)
+        # Paths name the first of several answers; the others are read by putting each in its place.
+        self.choices_name = (
+            section.choices if isinstance(section.choices, str) and section.choices.isidentifier() else None
+        )
         self.error = compiled(section.error)
         self.vectors = compiled(section.vectors)
         self.usage = UsageReader(usage)
@@ -91,14 +98,22 @@ class Decoder:
         self._framer: Framer | None = None
         self._started: tuple[object, object] = (None, None)
         self._end_mark = (readers.spec.stream.end or "").encode()
-        self.saw_finish = False
+        self._begun: set[int] = set()
+        self._finished: set[int] = set()
         self.ended = False
         self.is_whole = False
         """True where the answer is one JSON value rather than frames."""
+        self.extras: dict[str, object] = {}
+        """What frames say beside the answer itself (created, service_tier, …): the last value of each."""
         self.is_strict = True
         """False where an answer was read though strict JSON would refuse it."""
         self.joined_text = False
         """True where a text came as a list of parts, so that no one place holds it."""
+
+    @property
+    def saw_finish(self) -> bool:
+        """Whether every answer that began (there may be several) said why it stopped."""
+        return bool(self._finished) and self._begun <= self._finished
 
     @property
     def finished(self) -> bool:
@@ -166,20 +181,28 @@ class Decoder:
     def _of_value(self, frame: RawFrame, value: dict[str, object]) -> Frame:
         reader = self._reader
         events: list[Event] = []
+        for name in value.keys() - _READ:
+            if value[name] is not None:
+                self.extras[name] = value[name]
         self._read_start(value, events)
         error = reader.error(value)
         if error is None and frame.event == "error":
             error = value
         if error:
             events.append(_error(reader, error))
-        self._read_content(value, events)
+        choices = reader.choices(value)
+        if isinstance(choices, list) and len(choices) > 1 and reader.choices_name is not None:
+            for one in choices:
+                self._read_content({**value, reader.choices_name: [one]}, events)
+        else:
+            self._read_content(value, events)
         usage = reader.usage.read(value)
         if usage is not None:
             events.append(UsageReport(usage))
         vectors = reader.vectors(value)
         if isinstance(vectors, list):
             events.append(Embedded([v.get("embedding") if isinstance(v, dict) else v for v in vectors]))
-        usage_only = usage is not None and not error and reader.choices(value) == []
+        usage_only = usage is not None and not error and choices == []
         return Frame(frame.raw, events, usage_only=usage_only)
 
     def _read_start(self, value: dict[str, object], events: list[Event]) -> None:
@@ -193,6 +216,7 @@ class Decoder:
         reader = self._reader
         index = reader.choice(value)
         choice = index if isinstance(index, int) else 0
+        before = len(events)
         if reasoning := _text(reader.reasoning(value)):
             events.append(ReasoningDelta(reasoning, choice))
         content = reader.text(value)
@@ -205,8 +229,10 @@ class Decoder:
         if isinstance(calls, list):
             events.extend(_tool_call(call, position, choice) for position, call in enumerate(calls))
         finish = reader.finish(value)
+        if len(events) > before:
+            self._begun.add(choice)
         if finish is not None and finish != "":
-            self.saw_finish = True
+            self._finished.add(choice)
             events.append(Finish(str(finish), choice))
 
 
