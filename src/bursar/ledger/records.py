@@ -20,7 +20,7 @@ OVERHEAD = _HEAD.size + len(TRAILER)
 MAX_PAYLOAD = 256 * 1024 * 1024
 
 # The room every open entry keeps for its own end; a settled record without bodies always fits.
-SETTLE_RESERVE = 8192
+SETTLE_RESERVE = 12288
 
 
 class SpoolHeader(msgspec.Struct, frozen=True, array_like=True, tag=0):

@@ -66,7 +66,8 @@ def publish(ledger: Ledger, status: Status) -> None:
     text = _encode(status)
     if len(text) > 4000:
         text = _encode(msgspec.structs.replace(status, error=(status.error or "")[:500]))
-    for spool in ledger.spools[-1:]:
+    # In every own lock file: an old status in one of them would stand against the new one.
+    for spool in ledger.spools:
         spool.lock.write_status(text)
 
 
