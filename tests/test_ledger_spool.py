@@ -268,6 +268,7 @@ def test_a_full_disk_is_met_at_open_and_every_running_entry_settles(small_disk: 
         with pytest.raises(LedgerFullError):
             for _ in range(500):
                 late.append(ledger.open(opened("late")))
+        assert ledger.is_full()
     else:
         late = [ledger.open(opened("late")) for _ in range(500)]
         assert any(e.spool is None for e in late)
@@ -282,6 +283,7 @@ def test_a_full_disk_is_met_at_open_and_every_running_entry_settles(small_disk: 
     ledger.tidy()
     again = ledger.open(opened("after"))
     assert again.spool is not None
+    assert not ledger.is_full()
     if policy == "continue":
         assert Gap in [type(r) for r in _spans(ledger)]
 

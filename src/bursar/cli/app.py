@@ -171,13 +171,9 @@ async def _one_call(config_file: str | None, call_id: str, format: Format) -> No
         output.json_lines(attempts)
         return
     for attempt in attempts:
-        output.table(("", ""), [(k, v if not isinstance(v, dict | list) else _compact(v)) for k, v in attempt.items()],
-                     empty="")  # fmt: skip
+        rows = [(k, output.compact(v) if isinstance(v, dict | list) else v) for k, v in attempt.items()]
+        output.table(("", ""), rows, empty="")
         print()
-
-
-def _compact(value: object) -> str:
-    return output._encode(value).decode()
 
 
 async def _calls(config_file: str | None, filters: dict[str, Any], limit: int, follow: bool, format: Format) -> None:

@@ -23,6 +23,11 @@ class Format(StrEnum):
     json = "json"
 
 
+def compact(value: object) -> str:
+    """A value as one line of JSON."""
+    return _encode(value).decode()
+
+
 def json_lines(rows: Iterable[object]) -> None:
     """One object a line."""
     for row in rows:

@@ -178,7 +178,10 @@ async def _stream(running: Running, send: Send, headers: list[tuple[bytes, bytes
                 await send({"type": "http.response.body", "body": data, "more_body": True})
         tail = writer.end()
     except ProviderError as error:
-        tail = writer.fail(error)
+        attempt = running.attempt
+        # The provider's own error frame has passed already; a failure we saw needs one of ours.
+        passed = attempt is not None and attempt.assembly.error is not None
+        tail = b"" if passed else error_frame(error.message, code=error.kind)
     await send({"type": "http.response.body", "body": tail})
 
 
@@ -197,13 +200,6 @@ class _Passing:
 
     def end(self) -> bytes:
         return b""
-
-    def fail(self, error: ProviderError) -> bytes:
-        attempt = self._running.attempt
-        assert attempt is not None
-        if attempt.assembly.error is not None:
-            return b""  # the provider's own error frame has passed already
-        return error_frame(error.message, code=error.kind)
 
 
 class _Rendering:
@@ -227,13 +223,6 @@ class _Rendering:
         result = self._running.result
         usage = result.usage if result is not None else None
         return (self._renderer.usage(usage) if usage is not None and self._asked_usage else b"") + DONE
-
-    def fail(self, error: ProviderError) -> bytes:
-        attempt = self._running.attempt
-        assert attempt is not None
-        if attempt.assembly.error is not None:
-            return b""
-        return error_frame(error.message, code=error.kind)
 
 
 def _writer(running: Running) -> _Passing | _Rendering:

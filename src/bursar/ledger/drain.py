@@ -43,7 +43,6 @@ class DrainState(msgspec.Struct):
     """What the drain is doing, for `/health` and metrics. `error` is why the store cannot be written now."""
 
     error: str | None = None
-    failures: int = 0
     behind_since_us: int | None = None
 
 
@@ -193,7 +192,6 @@ class Drain:
 
     def _failed(self, error: str) -> None:
         self.state.error = error
-        self.state.failures += 1
         if self.state.behind_since_us is None and self._ledger.undrained_bytes:
             self.state.behind_since_us = now_us()
 

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 
 import msgspec
 
+from bursar.wire.assemble import clean_text
+
 MAGIC = b"\xb5RS1"
 TRAILER = b"\xb5"
 _HEAD = struct.Struct("<4sII")
@@ -147,7 +149,7 @@ def decode(payload: bytes) -> Record:
 def _mended(record: Record) -> Record:
     def mend(value: object) -> object:
         if isinstance(value, str):
-            return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+            return clean_text(value)
         if isinstance(value, dict):
             return {mend(k): mend(v) for k, v in value.items()}
         return value

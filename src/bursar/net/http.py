@@ -22,9 +22,8 @@ class HttpTransport:
     """An aiohttp session. Answers come uncompressed unless the provider insists, for a compressed
     stream arrives in lumps."""
 
-    def __init__(self, *, max_connections: int = 0) -> None:
+    def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
-        self._max_connections = max_connections
         self._lingering: set[asyncio.Task[None]] = set()
 
     async def send(self, request: Request, *, connect_timeout_s: float) -> Answer:
@@ -52,7 +51,7 @@ class HttpTransport:
             await self._session.close()
 
     def _open(self) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(limit=self._max_connections, keepalive_timeout=_KEEPALIVE_S)
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S)
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),

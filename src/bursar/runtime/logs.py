@@ -36,7 +36,6 @@ class ResponseLog:
 
     def __init__(self, *, as_json: bool, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
-        self._as_json = as_json
         self._log = logger(as_json=True, stream=self._stream) if as_json else None
         self._unpriced: set[tuple[str, str]] = set()
 

@@ -37,14 +37,13 @@ _READ = frozenset({"choices", "usage", "id", "model", "object", "error", "obfusc
 class Frame(msgspec.Struct):
     """One frame of an answer: its exact bytes and what it says.
 
-    `usage_only` marks a frame that has usage, and a list of choices that is empty; `ends` the one that
-    says that nothing follows. A comment or heartbeat has no events and `is_silent`.
+    `usage_only` marks a frame that has usage, and a list of choices that is empty. A comment or heartbeat has no
+    events and `is_silent`.
     """
 
     raw: bytes
     events: list[Event]
     usage_only: bool = False
-    ends: bool = False
     is_silent: bool = False
 
 
@@ -169,7 +168,7 @@ class Decoder:
             return Frame(frame.raw, [], is_silent=True)
         if self._end_mark and data.startswith(self._end_mark):
             self.ended = True
-            return Frame(frame.raw, [], ends=True)
+            return Frame(frame.raw, [])
         value, strict = _json(data)
         self.is_strict = self.is_strict and strict
         if isinstance(value, list) and len(value) == 1:
