@@ -41,7 +41,7 @@ def test_there_is_one_way_to_a_provider_and_one_end_of_an_entry() -> None:
     assert callers("settle", "ledger") == ["gateway/running.py"]
     assert callers("open", "ledger") == ["gateway/running.py"]
     assert callers("send", "transport") == ["gateway/running.py"]
-    assert callers("post", "session") == ["net/http.py"]
+    assert callers("post", "session") == ["net/library.py"]
 
 
 def test_migrations_make_the_tables_that_the_code_knows(tmp_path: Path) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import weakref
 from collections.abc import Coroutine, Mapping
 
 from bursar.gateway.estimate import Estimator
-from bursar.gateway.registry import Registry, Target
+from bursar.gateway.registry import Provider, Registry, Target
 from bursar.gateway.running import Running
 from bursar.ledger.ledger import Ledger
 from bursar.net.transport import Transport
@@ -35,14 +34,19 @@ class Gateway:
         self.transports = transports
         self.estimator = estimator
         self._user_agent = user_agent
+        self._headers_of: dict[tuple[str, bool], tuple[Provider, tuple[tuple[str, str], ...]]] = {}
         self._finishing: set[asyncio.Task[None]] = set()
-        self._running: weakref.WeakSet[Running] = weakref.WeakSet()
+        self._running: set[Running] = set()
 
     def run(self, call: Call) -> Running:
         """A call ready to start. Raises RequestError where it cannot be said, UnknownModelError."""
         running = Running(self, call, [(t, self._request(t, call)) for t in self.registry.resolve(call.model)])
         self._running.add(running)
         return running
+
+    def forget(self, running: Running) -> None:
+        """A call has been closed."""
+        self._running.discard(running)
 
     def finish_later(self, work: Coroutine[object, object, None]) -> None:
         """Reads on for a client that has left; `close` waits for it."""
@@ -66,19 +70,29 @@ class Gateway:
 
     def _request(self, target: Target, call: Call) -> Request:
         provider = target.provider
-        own = {name.lower() for name, _ in provider.headers}
+        headers = self._headers(provider, call.stream)
+        if call.headers:
+            own = {name.lower() for name, _ in provider.headers}
+            headers = (*headers, *((name, value) for name, value in call.headers if name.lower() not in own))
         return encode(
             provider.spec,
             call,
             model=target.model,
             url=provider.embeddings_url if call.operation == EMBEDDINGS else provider.chat_url,
-            headers=(
+            headers=headers,
+            include_usage=provider.include_usage,
+        )
+
+    def _headers(self, provider: Provider, stream: bool) -> tuple[tuple[str, str], ...]:
+        key = (provider.name, stream)
+        known = self._headers_of.get(key)
+        if known is None or known[0] is not provider:
+            headers = (
                 ("content-type", "application/json"),
-                ("accept", "text/event-stream" if call.stream else "application/json"),
+                ("accept", "text/event-stream" if stream else "application/json"),
                 ("accept-encoding", "identity"),
                 ("user-agent", self._user_agent),
                 *provider.headers,
-                *((name, value) for name, value in call.headers if name.lower() not in own),
-            ),
-            include_usage=provider.include_usage,
-        )
+            )
+            known = self._headers_of[key] = (provider, headers)
+        return known[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -14,8 +14,7 @@ from bursar.ledger.ledger import now_us as wall_us
 from bursar.ledger.records import Opened, Settled
 from bursar.net.transport import Answer
 from bursar.prices.cost import cost
-from bursar.prices.table import day_of
-from bursar.types.call import Call, Cost, Result, SentRequest
+from bursar.types.call import Call, Result, SentRequest
 from bursar.types.errors import ProviderError, RateLimitedError
 from bursar.types.events import ErrorReport
 from bursar.types.usage import NONE, PROVIDER, Usage
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 _ASSEMBLED_TEXT = "$.choices[0].message.content"
 _SHOWN_BODY_CHARS = 300
 _MASK = "***"
+_NO_USAGE = Usage()
 
 # The HTTP status an in-band error would have had.
 _STATUS_OF_KIND = {"rate_limit": 429, "overloaded": 503, "quota": 429, "timeout": 504}
@@ -66,69 +66,81 @@ def opened(call: Call, target: Target, request: Request, *, attempt: int, now_us
     )
 
 
-def settled(
-    gateway: Gateway, call: Call, attempt: Attempt, status: str, error: ProviderError | None
-) -> tuple[Settled, Result | None]:
-    """The end of an entry, and where it completed, the call's result."""
-    assembly, entry = attempt.assembly, attempt.entry
-    provider, model = attempt.target.provider, attempt.target.model
-    end_ns = time.monotonic_ns()
+def settled(gateway: Gateway, call: Call, attempt: Attempt, status: str, error: ProviderError | None) -> Settled:
+    """The end of an entry."""
+    assembly, entry, answer = attempt.assembly, attempt.entry, attempt.answer
+    provider, model, opened = attempt.target.provider, attempt.target.model, entry.opened
+    ended_ns = time.monotonic_ns()
+    served = assembly.model
     output_bytes = assembly.output_bytes()
     usage, source = _usage(gateway, attempt, status, output_bytes)
-    price = gateway.prices.find(provider.type, assembly.model or model, day_of(entry.opened.created_us))
-    if price is None and assembly.model not in (None, model):
-        price = gateway.prices.find(provider.type, model, day_of(entry.opened.created_us))
-    charged = cost(usage, price)
+    price = gateway.prices.find_at(provider.type, served or model, opened.created_us)
+    if price is None and served is not None and served != model:
+        price = gateway.prices.find_at(provider.type, model, opened.created_us)
+    charged = attempt.cost = cost(usage, price)
     output, text_at, text = _output(call, attempt)
-    response_ms = (end_ns - entry.started_ns) // 1_000_000
-    first_ms = _first_token_ms(call, attempt)
-    record = Settled(
+    if status == "completed" and usage is not None and source == PROVIDER:
+        gateway.estimator.learn(
+            provider.name, model, request_bytes=opened.request_bytes, output_bytes=output_bytes, usage=usage
+        )
+    tokens = usage if usage is not None else _NO_USAGE
+    return Settled(
         call_id=call.call_id,
-        attempt=entry.opened.attempt,
-        workspace=entry.opened.workspace,
+        attempt=opened.attempt,
+        workspace=opened.workspace,
         status=status,
         completed_us=wall_us(),
-        response_time_ms=response_ms,
-        time_to_first_token_ms=first_ms,
-        http_status=attempt.answer.status if attempt.answer is not None else None,
+        response_time_ms=(ended_ns - entry.started_ns) // 1_000_000,
+        time_to_first_token_ms=_first_token_ms(call, attempt),
+        http_status=answer.status if answer is not None else None,
         error_kind=error.kind if error is not None else None,
         error_code=error.code if error is not None else None,
         error_message=error.message if error is not None else None,
         finish_reason=assembly.finish_reason,
         provider_response_id=assembly.id,
-        served_model=assembly.model,
+        served_model=served,
+        prompt_tokens=tokens.input_tokens,
+        completion_tokens=tokens.output_tokens,
+        total_tokens=tokens.total_tokens,
+        cached_tokens=tokens.cached_tokens,
+        cache_write_tokens=tokens.cache_write_tokens,
+        reasoning_tokens=tokens.reasoning_tokens,
+        provider_total_tokens=tokens.provider_total_tokens,
         usage_source=source,
+        raw_usage=encode_json(tokens.raw) if tokens.raw is not None else None,
+        cost_nanos=charged.nanos if charged is not None else None,
+        cost_currency=charged.currency if charged is not None else None,
+        cost_usd_nanos=charged.nanos if charged is not None and charged.currency == "USD" else None,
+        cost_source=charged.source if charged is not None else None,
+        price_id=charged.price if charged is not None else None,
         output_bytes=output_bytes,
         output=output,
         text_at=text_at,
         text=text,
-        **_usage_columns(usage),
-        **_cost_columns(charged),
     )
-    if status != "completed":
-        return record, None
-    if usage is not None and source == PROVIDER:
-        gateway.estimator.learn(
-            provider.name, model, request_bytes=len(attempt.request.logged), output_bytes=output_bytes, usage=usage
-        )
-    return record, Result(
+
+
+def result(call: Call, attempt: Attempt, settled: Settled) -> Result:
+    """What is known of a call after its last entry was settled as completed."""
+    assembly, provider = attempt.assembly, attempt.target.provider
+    return Result(
         call_id=call.call_id,
-        attempt=entry.opened.attempt,
+        attempt=settled.attempt,
         provider=provider.name,
-        model=assembly.model or model,
+        model=assembly.model or attempt.target.model,
         text=assembly.text,
         finish_reason=assembly.finish_reason,
         tool_calls=assembly.tool_calls,
         reasoning=assembly.reasoning,
         refusal=assembly.refusal,
-        usage=usage,
-        usage_source=source,
-        cost=charged,
+        usage=assembly.usage,
+        usage_source=settled.usage_source,
+        cost=attempt.cost,
         vectors=assembly.vectors,
-        raw=msgspec.Raw(output) if output is not None else None,
+        raw=msgspec.Raw(settled.output) if settled.output is not None else None,
         request=as_sent(provider, attempt.request),
-        response_time_ms=response_ms,
-        time_to_first_token_ms=first_ms,
+        response_time_ms=settled.response_time_ms or 0,
+        time_to_first_token_ms=settled.time_to_first_token_ms,
     )
 
 
@@ -211,36 +223,9 @@ def _usage(gateway: Gateway, attempt: Attempt, status: str, output_bytes: int) -
         attempt.target.model,
         reported=reported,
         is_final=attempt.decoder.saw_finish,
-        request_bytes=len(attempt.request.logged),
+        request_bytes=attempt.entry.opened.request_bytes,
         output_bytes=output_bytes,
     )
-
-
-def _usage_columns(usage: Usage | None) -> dict[str, Any]:
-    if usage is None:
-        return {}
-    return {
-        "prompt_tokens": usage.input_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.total_tokens,
-        "cached_tokens": usage.cached_tokens,
-        "cache_write_tokens": usage.cache_write_tokens,
-        "reasoning_tokens": usage.reasoning_tokens,
-        "provider_total_tokens": usage.provider_total_tokens,
-        "raw_usage": encode_json(usage.raw) if usage.raw is not None else None,
-    }
-
-
-def _cost_columns(charged: Cost | None) -> dict[str, Any]:
-    if charged is None:
-        return {}
-    return {
-        "cost_nanos": charged.nanos,
-        "cost_currency": charged.currency,
-        "cost_usd_nanos": charged.nanos if charged.currency == "USD" else None,
-        "cost_source": charged.source,
-        "price_id": charged.price,
-    }
 
 
 def _output(call: Call, attempt: Attempt) -> tuple[bytes | None, str | None, str | None]:
@@ -250,13 +235,11 @@ def _output(call: Call, attempt: Attempt) -> tuple[bytes | None, str | None, str
     # SQL's JSON functions end a text at a NUL: such a text is kept beside the answer, not found in it.
     stands_apart = decoder.joined_text or (text is not None and "\0" in text)
     if decoder.is_whole and attempt.whole:
-        path = attempt.target.provider.spec.answer.text
         body = attempt.whole.strip() if decoder.is_strict else _strict(attempt.whole)
         if text is None or decoder.embeddings:
             return body, None, None
-        if isinstance(path, str) and not stands_apart:
-            return body, f"${'' if path.startswith('[') else '.'}{path}", None
-        return body, None, clean_text(text)
+        text_at = attempt.target.provider.readers.text_at
+        return (body, None, clean_text(text)) if stands_apart or text_at is None else (body, text_at, None)
     if not assembly.has_content:
         return None, None, None
     created = int(datetime.now(UTC).timestamp())

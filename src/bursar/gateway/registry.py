@@ -11,6 +11,7 @@ from bursar.wire.engine import Readers
 from bursar.wire.spec import Spec
 
 CANCEL = "cancel"
+_REMEMBERED = 1024
 FINISH = "finish"
 
 
@@ -42,11 +43,11 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     on_disconnect: str = CANCEL
     timeouts: Timeouts = Timeouts()
     retries: int = 1
+    url_shown: str = ""
+    """The address as it stands on the ledger: without query, user or password."""
 
-    @property
-    def url_shown(self) -> str:
-        """The address as it stands on the ledger: without query, user or password."""
-        return shown_url(self.chat_url)
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "url_shown", shown_url(self.chat_url))
 
 
 def shown_url(url: str) -> str:
@@ -69,6 +70,7 @@ class Registry(msgspec.Struct, frozen=True, kw_only=True):
 
     providers: Mapping[str, Provider]
     routes: Mapping[str, tuple[str, ...]] = {}
+    _resolved: dict[str, list[Target]] = {}
 
     def resolve(self, model: str) -> list[Target]:
         """The targets of a model's name, in the order they are tried.
@@ -76,6 +78,17 @@ class Registry(msgspec.Struct, frozen=True, kw_only=True):
         A name is a route, `provider/model`, or bare where only one active provider offers it. Raises
         UnknownModelError that says what was looked for and what there is.
         """
+        try:
+            return self._resolved[model]
+        except KeyError:
+            pass
+        targets = self._targets(model)
+        if len(self._resolved) >= _REMEMBERED:
+            self._resolved.clear()
+        self._resolved[model] = targets
+        return targets
+
+    def _targets(self, model: str) -> list[Target]:
         if model in self.routes:
             return [self._target(name, f"route {model}") for name in self.routes[model]]
         return [self._target(model, None)]

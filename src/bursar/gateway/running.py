@@ -17,8 +17,9 @@ from bursar.gateway import outcome
 from bursar.gateway.attempts import GiveUp, NextTarget, Retry, decide
 from bursar.gateway.registry import FINISH, Target
 from bursar.ledger.ledger import Entry, now_us
+from bursar.ledger.records import Settled
 from bursar.net.transport import Answer, HungUpError, NotSentError
-from bursar.types.call import EMBEDDINGS, Call, Result
+from bursar.types.call import EMBEDDINGS, Call, Cost, Result
 from bursar.types.errors import (
     BursarError,
     ProviderConnectionError,
@@ -52,11 +53,12 @@ class Attempt:
         self.answer: Answer | None = None
         self.first_content_ns: int | None = None
         self.whole = b""
-        self.deadline = time.monotonic() + target.provider.timeouts.total_s
+        self.cost: Cost | None = None
+        self.deadline = entry.started_ns / 1e9 + target.provider.timeouts.total_s
 
 
 class Running:
-    """One call. `attempt` is the current one, `result` is there when the last entry is settled as completed."""
+    """One call. `attempt` is the current one."""
 
     def __init__(self, gateway: Gateway, call: Call, plan: list[tuple[Target, Request]]) -> None:
         self._gateway = gateway
@@ -72,7 +74,16 @@ class Running:
         self._ended = False
         self._shields = any(target.provider.on_disconnect == FINISH for target, _ in plan)
         self.attempt: Attempt | None = None
-        self.result: Result | None = None
+        self._result: Result | None = None
+        self.completed: Settled | None = None
+        """The last entry's end, where it completed."""
+
+    @property
+    def result(self) -> Result | None:
+        """The result, once the last entry is settled as completed."""
+        if self._result is None and self.completed is not None and self.attempt is not None:
+            self._result = outcome.result(self.call, self.attempt, self.completed)
+        return self._result
 
     @property
     def attempts(self) -> int:
@@ -96,9 +107,12 @@ class Running:
 
     def close(self) -> None:
         """Ends the call where it is. The provider's policy says whether its answer is still read on."""
+        self._gateway.forget(self)
+        if self._ended:
+            return
         attempt = self.attempt
         reads_on = attempt is not None and attempt.target.provider.on_disconnect == FINISH
-        if not (self._ended or self._client_gone) and reads_on and not attempt.entry.settled:  # type: ignore[union-attr]
+        if not self._client_gone and reads_on and not attempt.entry.settled:  # type: ignore[union-attr]
             self._client_gone = True
             self._gateway.finish_later(self._finish())
         else:
@@ -195,11 +209,12 @@ class Running:
         provider = attempt.target.provider
         transport = self._gateway.transports[provider.spec.transport]
         try:
-            async with asyncio.timeout(min(provider.timeouts.first_byte_s, provider.timeouts.total_s)):
-                answer = attempt.answer = await transport.send(
-                    attempt.request, connect_timeout_s=provider.timeouts.connect_s
-                )
-                data = await answer.read()
+            limit_s = min(provider.timeouts.first_byte_s, provider.timeouts.total_s)
+            deadline = time.monotonic() + limit_s
+            answer = attempt.answer = await transport.send(
+                attempt.request, connect_timeout_s=provider.timeouts.connect_s, deadline=deadline
+            )
+            data = await answer.read(deadline)
         except TimeoutError:
             raise self._timed_out(attempt, "first byte", provider.timeouts.first_byte_s) from None
         except NotSentError as e:
@@ -264,17 +279,16 @@ class Running:
         """The next bytes, b"" at the end, within the limits between chunks and in all."""
         provider, answer = attempt.target.provider, attempt.answer
         assert answer is not None
-        left_s = attempt.deadline - time.monotonic()
-        limit_s = min(provider.timeouts.chunk_s, left_s)
+        now = time.monotonic()
+        deadline = min(now + provider.timeouts.chunk_s, attempt.deadline)
         if attempt.decoder.saw_finish:
-            limit_s = min(limit_s, _AFTER_FINISH_S)
+            deadline = min(deadline, now + _AFTER_FINISH_S)
         try:
-            async with asyncio.timeout(limit_s):
-                return await answer.read()
+            return await answer.read(deadline)
         except TimeoutError:
             if attempt.decoder.saw_finish and not attempt.decoder.is_whole:
                 return b""  # it had said why it stopped; only its end mark is missing, and the socket left open
-            if left_s <= provider.timeouts.chunk_s:
+            if deadline == attempt.deadline:
                 raise self._timed_out(attempt, "end", provider.timeouts.total_s) from None
             raise self._timed_out(attempt, "next chunk", provider.timeouts.chunk_s) from None
         except HungUpError as e:
@@ -349,6 +363,8 @@ class Running:
         """The one place where entries are settled; an end that comes after another one changes nothing."""
         if attempt.entry.settled:
             return
-        settled, self.result = outcome.settled(self._gateway, self.call, attempt, status, error)
+        settled = outcome.settled(self._gateway, self.call, attempt, status, error)
+        if status == "completed":
+            self.completed = settled
         self._ended = status != "failed" or self._ended
         self._gateway.ledger.settle(attempt.entry, settled)

@@ -10,6 +10,7 @@ from bursar.gateway.gateway import Gateway
 from bursar.http import openai
 from bursar.http.answers import Receive, Scope, Send, send_error, send_json
 from bursar.http.auth import KeyRing
+from bursar.http.departures import Departures
 from bursar.http.metrics import CONTENT_TYPE, Metrics
 from bursar.ledger.ids import uuid7
 from bursar.ledger.ledger import REFUSE, now_us
@@ -62,6 +63,7 @@ class App:
         self._control = control
         self._max_body_bytes = max_body_bytes
         self._version = version
+        self._departures = Departures()
         self.stopping = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,7 +80,7 @@ class App:
             await self._control(scope, receive, send)  # type: ignore[misc]
 
     async def _data_plane(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = openai.headers_of(scope["headers"])
         try:
             principal = self._ring.authenticate(headers)
             if path in openai.OPERATIONS:
@@ -88,7 +90,8 @@ class App:
                 body = await self._body(headers, receive)
                 if body is None:
                     return
-                await openai.serve(self._gateway, principal, path, headers, body, receive, send)
+                answering = openai.serve(self._gateway, principal, path, headers, body, send)
+                await self._departures.work(receive, answering)
             elif path == "/v1/models":
                 _expect(scope, "GET")
                 await send_json(send, 200, openai.models(self._gateway), [_call_id()])
@@ -146,6 +149,7 @@ class App:
                 "full": state.full,
             },
             "gap": state.gap,
+            "loop_gap_ms": round(state.loop_gap_s * 1000, 1),
         }
         await send_json(send, 200 if serving else 503, encode_json(body))
 

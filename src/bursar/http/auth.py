@@ -27,6 +27,7 @@ _PREFIX = "bk-"
 _HINT_CHARS = 4
 _MAX_VALUE_CHARS = 256
 _TAG_PREFIX = "x-bursar-tag-"
+_PREFIX_OF_CONTEXT = "x-bursar-"
 _CONTEXT_HEADERS = {
     "x-bursar-session": "session",
     "x-bursar-turn": "turn",
@@ -44,6 +45,12 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     workspace: str | None
     user: str | None
     acts_for_users: bool
+    plain: Context = Context()
+    """The context of a call that names none."""
+
+    def __post_init__(self) -> None:
+        plain = Context(workspace=self.workspace or DEFAULT_WORKSPACE, user=self.user)
+        msgspec.structs.force_setattr(self, "plain", plain)
 
     @property
     def is_admin(self) -> bool:
@@ -62,6 +69,8 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises ForbiddenError where a user is named that this key may not act for.
         """
+        if not any(name.startswith(_PREFIX_OF_CONTEXT) for name in headers):
+            return self.plain
         user = _value(headers, "x-bursar-user") if "x-bursar-user" in headers else None
         if user is not None and user != self.user and not self.acts_for_users:
             raise ForbiddenError(

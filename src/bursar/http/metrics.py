@@ -1,89 +1,91 @@
-"""Prometheus metrics: an observer of settled entries, and gauges read when they are asked for.
-
-With several workers each keeps its counters in files of a directory named by `PROMETHEUS_MULTIPROC_DIR`,
-which the supervisor sets and empties, and any worker answers for all.
-"""
+"""Prometheus metrics: what was tallied of settled entries, and the ledger's state, when they are asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from bursar.ledger.records import Opened, Settled
+from bursar.http.tally import SECONDS, Key, Tallies, Tally, Times
 from bursar.ledger.status import Overview
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _WHO = ("provider", "model")
-_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
 
 
 class Metrics:
-    """What of this process's calls is counted. `overview` tells the ledger's state over all processes."""
+    """Answers `/metrics`. `overview` tells the ledger's state over all processes."""
 
-    def __init__(self, overview: Callable[[], Overview | None], multiprocess_dir: str | None = None) -> None:
-        registry = CollectorRegistry()
-        self._answering = registry
-        self.attempts = Counter("bursar_attempts", "Attempts settled.", (*_WHO, "method", "status"), registry=registry)
-        self.tokens = Counter("bursar_tokens", "Tokens on settled entries.", (*_WHO, "kind"), registry=registry)
-        self.cost = Counter("bursar_cost", "Cost of settled entries.", (*_WHO, "currency"), registry=registry)
-        self.without_usage = Counter(
-            "bursar_attempts_without_usage", "Completed attempts whose provider reported no usage.", _WHO,
-            registry=registry,
-        )  # fmt: skip
-        self.without_price = Counter(
-            "bursar_attempts_without_price", "Attempts with usage for which no price is known.", _WHO, registry=registry
-        )
-        self.seconds = Histogram(
-            "bursar_attempt_seconds", "From an attempt's entry to its end.", _WHO, buckets=_SECONDS, registry=registry
-        )
-        self.first_token = Histogram(
-            "bursar_first_token_seconds", "From a streamed attempt's entry to its first content.", _WHO,
-            buckets=_SECONDS, registry=registry,
-        )  # fmt: skip
-        if multiprocess_dir is not None:
-            self._answering = CollectorRegistry()
-            MultiProcessCollector(self._answering, multiprocess_dir)  # type: ignore[no-untyped-call]
-        self._answering.register(_LedgerGauges(overview))
-
-    def observe(self, opened: Opened, settled: Settled) -> None:
-        """Counts a settled entry."""
-        who = (opened.provider, opened.model)
-        self.attempts.labels(*who, opened.method_type, settled.status).inc()
-        for kind, count in (
-            ("input", settled.prompt_tokens),
-            ("output", settled.completion_tokens),
-            ("cached", settled.cached_tokens),
-            ("reasoning", settled.reasoning_tokens),
-        ):
-            if count:
-                self.tokens.labels(*who, kind).inc(count)
-        if settled.cost_nanos is not None and settled.cost_currency is not None:
-            self.cost.labels(*who, settled.cost_currency).inc(settled.cost_nanos / 1e9)
-        elif settled.usage_source != "none":
-            self.without_price.labels(*who).inc()
-        if settled.usage_source == "none" and settled.status == "completed":
-            self.without_usage.labels(*who).inc()
-        if settled.response_time_ms is not None:
-            self.seconds.labels(*who).observe(settled.response_time_ms / 1000)
-        if settled.time_to_first_token_ms is not None:
-            self.first_token.labels(*who).observe(settled.time_to_first_token_ms / 1000)
+    def __init__(self, tallies: Tallies, overview: Callable[[], Overview]) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(_Attempts(tallies))
+        self._registry.register(_LedgerGauges(overview))
 
     def render(self) -> bytes:
         """The text a Prometheus server reads."""
-        return generate_latest(self._answering)
+        return generate_latest(self._registry)
+
+
+class _Attempts:
+    def __init__(self, tallies: Tallies) -> None:
+        self._tallies = tallies
+
+    def collect(self) -> Iterator[Metric]:
+        every = self._tallies.all()
+        attempts = CounterMetricFamily("bursar_attempts", "Attempts settled.", labels=(*_WHO, "method", "status"))
+        for key, tally in every.items():
+            attempts.add_metric(key, tally.attempts)
+        yield attempts
+        by_model = _by_model(every)
+        tokens = CounterMetricFamily("bursar_tokens", "Tokens on settled entries.", labels=(*_WHO, "kind"))
+        cost = CounterMetricFamily("bursar_cost", "Cost of settled entries.", labels=(*_WHO, "currency"))
+        no_usage = CounterMetricFamily(
+            "bursar_attempts_without_usage", "Completed attempts whose provider reported no usage.", labels=_WHO
+        )
+        no_price = CounterMetricFamily(
+            "bursar_attempts_without_price", "Attempts with usage for which no price is known.", labels=_WHO
+        )
+        whole = HistogramMetricFamily("bursar_attempt_seconds", "From an attempt's entry to its end.", labels=_WHO)
+        first = HistogramMetricFamily(
+            "bursar_first_token_seconds", "From a streamed attempt's entry to its first content.", labels=_WHO
+        )
+        for who, tally in by_model.items():
+            for kind in ("input", "output", "cached", "reasoning"):
+                if count := getattr(tally, kind):
+                    tokens.add_metric((*who, kind), count)
+            for currency, nanos in tally.cost_nanos.items():
+                cost.add_metric((*who, currency), nanos / 1e9)
+            for family, number in ((no_usage, tally.without_usage), (no_price, tally.without_price)):
+                if number:
+                    family.add_metric(who, number)
+            for histogram, times in ((whole, tally.whole), (first, tally.first)):
+                if any(times.counts):
+                    histogram.add_metric(who, _buckets(times), times.sum_ms / 1000)
+        yield from (tokens, cost, no_usage, no_price, whole, first)
+
+
+def _by_model(every: Mapping[Key, Tally]) -> dict[tuple[str, str], Tally]:
+    out: dict[tuple[str, str], Tally] = {}
+    for (provider, model, _, _), tally in every.items():
+        out.setdefault((provider, model), Tally()).join(tally)
+    return out
+
+
+def _buckets(times: Times) -> list[tuple[str, int]]:
+    buckets, total = [], 0
+    for bound, count in zip((*map(str, SECONDS), "+Inf"), times.counts, strict=True):
+        total += count
+        buckets.append((bound, total))
+    return buckets
 
 
 class _LedgerGauges:
-    def __init__(self, overview: Callable[[], Overview | None]) -> None:
+    def __init__(self, overview: Callable[[], Overview]) -> None:
         self._overview = overview
 
     def collect(self) -> Iterator[Metric]:
         state = self._overview()
-        if state is None:
-            return
         for name, text, value in (
             ("bursar_spool_records", "Records that wait for the store.", state.records),
             ("bursar_spool_bytes", "Bytes that wait for the store.", state.bytes),
@@ -92,5 +94,10 @@ class _LedgerGauges:
             ("bursar_gap_attempts", "Attempts that left without an entry since start.", state.gap),
             ("bursar_orphan_spools", "Spools that wait to be adopted.", state.orphans),
             ("bursar_store_up", "1 where the store takes writes.", int(state.error is None)),
+            (
+                "bursar_event_loop_gap_seconds",
+                "The longest time of the last ten seconds in which a worker could do nothing else.",
+                state.loop_gap_s,
+            ),
         ):
             yield GaugeMetricFamily(name, text, value=value)

@@ -6,15 +6,14 @@ status line waits for the first frame that says something, so an early error is 
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from bursar.gateway.gateway import Gateway
 from bursar.gateway.running import Running
-from bursar.http.answers import Receive, Send, passed_headers, send_error, send_json
+from bursar.http.answers import Send, passed_headers, send_error, send_json
 from bursar.http.auth import Principal
 from bursar.ledger.ids import uuid7
 from bursar.ledger.ledger import now_us
@@ -37,11 +36,25 @@ _NOT_FORWARDED = frozenset(
     }
 )  # fmt: skip
 _NOT_FORWARDED_PREFIXES = ("x-bursar-", "x-stainless-", "x-forwarded-", "sec-", "access-control-")
+_READ_HERE = ("authorization", "content-length", "idempotency-key", "x-request-id", "x-stainless-retry-count")
+# What official SDKs say of themselves with every request.
+_STAINLESS = (
+    "arch", "async", "custom-poll-interval", "helper-method", "lang", "os", "package-version", "poll-helper",
+    "raw-response", "read-timeout", "runtime", "runtime-version", "timeout",
+)  # fmt: skip
+_PASSED_OVER = frozenset(
+    name.encode() for name in (*_NOT_FORWARDED.difference(_READ_HERE), *(f"x-stainless-{n}" for n in _STAINLESS))
+)
 _STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
+
+
+def headers_of(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """A request's headers by name, without those that nothing here looks at."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in pairs if name not in _PASSED_OVER}
 
 
 async def serve(
@@ -50,10 +63,9 @@ async def serve(
     path: str,
     headers: Mapping[str, str],
     body: bytes,
-    receive: Receive,
     send: Send,
 ) -> None:
-    """Answers one request to a metered endpoint."""
+    """Answers one request to a metered endpoint; being cancelled is being left by the client."""
     call_id = uuid7(now_us())
     ours = [(b"x-bursar-call-id", call_id.encode())]
     try:
@@ -61,7 +73,7 @@ async def serve(
     except BursarError as error:
         await send_error(send, error, ours)
         return
-    await _while_connected(receive, _answer(running, send, ours))
+    await _answer(running, send, ours)
 
 
 def _call(call_id: str, operation: str, principal: Principal, headers: Mapping[str, str], body: bytes) -> Call:
@@ -86,38 +98,11 @@ def _call(call_id: str, operation: str, principal: Principal, headers: Mapping[s
         headers=tuple(
             (name, value)
             for name, value in headers.items()
-            if value.isascii()  # HTTP says nothing of the others' encoding
-            and name not in _NOT_FORWARDED
+            if name not in _NOT_FORWARDED
             and not name.startswith(_NOT_FORWARDED_PREFIXES)
+            and value.isascii()  # HTTP says nothing of the others' encoding
         ),
     )
-
-
-async def _while_connected(receive: Receive, work: Coroutine[object, object, None]) -> None:
-    """Does the work, and cancels it when the client leaves.
-
-    Servers tell a lost client in different ways, and some not at all in `send`; only `receive` is sure to.
-    """
-    task = asyncio.current_task()
-    assert task is not None
-    left = False
-
-    async def watch() -> None:
-        nonlocal left
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        left = True
-        task.cancel()
-
-    watcher = asyncio.ensure_future(watch())
-    try:
-        await work
-    except asyncio.CancelledError:
-        if not left:
-            raise
-        task.uncancel()
-    finally:
-        watcher.cancel()
 
 
 async def _answer(running: Running, send: Send, ours: list[tuple[bytes, bytes]]) -> None:
@@ -142,18 +127,16 @@ async def _whole(running: Running, send: Send, headers: list[tuple[bytes, bytes]
     except ProviderError as error:
         await send_error(send, error, headers)
         return
-    attempt, result = running.attempt, running.result
+    attempt = running.attempt
     assert attempt is not None
-    assert result is not None
-    is_same_shape = attempt.target.provider.spec.shape == "openai" and attempt.decoder.is_whole
-    if is_same_shape:
+    if attempt.target.provider.spec.shape == "openai" and attempt.decoder.is_whole:
         body = attempt.whole
     elif running.call.operation == EMBEDDINGS:
         body = _embeddings(running)
     else:
-        body = encode_json(
-            attempt.assembly.as_completion(id=running.call.call_id, model=result.model, created=int(time.time()))
-        )
+        model = attempt.assembly.model or attempt.target.model
+        completion = attempt.assembly.as_completion(id=running.call.call_id, model=model, created=int(time.time()))
+        body = encode_json(completion)
     await send_json(send, 200, body, headers)
 
 
@@ -189,14 +172,16 @@ class _Passing:
     """Frames as they came."""
 
     def __init__(self, running: Running) -> None:
-        self._running = running
+        attempt = running.attempt
+        assert attempt is not None
+        self._added_usage = attempt.request.added_usage
 
     def write(self, frames: list[Frame]) -> bytes:
-        attempt = self._running.attempt
-        assert attempt is not None
-        if attempt.request.added_usage:
-            return b"".join(f.raw for f in frames if not f.usage_only)
-        return b"".join(f.raw for f in frames)
+        if len(frames) == 1:
+            return b"" if self._added_usage and frames[0].usage_only else frames[0].raw
+        if self._added_usage:
+            return b"".join([f.raw for f in frames if not f.usage_only])
+        return b"".join([f.raw for f in frames])
 
     def end(self) -> bytes:
         return b""

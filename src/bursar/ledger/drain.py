@@ -7,7 +7,7 @@ grows, and its state says so; when the store is back everything arrives, once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from itertools import islice
 from typing import Protocol
@@ -21,9 +21,11 @@ from bursar.ledger.spool import Spool
 from bursar.store.port import Batch, LedgerStore, OffsetMovedError, RecordRefusedError
 from bursar.types.errors import StoreError
 
-_READ_BYTES = 256 * 1024
-_BATCH_RECORDS = 256
-_YIELD_EVERY = 32
+_READ_BYTES = 4 * 1024 * 1024
+_BATCH_RECORDS = 2048
+# The loop is given back after so many records, or so many of their bytes.
+_YIELD_RECORDS = 32
+_YIELD_BYTES = 128 * 1024
 _LAST_ROUNDS = 3
 
 
@@ -118,7 +120,7 @@ class Drain:
         while offset < source.end:
             data = source.read(offset, size)
             last = offset + len(data) >= source.end
-            spans = list(islice(walk(data, offset, last=last), _BATCH_RECORDS))
+            spans = await _spans(walk(data, offset, last=last))
             if not spans:
                 if last:
                     break
@@ -165,9 +167,11 @@ class Drain:
 
         async def build(some: list[Span], start: int, refused: str | None = None) -> Batch:
             builder = BatchBuilder(spool_id, start, now_us())
+            pause = 0, start
             for n, span in enumerate(some, 1):
                 builder.add(span, data[span.start - base : span.end - base], refused=refused)
-                if n % _YIELD_EVERY == 0:
+                if n - pause[0] >= _YIELD_RECORDS or span.end - pause[1] >= _YIELD_BYTES:
+                    pause = n, span.end
                     await asyncio.sleep(0)
             return builder.batch
 
@@ -194,6 +198,18 @@ class Drain:
         self.state.error = error
         if self.state.behind_since_us is None and self._ledger.undrained_bytes:
             self.state.behind_since_us = now_us()
+
+
+async def _spans(walker: Iterator[Span]) -> list[Span]:
+    """The spans of one batch; the loop goes on in between."""
+    spans: list[Span] = []
+    while len(spans) < _BATCH_RECORDS:
+        some = list(islice(walker, _YIELD_RECORDS))
+        spans += some
+        if len(some) < _YIELD_RECORDS:
+            break
+        await asyncio.sleep(0)
+    return spans
 
 
 def _empty_batch(spool_id: str, offset: int) -> Batch:

@@ -140,7 +140,11 @@ class Ledger:
     @property
     def undrained_bytes(self) -> int:
         """Bytes of the own spools that are not in the store yet."""
-        return sum(s.end - self.drained.get(s.id, 0) for s in self.spools)
+        active = self._active
+        own = active.end - self.drained.get(active.id, 0) if active is not None else 0
+        if not self._retiring:
+            return own
+        return own + sum(s.end - self.drained.get(s.id, 0) for s in self._retiring)
 
     @property
     def undrained_records(self) -> int:
@@ -224,17 +228,16 @@ class Ledger:
 
     def _append_settled(self, spool: Spool, settled: Settled) -> None:
         settled = _bounded(settled)
-        bare = _bare(settled)
-        bodiless = self.undrained_bytes + self.others_bytes >= self.limits.max_bytes
+        if self.undrained_bytes + self.others_bytes >= self.limits.max_bytes:
+            settled = msgspec.structs.replace(settled, output=None, text=None, text_at=None)
         try:
-            frame = bare if bodiless else encode(settled)
-        except (OverflowError, TypeError):
-            frame = bare
-        try:
-            spool.append_settled(frame, bare)
+            try:
+                spool.append_settled(encode(settled))
+            except (SpoolFullError, OverflowError, TypeError):
+                spool.append_settled(_bare(settled))
         except SpoolFullError:
             spool.open_entries -= 1
-            self._held.append((spool, bare))
+            self._held.append((spool, _bare(settled)))
 
     def _without_room(self, opened: Opened) -> Entry:
         self._no_room = True
@@ -273,14 +276,13 @@ def _bare(settled: Settled) -> bytes:
 def _bounded(settled: Settled) -> Settled:
     """Cuts what a provider may make as long as it likes, so that the record fits the room kept for it."""
     cuts: dict[str, object] = {}
-    for name, most in (
-        ("error_message", _MESSAGE_CHARS),
-        ("error_code", _ID_CHARS),
-        ("finish_reason", _ID_CHARS),
-        ("provider_response_id", _ID_CHARS),
-        ("served_model", _ID_CHARS),
+    for name, value, most in (
+        ("error_message", settled.error_message, _MESSAGE_CHARS),
+        ("error_code", settled.error_code, _ID_CHARS),
+        ("finish_reason", settled.finish_reason, _ID_CHARS),
+        ("provider_response_id", settled.provider_response_id, _ID_CHARS),
+        ("served_model", settled.served_model, _ID_CHARS),
     ):
-        value = getattr(settled, name)
         if value is not None and len(value) > most:
             cuts[name] = value[: most - 1] + "…"
     if settled.raw_usage is not None and len(settled.raw_usage) > _RAW_USAGE_BYTES:

@@ -13,7 +13,7 @@ import msgspec
 
 from bursar.ledger import records
 from bursar.ledger.records import Correction, Gap, Opened, Settled, Span, SpoolHeader
-from bursar.store.port import Batch, Row
+from bursar.store.port import SETTLED_COLUMNS, Batch, Row, Values
 
 _HOUR_US = 3_600_000_000
 _MESSAGE_FIELDS = ("messages", "input")
@@ -21,27 +21,78 @@ _MESSAGE_FIELDS = ("messages", "input")
 _raw_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _raw_list = msgspec.json.Decoder(list[msgspec.Raw])
 _encode = msgspec.json.Encoder().encode
+_astuple = msgspec.structs.astuple
+
+
+def _between(fields: tuple[str, ...], first: str, last: str) -> slice:
+    return slice(fields.index(first), fields.index(last) + 1)
+
+
+# Rows are put together from slices of the records: in one piece, for there are many of them and many columns.
+_O, _S = Opened.__struct_fields__, Settled.__struct_fields__
+_KEYS, _WHO, _WHAT = (
+    _between(_O, "call_id", "attempt"),
+    _between(_O, "method_type", "purpose"),
+    _between(_O, "key_id", "request_bytes"),
+)
+_END, _TOKENS, _MONEY = (
+    _between(_S, "response_time_ms", "served_model"),
+    _between(_S, "prompt_tokens", "usage_source"),
+    _between(_S, "cost_nanos", "output_bytes"),
+)
+
+LAYOUT = (
+    *_O[_KEYS], "spool_id", "created_at", "hour", "tags", "input_refs", "params_ref", *_O[_WHO], *_O[_WHAT],
+    "status", "completed_at", *_S[_END], *_S[_TOKENS], "raw_usage", *_S[_MONEY], "output_ref", "text_ref", "text_at",
+)  # fmt: skip
+"""The order in which rows are put together below: the store's own."""
+_STARTED: Values = tuple(
+    {"status": "started", "usage_source": "none", "output_bytes": 0}.get(name) for name in SETTLED_COLUMNS
+)
+
+
+class _Clock:
+    """Times as text. Most of a batch's are of one second, which is written once."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = ""
+
+    def __call__(self, us: int) -> str:
+        second, rest = divmod(us, 1_000_000)
+        if second != self._second:
+            self._text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%d %H:%M:%S")
+            self._second = second
+        return f"{self._text}.{rest:06d}"
 
 
 def timestamp(us: int) -> str:
     """A time in microseconds since 1970 as the store's UTC text."""
-    return datetime.fromtimestamp(us // 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S") + f".{us % 1_000_000:06d}"
+    return _Clock()(us)
 
 
 def body_hash(text: str) -> str:
     """The name a body is stored under: the first 160 bits of its SHA-256, in hex."""
-    return hashlib.sha256(text.encode()).hexdigest()[:40]
+    return _digest(text.encode())
+
+
+def _digest(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()[:40]
 
 
 class BatchBuilder:
     """Collects the spans of one stretch of a spool into a batch."""
 
     def __init__(self, spool_id: str, offset: int, now_us: int) -> None:
+        self._clock = _Clock()
         self._batch = Batch(spool_id=spool_id, old_offset=offset, new_offset=offset, records=0, now=timestamp(now_us))
-        self._open: dict[tuple[str, int], Row] = {}
+        self._open: dict[tuple[str, int], Values] = {}
 
     @property
     def batch(self) -> Batch:
+        """What was collected; the builder is not used after it."""
+        self._batch.entries.extend(opened + _STARTED for opened in self._open.values())
+        self._open.clear()
         return self._batch
 
     def add(self, span: Span, raw: bytes, *, refused: str | None = None) -> None:
@@ -98,38 +149,45 @@ class BatchBuilder:
         )
 
     def _open_entry(self, record: Opened) -> None:
-        row: Row = {
-            name: getattr(record, name)
-            for name in Opened.__struct_fields__
-            if name not in ("created_us", "tags", "request")
-        }
-        row["spool_id"] = self._batch.spool_id
-        row["created_at"] = timestamp(record.created_us)
-        row["hour"] = record.created_us // _HOUR_US
-        row["tags"] = _encode(record.tags).decode() if record.tags else None
-        row["status"] = "started"
-        row["usage_source"] = "none"
-        row["output_bytes"] = 0
+        values = _astuple(record)
+        refs, params = None, None
         if record.request is not None:
-            row["input_refs"], row["params_ref"] = self._request_bodies(record.workspace, record.request)
-        self._batch.entries.append(row)
-        self._open[record.call_id, record.attempt] = row
+            refs, params = self._request_bodies(record.workspace, record.request)
+        key = values[_KEYS]
+        before = self._open.get(key)
+        if before is not None:
+            self._batch.entries.append(before + _STARTED)  # the store will refuse the second of them
+        self._open[key] = (
+            *key,
+            self._batch.spool_id,
+            self._clock(record.created_us),
+            record.created_us // _HOUR_US,
+            _encode(record.tags).decode() if record.tags else None,
+            refs,
+            params,
+            *values[_WHO],
+            *values[_WHAT],
+        )
 
     def _settle(self, record: Settled) -> None:
-        row: Row = {
-            name: getattr(record, name)
-            for name in Settled.__struct_fields__
-            if name not in ("workspace", "completed_us", "output", "text", "raw_usage")
-        }
-        row["completed_at"] = timestamp(record.completed_us) if record.completed_us is not None else None
-        row["raw_usage"] = record.raw_usage.decode("utf-8", "replace") if record.raw_usage is not None else None
+        values = _astuple(record)
+        workspace = record.workspace
+        settled = (
+            record.status,
+            self._clock(record.completed_us) if record.completed_us is not None else None,
+            *values[_END],
+            *values[_TOKENS],
+            record.raw_usage.decode("utf-8", "replace") if record.raw_usage is not None else None,
+            *values[_MONEY],
+            self._body(workspace, record.output) if record.output is not None else None,
+            self._body(workspace, record.text.encode("utf-8", "replace")) if record.text else None,
+            record.text_at,
+        )
         opened = self._open.pop((record.call_id, record.attempt), None)
-        row["output_ref"] = self._body(record.workspace, record.output) if record.output is not None else None
-        row["text_ref"] = self._body(record.workspace, record.text.encode("utf-8", "replace")) if record.text else None
         if opened is not None:
-            opened.update(row)
+            self._batch.entries.append(opened + settled)
         else:
-            self._batch.settlements.append(row)
+            self._batch.settlements.append((record.call_id, record.attempt, *settled))
 
     def _correct(self, record: Correction, span: Span) -> None:
         row: Row = {n: getattr(record, n) for n in Correction.__struct_fields__ if n != "created_us"}
@@ -150,9 +208,13 @@ class BatchBuilder:
         return _encode(refs).decode(), self._body(workspace, _encode(fields))
 
     def _body(self, workspace: str, body: bytes) -> str:
-        text = body.decode("utf-8", "replace")
-        digest = body_hash(text)
-        self._batch.bodies.setdefault((workspace, digest), text)
+        try:
+            text = body.decode()
+        except UnicodeDecodeError:
+            text = body.decode("utf-8", "replace")
+            body = text.encode()
+        digest = _digest(body)
+        self._batch.bodies[workspace, digest] = text
         return digest
 
 

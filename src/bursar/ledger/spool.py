@@ -53,20 +53,11 @@ class Spool:
         self._append(frame, keep=(self.open_entries + 1) * SETTLE_RESERVE)
         self.open_entries += 1
 
-    def append_settled(self, frame: bytes, bare: bytes) -> bool:
-        """Appends an entry's end: `frame`, or where there is no room for it, `bare`, the same without bodies.
-
-        Returns whether `frame` was taken. Raises SpoolFullError only where the disk breaks its word.
-        """
-        keep = (self.open_entries - 1) * SETTLE_RESERVE
-        try:
-            self._append(frame, keep=keep)
-            taken = True
-        except SpoolFullError:
-            self._append(bare, keep=keep)
-            taken = False
+    def append_settled(self, frame: bytes) -> None:
+        """Appends an entry's end. Raises SpoolFullError where there is no room for it; one without bodies has
+        its room kept, and fails only where the disk breaks its word."""
+        self._append(frame, keep=(self.open_entries - 1) * SETTLE_RESERVE)
         self.open_entries -= 1
-        return taken
 
     def append(self, frame: bytes) -> None:
         """Appends any other record. Raises SpoolFullError."""

@@ -16,7 +16,8 @@ from bursar.ledger.spool import LOCK_SUFFIX, SUFFIX
 
 
 class Status(msgspec.Struct, kw_only=True):
-    """One process's ledger: what waits in its spools, and for how long; `error` is the store's."""
+    """One process's ledger: what waits in its spools, and for how long; `error` is the store's. `loop_gap_s` is
+    the longest time of late in which its event loop was busy with one thing."""
 
     pid: int
     records: int
@@ -26,6 +27,7 @@ class Status(msgspec.Struct, kw_only=True):
     gap: int
     full: bool
     error: str | None = None
+    loop_gap_s: float = 0.0
 
 
 class Overview(msgspec.Struct, kw_only=True):
@@ -40,13 +42,14 @@ class Overview(msgspec.Struct, kw_only=True):
     orphans: int
     full: bool
     error: str | None
+    loop_gap_s: float
 
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Status).decode
 
 
-def own(ledger: Ledger, drain: Drain, pid: int) -> Status:
+def own(ledger: Ledger, drain: Drain, pid: int, loop_gap_s: float) -> Status:
     """This process's status now."""
     since = drain.state.behind_since_us
     return Status(
@@ -58,6 +61,7 @@ def own(ledger: Ledger, drain: Drain, pid: int) -> Status:
         gap=ledger.gap_count,
         full=ledger.is_full(),
         error=drain.state.error,
+        loop_gap_s=loop_gap_s,
     )
 
 
@@ -105,6 +109,7 @@ def overview(mine: Status, rest: list[Status], orphans: int) -> Overview:
         orphans=orphans,
         full=any(s.full for s in every),
         error=next((s.error for s in every if s.error is not None), None),
+        loop_gap_s=max(s.loop_gap_s for s in every),
     )
 
 

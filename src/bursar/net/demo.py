@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import time
 from collections.abc import AsyncIterator, Mapping
 
 import msgspec
@@ -41,12 +42,13 @@ class _Asked(msgspec.Struct):
 class DemoTransport:
     """Answers in the format of OpenAI's chat completions and embeddings."""
 
-    async def send(self, request: Request, *, connect_timeout_s: float) -> Answer:
+    async def send(self, request: Request, *, connect_timeout_s: float, deadline: float) -> Answer:
         try:
             asked = msgspec.json.decode(request.body, type=_Asked)
         except msgspec.ValidationError as e:
             return _DemoAnswer(400, _refusal(str(e), "invalid_request_error"))
-        await asyncio.sleep(asked.demo.delay_ms / 1000)
+        async with _until(deadline):
+            await asyncio.sleep(asked.demo.delay_ms / 1000)
         if asked.demo.error is not None:
             return _DemoAnswer(asked.demo.error, _refusal("the simulated model was asked to fail", "demo_error"))
         if request.url.endswith("/embeddings"):
@@ -65,14 +67,19 @@ class _DemoAnswer:
         self.headers: Mapping[str, str] = {"content-type": content_type}
         self._pieces = pieces
 
-    async def read(self) -> bytes:
-        return await anext(self._pieces, b"")
+    async def read(self, deadline: float) -> bytes:
+        async with _until(deadline):
+            return await anext(self._pieces, b"")
 
     def done(self) -> None:
         return None
 
     def abort(self) -> None:
         return None
+
+
+def _until(deadline: float) -> asyncio.Timeout:
+    return asyncio.timeout(deadline - time.monotonic())
 
 
 async def _once(body: dict[str, object]) -> AsyncIterator[bytes]:

@@ -25,8 +25,9 @@ class Answer(Protocol):
     @property
     def headers(self) -> Mapping[str, str]: ...
 
-    async def read(self) -> bytes:
-        """The next bytes as they come, b"" at the end. Raises HungUpError."""
+    async def read(self, deadline: float) -> bytes:
+        """The next bytes as they come, b"" at the end. Raises HungUpError; TimeoutError where none came until
+        `deadline`, a time of the monotonic clock."""
 
     def done(self) -> None:
         """The answer is complete, as its own end mark says: the connection may be used again if it is."""
@@ -38,7 +39,8 @@ class Answer(Protocol):
 class Transport(Protocol):
     """Sends requests to the providers of one kind."""
 
-    async def send(self, request: Request, *, connect_timeout_s: float) -> Answer:
-        """Sends, and returns when the status and headers are there. Raises NotSentError, HungUpError."""
+    async def send(self, request: Request, *, connect_timeout_s: float, deadline: float) -> Answer:
+        """Sends, and returns when the status and headers are there, which is before `deadline`, a time of the
+        monotonic clock. Raises NotSentError, HungUpError, TimeoutError."""
 
     async def close(self) -> None: ...

@@ -14,6 +14,8 @@ from importlib import resources
 import msgspec
 
 _NANOS = 1_000_000_000
+_DAY_US = 86_400_000_000
+_REMEMBERED = 4096
 _DATED = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 
 
@@ -68,6 +70,19 @@ class PriceTable:
             self._rows.setdefault((row.provider_type, name), []).append(row)
         for dated in self._rows.values():
             dated.sort(key=lambda r: r.valid_from, reverse=True)
+        self._found: dict[tuple[str, str, int], PriceRow | None] = {}
+
+    def find_at(self, provider_type: str, model: str, us: int) -> PriceRow | None:
+        """`find` for the UTC day of a time in microseconds since 1970; what was found is remembered."""
+        key = (provider_type, model, us // _DAY_US)
+        try:
+            return self._found[key]
+        except KeyError:
+            pass
+        if len(self._found) >= _REMEMBERED:
+            self._found.clear()
+        row = self._found[key] = self.find(provider_type, model, day_of(us))
+        return row
 
     def find(self, provider_type: str, model: str, day: date) -> PriceRow | None:
         """The row in force on that day (UTC), else None. A model's dated name falls back to its plain one."""

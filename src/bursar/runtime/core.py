@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from bursar.ledger.adopt import Adopter
 from bursar.ledger.drain import Drain
 from bursar.ledger.ledger import Ledger, Limits, Observer
 from bursar.net.demo import DemoTransport
-from bursar.net.http import HttpTransport
+from bursar.net.http1 import Http1Transport
 from bursar.prices.table import bundled
 from bursar.runtime import providers
 from bursar.runtime.settings import Settings, bytes_of
@@ -34,6 +35,8 @@ _PUBLISH_EVERY_S = 0.5
 _ADOPT_EVERY_S = 2.0
 _LAST_ROUND_S = 10.0
 _STORE_AT_START_S = 20.0
+_GAP_TICK_S = 0.01
+_GAP_SLOTS = 10
 
 Told = Callable[[str, dict[str, object]], None]
 """Where notable events go: a short text and its values. The server logs them; a library stays silent."""
@@ -41,6 +44,35 @@ Told = Callable[[str, dict[str, object]], None]
 
 def _silent(_event: str, _values: dict[str, object]) -> None:
     return None
+
+
+class LoopGap:
+    """How long the loop was busy with one thing: how late a timer came, at most, in the last seconds."""
+
+    def __init__(self) -> None:
+        self._recent: deque[float] = deque([0.0], maxlen=_GAP_SLOTS)
+        self._slot_ends = 0.0
+        self._due: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def longest_s(self) -> float:
+        return max(self._recent)
+
+    def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if self._due is not None:
+            self._recent[-1] = max(self._recent[-1], now - self._due)
+        if now >= self._slot_ends:
+            self._recent.append(0.0)
+            self._slot_ends = now + 1.0
+        self._due = now + _GAP_TICK_S
+        self._timer = loop.call_later(_GAP_TICK_S, self.start)
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 class Core:
@@ -55,6 +87,7 @@ class Core:
         drain: Drain,
         adopter: Adopter,
         gateway: Gateway,
+        chores: Sequence[Callable[[], None]],
         told: Told,
     ) -> None:
         self.database = database
@@ -65,6 +98,8 @@ class Core:
         self.queries = Queries(database)
         self._adopter = adopter
         self._told = told
+        self._chores = chores
+        self.gap = LoopGap()
         self._published_at = self._adopted_at = 0.0
         self._others: list[status.Status] = []
         self._orphans = 0
@@ -73,10 +108,14 @@ class Core:
 
     def overview(self) -> status.Overview:
         """The ledger over all processes: this one as it is, the others as they last said."""
-        return status.overview(status.own(self.ledger, self.drain, os.getpid()), self._others, self._orphans)
+        return status.overview(
+            status.own(self.ledger, self.drain, os.getpid(), self.gap.longest_s), self._others, self._orphans
+        )
 
     async def housekeeping(self) -> None:
         """What is done now and then beside draining: tell the others, hear them, adopt the dead."""
+        for chore in self._chores:
+            chore()
         now = time.monotonic()
         if now - self._published_at >= _PUBLISH_EVERY_S:
             self._published_at = now
@@ -100,7 +139,7 @@ class Core:
             self._told_gap = mine.gap
 
     def _exchange(self) -> None:
-        mine = status.own(self.ledger, self.drain, os.getpid())
+        mine = status.own(self.ledger, self.drain, os.getpid(), self.gap.longest_s)
         status.publish(self.ledger, mine)
         self._alarm(mine)
         self._others, self._orphans, orphan_bytes = status.others(self.ledger)
@@ -113,21 +152,24 @@ async def running(
     environ: Mapping[str, str],
     *,
     observers: Sequence[Observer] = (),
+    chores: Sequence[Callable[[], None]] = (),
     told: Told = _silent,
     registry: Registry | None = None,
 ) -> AsyncIterator[Core]:
     """Opens the store and the ledger, drains beside the calls, and at the end settles and drains the rest.
 
-    Raises ConfigError, StoreError. What cannot be drained at the end waits on disk for the next process.
+    `chores` are short functions to be called now and then. Raises ConfigError, StoreError. What cannot be drained at the end waits on disk for the next process.
     """
     known = registry if registry is not None else providers.registry(settings, environ)
     database = Database(settings.store.url)
     try:
-        core = await _composed(settings, known, database, observers, told)
+        core = await _composed(settings, known, database, observers, chores, told)
         task = asyncio.create_task(core.drain.run(core.housekeeping))
+        core.gap.start()
         try:
             yield core
         finally:
+            core.gap.stop()
             await core.gateway.close(within_s=settings.server.stop_within_s)
             core.drain.stop()
             await asyncio.wait([task], timeout=_LAST_ROUND_S)
@@ -139,7 +181,12 @@ async def running(
 
 
 async def _composed(
-    settings: Settings, registry: Registry, database: Database, observers: Sequence[Observer], told: Told
+    settings: Settings,
+    registry: Registry,
+    database: Database,
+    observers: Sequence[Observer],
+    chores: Sequence[Callable[[], None]],
+    told: Told,
 ) -> Core:
     store_id = await _prepared(database)
     ledger = Ledger(
@@ -159,7 +206,7 @@ async def _composed(
         registry=registry,
         ledger=ledger,
         prices=bundled(),
-        transports={"http": HttpTransport(), "demo": DemoTransport()},
+        transports={"http": Http1Transport(), "demo": DemoTransport()},
         estimator=Estimator(
             {
                 key: (r.observations, r.request_bytes, r.input_tokens, r.output_bytes, r.output_tokens)
@@ -170,7 +217,14 @@ async def _composed(
     )
     adopter = Adopter(ledger.directory, store_id, store, drain)
     return Core(
-        database=database, store_id=store_id, ledger=ledger, drain=drain, adopter=adopter, gateway=gateway, told=told
+        database=database,
+        store_id=store_id,
+        ledger=ledger,
+        drain=drain,
+        adopter=adopter,
+        gateway=gateway,
+        chores=chores,
+        told=told,
     )
 
 

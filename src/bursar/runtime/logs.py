@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import structlog
 
 from bursar.ledger.records import Opened, Settled
+from bursar.wire.assemble import encode_json
 
 _MOST_ALARMS = 1000
 
@@ -36,16 +40,19 @@ class ResponseLog:
 
     def __init__(self, *, as_json: bool, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
-        self._log = logger(as_json=True, stream=self._stream) if as_json else None
+        self._json = as_json
+        self._lines: list[str] = []
         self._unpriced: set[tuple[str, str]] = set()
 
     def observe(self, opened: Opened, settled: Settled) -> None:
         """Writes `[llm] provider=… response status=… model=… duration_ms=… tokens=… call_id=…`."""
-        self._alarm(opened, settled)
+        if settled.cost_nanos is None and settled.usage_source != "none":
+            self._alarm((opened.provider, opened.model))
         status = settled.http_status if settled.http_status is not None else settled.status
-        if self._log is not None:
-            self._log.info(
-                "[llm] response",
+        if self._json:
+            self._write_json(
+                level="info",
+                message="[llm] response",
                 provider=opened.provider,
                 status=status,
                 model=opened.model,
@@ -56,28 +63,48 @@ class ResponseLog:
             )
             return
         outcome = "" if settled.status == "completed" else f" outcome={settled.status}"
-        self._stream.write(
+        tokens = "-" if settled.total_tokens is None else settled.total_tokens
+        self._write(
             f"[llm] provider={opened.provider} response status={status} model={_one_word(opened.model)} "
-            f"duration_ms={settled.response_time_ms} tokens={_or_dash(settled.total_tokens)} "
-            f"call_id={opened.call_id}{outcome}\n"
+            f"duration_ms={settled.response_time_ms} tokens={tokens} call_id={opened.call_id}{outcome}\n"
         )
 
-    def _alarm(self, opened: Opened, settled: Settled) -> None:
+    def flush(self) -> None:
+        """Writes the lines that wait."""
+        lines, self._lines = self._lines, []
+        if lines:
+            with suppress(OSError, ValueError):  # nobody reads it any more; the ledger has it all the same
+                self._stream.write("".join(lines))
+                self._stream.flush()
+
+    def _write(self, line: str) -> None:
+        """Lines of one turn of the loop are written at its end, together."""
+        if not self._lines:
+            try:
+                asyncio.get_running_loop().call_soon(self.flush)
+            except RuntimeError:
+                self._lines.append(line)
+                self.flush()
+                return
+        self._lines.append(line)
+
+    def _write_json(self, **values: object) -> None:
+        at = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        self._write(encode_json({**values, "timestamp": at}).decode() + "\n")
+
+    def _alarm(self, who: tuple[str, str]) -> None:
         """Says once of a model that its tokens have no price: its cost is null, not nothing."""
-        who = (opened.provider, opened.model)
-        unpriced = settled.usage_source != "none" and settled.cost_nanos is None
-        if unpriced and who not in self._unpriced and len(self._unpriced) < _MOST_ALARMS:
-            self._unpriced.add(who)
-            if self._log is not None:
-                self._log.warning("no price is known: cost is null", provider=who[0], model=who[1])
-            else:
-                self._stream.write(f"[llm] no price is known for {who[0]}/{_one_word(who[1])}: its cost is null\n")
-
-
-def _or_dash(value: object) -> object:
-    return "-" if value is None else value
+        if who in self._unpriced or len(self._unpriced) >= _MOST_ALARMS:
+            return
+        self._unpriced.add(who)
+        if self._json:
+            self._write_json(level="warning", message="no price is known: cost is null", provider=who[0], model=who[1])
+        else:
+            self._write(f"[llm] no price is known for {who[0]}/{_one_word(who[1])}: its cost is null\n")
 
 
 def _one_word(name: str) -> str:
     """A model's name as one field of a line: a client may have written anything into it."""
+    if name.isprintable() and " " not in name and 0 < len(name) <= 200:
+        return name
     return "".join(c if c.isprintable() and c != " " else "_" for c in name[:200]) or "-"

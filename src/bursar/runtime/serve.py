@@ -7,22 +7,27 @@ entry is settled and, if the store takes it, drained.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
+import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import uvicorn
 
 import bursar
 from bursar.http.app import App
 from bursar.http.auth import ADMIN, KeyRing, key_row, new_key
 from bursar.http.control import State, control_plane
+from bursar.http.cycle import Protocol
 from bursar.http.metrics import Metrics
+from bursar.http.tally import Tallies
 from bursar.ledger.ledger import now_us
 from bursar.ledger.rows import timestamp
 from bursar.ledger.status import Overview
@@ -35,6 +40,8 @@ from bursar.store.schema import prepare
 from bursar.types.errors import StoreError
 
 _KEYS_EVERY_S = 1.0
+_SWITCH_S = 0.0005
+_COLLECT = (20_000, 20, 50)
 _ENV_KEY_ID = "environment"
 
 
@@ -109,14 +116,20 @@ class _Server(uvicorn.Server):
         yield
 
 
+class Supervised(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker gets from its supervisor: a pipe that ends with it, and the folder of all workers' tallies."""
+
+    pipe: int
+    tallies: str
+
+
 async def serve(
     settings: Settings,
     environ: Mapping[str, str],
     sock: socket.socket,
-    *,
-    parent_pipe: int | None = None,
+    supervised: Supervised | None = None,
 ) -> None:
-    """Serves on a bound socket until SIGTERM, SIGINT, or, with `parent_pipe`, until the supervisor is gone."""
+    """Serves on a bound socket until SIGTERM, SIGINT, or, as a worker, until the supervisor is gone."""
     log = logs.logger(as_json=settings.server.json_logs)
     responses = logs.ResponseLog(as_json=settings.server.json_logs)
     cores: list[Core] = []
@@ -124,19 +137,26 @@ async def serve(
     def overview() -> Overview:
         return cores[0].overview()
 
-    metrics = Metrics(overview, environ.get("PROMETHEUS_MULTIPROC_DIR"))
+    tallies = Tallies(supervised.tallies if supervised is not None else None)
     async with running(
         settings,
         environ,
-        observers=(metrics.observe, responses.observe),
+        observers=(tallies.observe, responses.observe),
+        chores=(tallies.publish,),
         told=_teller(log),
     ) as core:
         cores.append(core)
         core.ledger.begin()
         keys = _Keys(key_ring(settings), KeyStore(core.database))
         await keys.reload()
-        app = _app(settings, core, keys, metrics, overview)
-        await _serve_until_told(app, settings, keys, sock, log, parent_pipe)
+        app = _app(settings, core, keys, Metrics(tallies, overview), overview)
+        pipe = supervised.pipe if supervised is not None else None
+        # What was loaded until here stays: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*_COLLECT)
+        await _serve_until_told(app, settings, keys, sock, log, pipe)
+    responses.flush()
 
 
 def _teller(log: Any) -> Told:
@@ -211,7 +231,7 @@ def _config(app: Any, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="none",
-        http="httptools",
+        http=Protocol,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -224,10 +244,14 @@ def _config(app: Any, settings: Settings) -> uvicorn.Config:
     )
 
 
-def run(settings: Settings, environ: Mapping[str, str], sock: socket.socket, parent_pipe: int | None = None) -> None:
+def run(
+    settings: Settings, environ: Mapping[str, str], sock: socket.socket, supervised: Supervised | None = None
+) -> None:
     """`serve` on a loop of its own: uvloop where there is one."""
+    # The store's thread asks for the interpreter a few times a batch: each time it waits this long at most.
+    sys.setswitchinterval(_SWITCH_S)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(serve(settings, environ, sock, parent_pipe=parent_pipe))
+        runner.run(serve(settings, environ, sock, supervised))
 
 
 def _loop_factory() -> Any:

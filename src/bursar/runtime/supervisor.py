@@ -40,8 +40,7 @@ class Supervisor:
         self._workers: list[subprocess.Popen[bytes]] = []
 
     def run(self) -> int:
-        metrics = tempfile.mkdtemp(prefix="bursar-metrics-")
-        self._environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
+        self._tallies = tempfile.mkdtemp(prefix="bursar-tallies-")
         self._read_end, write_end = os.pipe()
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, self._told)
@@ -54,13 +53,14 @@ class Supervisor:
         finally:
             os.close(write_end)
             os.close(self._read_end)
-            shutil.rmtree(metrics, ignore_errors=True)
+            shutil.rmtree(self._tallies, ignore_errors=True)
 
     def _told(self, _number: int, _frame: FrameType | None) -> None:
         self._stopping = True
 
     def _start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "bursar.runtime.worker", str(self._sock.fileno()), str(self._read_end)]
+        command.append(self._tallies)
         if self._config is not None:
             command.append(self._config)
         return subprocess.Popen(

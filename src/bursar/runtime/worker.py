@@ -1,4 +1,4 @@
-"""A worker of the supervisor: `python -m bursar.runtime.worker SOCKET_FD PIPE_FD [CONFIG]`."""
+"""A worker of the supervisor: `python -m bursar.runtime.worker SOCKET_FD PIPE_FD TALLIES [CONFIG]`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from bursar.runtime import serve, settings
 
 def main() -> None:
     sock = socket.socket(fileno=int(sys.argv[1]))
-    config = sys.argv[3] if len(sys.argv) > 3 else None
-    serve.run(settings.load(config, os.environ), os.environ, sock, parent_pipe=int(sys.argv[2]))
+    config = sys.argv[4] if len(sys.argv) > 4 else None
+    supervised = serve.Supervised(pipe=int(sys.argv[2]), tallies=sys.argv[3])
+    serve.run(settings.load(config, os.environ), os.environ, sock, supervised)
 
 
 if __name__ == "__main__":

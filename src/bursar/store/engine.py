@@ -6,10 +6,13 @@ The journal is WAL only from SQLite 3.51.3 on: below it a WAL reset can corrupt 
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -19,6 +22,9 @@ from bursar.types.errors import ConfigError, StoreError
 
 WAL_FROM = (3, 51, 3)
 _BUSY_MS = 1500
+_STATEMENTS = 64
+
+T = TypeVar("T")
 
 
 def sqlite_path(url: str) -> Path:
@@ -35,6 +41,7 @@ class Database:
         self.path = sqlite_path(url)
         self.writer = _engine(self.path, "BEGIN IMMEDIATE", pool_size=1)
         self.reader = _engine(self.path, "BEGIN", pool_size=3)
+        self._drain = _Thread(self.path)
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
@@ -48,9 +55,67 @@ class Database:
         async with _told(self.path), self.reader.begin() as connection:
             yield connection
 
+    async def apply(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Runs plain work on the driver's own connection, in a transaction that holds the write lock from its
+        beginning: one visit to a thread, however many statements it has."""
+        return await self._drain.run("begin immediate", work)
+
+    async def look(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """The same for work that only reads."""
+        return await self._drain.run("begin", work)
+
     async def close(self) -> None:
         await self.writer.dispose()
         await self.reader.dispose()
+        await self._drain.close()
+
+
+class _Thread:
+    """One connection in a thread of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="bursar-store")
+        self._connection: sqlite3.Connection | None = None
+
+    async def run(self, begin: str, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._work, begin, work)
+
+    async def close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._drop)
+        self._executor.shutdown(wait=False)
+
+    def _work(self, begin: str, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            connection = self._connection or self._open()
+            try:
+                connection.execute(begin)
+                result = work(connection)
+                connection.execute("commit")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    connection.execute("rollback")
+                raise
+        except sqlite3.OperationalError as e:
+            if refuses(e):
+                raise
+            # It may be another file by the next time, or the same with other rights.
+            self._drop()
+            raise StoreError(f"the store {self._path} cannot be used now: {e}") from e
+        return result
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, timeout=_BUSY_MS / 1000, isolation_level=None, cached_statements=_STATEMENTS
+        )
+        _set_journal(connection)
+        self._connection = connection
+        return connection
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
 
 def _engine(path: Path, begin: str, *, pool_size: int) -> AsyncEngine:
@@ -63,21 +128,25 @@ def _engine(path: Path, begin: str, *, pool_size: int) -> AsyncEngine:
 
     @event.listens_for(engine.sync_engine, "connect")
     def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
-        journal = "wal" if sqlite3.sqlite_version_info >= WAL_FROM else "delete"
-        cursor = connection.cursor()
-        try:
-            cursor.execute("pragma journal_mode")
-            if cursor.fetchone()[0] != journal:
-                cursor.execute(f"pragma journal_mode = {journal}")
-        except sqlite3.OperationalError:
-            pass  # a read-only or locked file keeps the journal it has
-        cursor.close()
+        _set_journal(connection)
 
     @event.listens_for(engine.sync_engine, "begin")
     def _on_begin(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
 
     return engine
+
+
+def _set_journal(connection: sqlite3.Connection) -> None:
+    journal = "wal" if sqlite3.sqlite_version_info >= WAL_FROM else "delete"
+    cursor = connection.cursor()
+    try:
+        cursor.execute("pragma journal_mode")
+        if cursor.fetchone()[0] != journal:
+            cursor.execute(f"pragma journal_mode = {journal}")
+    except sqlite3.OperationalError:
+        pass  # a read-only or locked file keeps the journal it has
+    cursor.close()
 
 
 @asynccontextmanager
@@ -93,11 +162,14 @@ async def _told(path: Path) -> AsyncIterator[None]:
         raise StoreError(f"the store {path} cannot be used now: {e}") from e
 
 
-def is_refusal(error: Exception) -> bool:
+def is_refusal(error: DBAPIError) -> bool:
+    """`refuses`, for an error as SQLAlchemy tells it."""
+    return refuses(error.orig) if isinstance(error.orig, Exception) else False
+
+
+def refuses(error: Exception) -> bool:
     """Whether the store refuses what it was given, rather than being unable to take anything now."""
-    if isinstance(error, OperationalError):
+    if isinstance(error, sqlite3.OperationalError):
         # A number too large for its sum, or a value too large for a row: the values' fault, not the file's.
-        return "overflow" in str(error.orig) or "too big" in str(error.orig)
-    if isinstance(error, DBAPIError):
-        return True
-    return isinstance(error, OverflowError | UnicodeError | sqlite3.IntegrityError | sqlite3.InterfaceError)
+        return "overflow" in str(error) or "too big" in str(error)
+    return isinstance(error, OverflowError | UnicodeError | sqlite3.Error)

@@ -1,48 +1,65 @@
-"""The drain's side of the store: a batch's rows, sums and offset in one transaction."""
+"""The drain's side of the store: a batch's rows, sums and offset in one transaction.
+
+The whole transaction is one visit to the writer's thread, in statements of many rows: each statement is one
+moment in which that thread lets go of the interpreter, and so has to wait for it again.
+"""
 
 from __future__ import annotations
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
+import sqlite3
+from collections.abc import Iterator, Sequence
 
-from bursar.store.engine import Database, is_refusal
-from bursar.store.port import Batch, OffsetMovedError, RecordRefusedError, Row, SpoolState
-from bursar.store.sums import SCOPES, add_up, corrections_summed, rows_summed
-from bursar.store.tables import ledger_corrections, ledger_entries, ledger_gaps, ledger_rejects
-from bursar.types.errors import StoreError
-
-_SETTLED_COLUMNS = (
-    "seq", "completed_at", "served_model", "status", "http_status", "error_kind", "error_code", "error_message",
-    "finish_reason", "provider_response_id", "prompt_tokens", "completion_tokens", "total_tokens",
-    "cached_tokens", "cache_write_tokens", "reasoning_tokens", "provider_total_tokens", "usage_source",
-    "raw_usage", "cost_nanos", "cost_currency", "cost_usd_nanos", "cost_source", "price_id",
-    "response_time_ms", "time_to_first_token_ms", "output_bytes", "output_ref", "text_ref", "text_at",
-)  # fmt: skip
-
-_ENTRY_COLUMNS = tuple(c.name for c in ledger_entries.columns)
-
-
-def _insert(table: str, columns: tuple[str, ...]) -> str:
-    return f"insert into {table} ({', '.join(columns)}) values ({', '.join('?' * len(columns))})"
-
-
-_INSERT_ENTRY = _insert("ledger_entries", _ENTRY_COLUMNS)
-_INSERT_BODY = _insert("ledger_bodies", ("workspace", "hash", "body", "created_at")) + " on conflict do nothing"
-_SETTLE = (
-    f"update ledger_entries set {', '.join(f'{c} = ?' for c in _SETTLED_COLUMNS)} "
-    "where call_id = ? and attempt = ? and spool_id = ? and status = 'started'"
+from bursar.store.engine import Database, refuses
+from bursar.store.port import (
+    OPENED_COLUMNS,
+    SETTLED_COLUMNS,
+    Batch,
+    OffsetMovedError,
+    RecordRefusedError,
+    SpoolState,
+    Values,
 )
+from bursar.store.sums import GATHER, GATHERED, add_up, corrections_summed, gathered_summed
+from bursar.store.tables import ledger_corrections, ledger_gaps, ledger_rejects
+
+# Rows of one statement: a batch is cut into the largest first. Few sizes, so that each is prepared once.
+_CUTS = (128, 16, 1)
+_KNOWN_BODIES = 20_000
 _OTHERS = {
-    # What is kept aside already, by an offset that somebody moved back, is not in the way of the rest.
-    "rejects": _insert("ledger_rejects", tuple(c.name for c in ledger_rejects.columns)) + " on conflict do nothing",
-    "gaps": _insert("ledger_gaps", tuple(c.name for c in ledger_gaps.columns)),
-    "corrections": _insert("ledger_corrections", tuple(c.name for c in ledger_corrections.columns)),
-}
-_OTHER_COLUMNS = {
     "rejects": tuple(c.name for c in ledger_rejects.columns),
     "gaps": tuple(c.name for c in ledger_gaps.columns),
     "corrections": tuple(c.name for c in ledger_corrections.columns),
 }
+_ENTRY_COLUMNS = ("seq", *OPENED_COLUMNS, *SETTLED_COLUMNS)
+_SETTLED_VALUES = ("seq", "call_id", "attempt", *SETTLED_COLUMNS)
+
+
+def _places(rows: int, columns: int) -> str:
+    one = f"({','.join('?' * columns)})"
+    return ",".join([one] * rows)
+
+
+def _insert(table: str, columns: Sequence[str], rows: int = 1, beyond: str = "") -> str:
+    return f"insert into {table} ({', '.join(columns)}) values {_places(rows, len(columns))}{beyond}"
+
+
+def _settle(rows: int) -> str:
+    """Ends entries that were opened in an earlier batch: only such as are open, and of this spool."""
+    given = ", ".join(f"column{n} as {name}" for n, name in enumerate(_SETTLED_VALUES, 1))
+    new = ", ".join(f"{name} = n.{name}" for name in ("seq", *SETTLED_COLUMNS))
+    return (
+        f"update ledger_entries set {new} from (select {given} from (values {_places(rows, len(_SETTLED_VALUES))})) n "
+        "where ledger_entries.call_id = n.call_id and ledger_entries.attempt = n.attempt "
+        "and ledger_entries.spool_id = ? and ledger_entries.status = 'started'"
+    )
+
+
+_ENTRIES = {n: _insert("ledger_entries", _ENTRY_COLUMNS, n) for n in _CUTS}
+_BODIES = {
+    n: _insert("ledger_bodies", ("workspace", "hash", "body", "created_at"), n, " on conflict do nothing")
+    for n in _CUTS
+}
+_SETTLE = {n: _settle(n) for n in _CUTS}
 
 
 class SqlLedgerStore:
@@ -50,114 +67,125 @@ class SqlLedgerStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._known: dict[tuple[str, str], None] = {}
 
     async def spool_state(self, spool_id: str) -> SpoolState | None:
-        async with self._database.read() as c:
-            row = (
-                await c.execute(
-                    text("select offset, records, entries, state, size from ledger_spools where spool_id = :id"),
-                    {"id": spool_id},
-                )
-            ).first()
-        return SpoolState(*row) if row else None
+        def read(c: sqlite3.Connection) -> SpoolState | None:
+            row = c.execute(
+                "select offset, records, entries, state, size from ledger_spools where spool_id = ?", (spool_id,)
+            ).fetchone()
+            return SpoolState(*row) if row else None
+
+        return await self._database.look(read)
 
     async def open_entries(self, spool_id: str) -> list[tuple[str, int]]:
-        async with self._database.read() as c:
-            rows = await c.execute(
-                text("select call_id, attempt from ledger_entries where spool_id = :id and status = 'started'"),
-                {"id": spool_id},
-            )
-            return [(call_id, attempt) for call_id, attempt in rows]
+        def read(c: sqlite3.Connection) -> list[tuple[str, int]]:
+            sql = "select call_id, attempt from ledger_entries where spool_id = ? and status = 'started'"
+            return [(call_id, attempt) for call_id, attempt in c.execute(sql, (spool_id,))]
+
+        return await self._database.look(read)
 
     async def probe(self) -> None:
-        async with self._database.write():
-            pass
+        await self._database.apply(lambda _connection: None)
 
     async def apply(self, batch: Batch) -> None:
+        # What was in the store at the last commit need not be offered to it again.
+        new = [(*key, body, batch.now) for key, body in batch.bodies.items() if key not in self._known]
         try:
-            async with self._database.write() as c:
-                await self._move_offset(c, batch)
-                await self._write(c, batch)
-        except (StoreError, OffsetMovedError, RecordRefusedError):
+            await self._database.apply(lambda connection: _write(connection, batch, new))
+        except (OffsetMovedError, RecordRefusedError):
             raise
         except Exception as e:
-            if is_refusal(e):
-                raise RecordRefusedError(str(getattr(e, "orig", e))) from e
+            if refuses(e):
+                raise RecordRefusedError(str(e)) from e
             raise
+        self._remember(batch)
 
-    async def _move_offset(self, c: AsyncConnection, batch: Batch) -> None:
-        if batch.old_offset == 0:
-            await c.execute(
-                text(
-                    "insert into ledger_spools (spool_id, offset, records, entries, state, created_at) "
-                    "values (:id, 0, 0, 0, 'open', :now) on conflict do nothing"
-                ),
-                {"id": batch.spool_id, "now": batch.now},
-            )
-        moved = await c.execute(
-            text(
-                "update ledger_spools set offset = :new, records = records + :records, entries = entries + :entries, "
-                "state = :state, size = :size where spool_id = :id and offset = :old and state = 'open'"
-            ),
-            {
-                "id": batch.spool_id,
-                "old": batch.old_offset,
-                "new": batch.new_offset,
-                "records": batch.records,
-                "entries": len(batch.entries),
-                "state": "closed" if batch.close else "open",
-                "size": batch.new_offset if batch.close else None,
-            },
+    def _remember(self, batch: Batch) -> None:
+        self._known.update(dict.fromkeys(batch.bodies))
+        while len(self._known) > _KNOWN_BODIES:
+            del self._known[next(iter(self._known))]
+
+
+def _write(c: sqlite3.Connection, batch: Batch, bodies: list[Values]) -> None:
+    _move_offset(c, batch)
+    count = len(batch.entries) + len(batch.settlements) + len(batch.corrections)
+    seq = _take_seq(c, count) if count else 0
+    _many(c, _BODIES, bodies)
+    _many(c, _ENTRIES, [(n, *row) for n, row in enumerate(batch.entries, seq)])
+    ends = [(n, *row) for n, row in enumerate(batch.settlements, seq + len(batch.entries))]
+    if _many(c, _SETTLE, ends, (batch.spool_id,)) != len(ends):
+        raise RecordRefusedError("an attempt that is settled here is not open")
+    corrected = seq + len(batch.entries) + len(ends)
+    for n, row in enumerate(batch.corrections, corrected):
+        row["seq"] = n
+    for name, columns in _OTHERS.items():
+        rows = getattr(batch, name)
+        # What is kept aside already, by an offset that somebody moved back, is not in the way of the rest.
+        beyond = " on conflict do nothing" if name == "rejects" else ""
+        c.executemany(_insert(f"ledger_{name}", columns, 1, beyond), [tuple(map(row.get, columns)) for row in rows])
+    if count:
+        _add_up(c, seq, seq + count, corrections=bool(batch.corrections))
+
+
+def _move_offset(c: sqlite3.Connection, batch: Batch) -> None:
+    if batch.old_offset == 0:
+        c.execute(
+            "insert into ledger_spools (spool_id, offset, records, entries, state, created_at) "
+            "values (?, 0, 0, 0, 'open', ?) on conflict do nothing",
+            (batch.spool_id, batch.now),
         )
-        if moved.rowcount != 1:
-            raise OffsetMovedError
-
-    async def _write(self, c: AsyncConnection, batch: Batch) -> None:
-        numbered = [*batch.entries, *batch.settlements, *batch.corrections]
-        first = await self._take_seq(c, len(numbered)) if numbered else 0
-        for seq, row in enumerate(numbered, first):
-            row["seq"] = seq
-        if batch.bodies:
-            await c.exec_driver_sql(
-                _INSERT_BODY, [(ws, hash, body, batch.now) for (ws, hash), body in batch.bodies.items()]
-            )
-        if batch.entries:
-            await c.exec_driver_sql(_INSERT_ENTRY, [_values(row, _ENTRY_COLUMNS) for row in batch.entries])
-        for row in batch.settlements:
-            await self._settle(c, batch.spool_id, row)
-        for name, statement in _OTHERS.items():
-            rows: list[Row] = getattr(batch, name)
-            if rows:
-                await c.exec_driver_sql(statement, [_values(row, _OTHER_COLUMNS[name]) for row in rows])
-        if numbered:
-            await self._add_up(c, first, first + len(numbered), corrections=bool(batch.corrections))
-
-    @staticmethod
-    async def _settle(c: AsyncConnection, spool_id: str, row: Row) -> None:
-        values = (*_values(row, _SETTLED_COLUMNS), row["call_id"], row["attempt"], spool_id)
-        settled = await c.exec_driver_sql(_SETTLE, values)
-        if settled.rowcount != 1:
-            raise RecordRefusedError(f"attempt {row['attempt']} of call {row['call_id']} is not open")
-
-    @staticmethod
-    async def _take_seq(c: AsyncConnection, count: int) -> int:
-        """The first of `count` numbers nobody else has, in the order of commits."""
-        row = await c.execute(
-            text(
-                "update ledger_meta set value = cast(cast(value as integer) + :n as text) "
-                "where name = 'seq' returning value"
-            ),
-            {"n": count},
-        )
-        return int(row.scalar_one()) - count + 1
-
-    @staticmethod
-    async def _add_up(c: AsyncConnection, first: int, beyond: int, *, corrections: bool) -> None:
-        for scope in SCOPES:
-            await c.exec_driver_sql(add_up(rows_summed(scope, "e.seq >= ? and e.seq < ?")), (first, beyond))
-            if corrections:
-                await c.exec_driver_sql(add_up(corrections_summed(scope, "c.seq >= ? and c.seq < ?")), (first, beyond))
+    moved = c.execute(
+        "update ledger_spools set offset = ?, records = records + ?, entries = entries + ?, state = ?, size = ? "
+        "where spool_id = ? and offset = ? and state = 'open'",
+        (
+            batch.new_offset,
+            batch.records,
+            len(batch.entries),
+            "closed" if batch.close else "open",
+            batch.new_offset if batch.close else None,
+            batch.spool_id,
+            batch.old_offset,
+        ),
+    )
+    if moved.rowcount != 1:
+        raise OffsetMovedError
 
 
-def _values(row: Row, columns: tuple[str, ...]) -> tuple[object, ...]:
-    return tuple(row.get(c) for c in columns)
+def _take_seq(c: sqlite3.Connection, count: int) -> int:
+    """The first of `count` numbers nobody else has, in the order of commits."""
+    row = c.execute(
+        "update ledger_meta set value = cast(cast(value as integer) + ? as text) where name = 'seq' returning value",
+        (count,),
+    ).fetchone()
+    return int(row[0]) - count + 1
+
+
+def _many(c: sqlite3.Connection, statements: dict[int, str], rows: Sequence[Values], beyond: Values = ()) -> int:
+    """Runs a statement over all rows, many at a time; returns how many rows it changed."""
+    changed = 0
+    for size, part in _cut(rows):
+        values = [value for row in part for value in row]
+        changed += c.execute(statements[size], (*values, *beyond)).rowcount
+    return changed
+
+
+def _cut(rows: Sequence[Values]) -> Iterator[tuple[int, Sequence[Values]]]:
+    at = 0
+    for size in _CUTS:
+        while len(rows) - at >= size:
+            yield size, rows[at : at + size]
+            at += size
+
+
+def _add_up(c: sqlite3.Connection, first: int, beyond: int, *, corrections: bool) -> None:
+    """Adds the rows from `first` on to the sums: they are looked at once, and what that gives is added to
+    each scope."""
+    c.execute(f"create temp table if not exists {GATHERED}")
+    c.execute(GATHER, (first, beyond))
+    for statement in gathered_summed():
+        c.execute(statement)
+    c.execute("delete from temp.ledger_gathered")
+    if corrections:
+        for scope in ("all", "user", "session"):
+            c.execute(add_up(corrections_summed(scope, "c.seq >= ? and c.seq < ?")), (first, beyond))

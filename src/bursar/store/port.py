@@ -7,6 +7,23 @@ from typing import Protocol
 import msgspec
 
 Row = dict[str, object]
+Values = tuple[object, ...]
+
+OPENED_COLUMNS = (
+    "call_id", "attempt", "spool_id", "created_at", "hour", "tags", "input_refs", "params_ref", "method_type",
+    "workspace", "user_id", "session_id", "turn", "request_id", "function", "purpose", "key_id", "provider",
+    "provider_type", "provider_url", "requested_model", "model", "reason", "idempotency_key", "client_retries",
+    "request_bytes",
+)  # fmt: skip
+"""The columns of an entry that are known when it is opened."""
+SETTLED_COLUMNS = (
+    "status", "completed_at", "response_time_ms", "time_to_first_token_ms", "http_status", "error_kind",
+    "error_code", "error_message", "finish_reason", "provider_response_id", "served_model", "prompt_tokens",
+    "completion_tokens", "total_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens",
+    "provider_total_tokens", "usage_source", "raw_usage", "cost_nanos", "cost_currency", "cost_usd_nanos",
+    "cost_source", "price_id", "output_bytes", "output_ref", "text_ref", "text_at",
+)  # fmt: skip
+"""The columns that are known when it is settled."""
 
 
 class RecordRefusedError(Exception):
@@ -20,8 +37,9 @@ class OffsetMovedError(Exception):
 class Batch(msgspec.Struct, kw_only=True):
     """A stretch of one spool, ready for the store.
 
-    `entries` are rows of entries opened in it (settled in it or not); `settlements` the columns of entries
-    opened earlier. `bodies` maps (workspace, hash) to text. `close` ends the spool for good.
+    `entries` are rows of entries opened in it (settled in it or not), in the order of `OPENED_COLUMNS` and
+    `SETTLED_COLUMNS`; `settlements` are (call_id, attempt) and the settled columns of entries opened earlier.
+    `bodies` maps (workspace, hash) to text. `close` ends the spool for good.
     """
 
     spool_id: str
@@ -29,8 +47,8 @@ class Batch(msgspec.Struct, kw_only=True):
     new_offset: int
     records: int
     now: str
-    entries: list[Row] = []
-    settlements: list[Row] = []
+    entries: list[Values] = []
+    settlements: list[Values] = []
     bodies: dict[tuple[str, str], str] = {}
     rejects: list[Row] = []
     gaps: list[Row] = []

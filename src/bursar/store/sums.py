@@ -62,6 +62,42 @@ def corrections_summed(scope: str, where: str) -> str:
     )
 
 
+_GATHER_KEYS = {
+    "workspace": "e.workspace",
+    "hour": "e.hour",
+    "user_id": "coalesce(e.user_id, '')",
+    "session_id": "coalesce(e.session_id, '')",
+    "provider": "e.provider",
+    "model": "e.model",
+    "purpose": "coalesce(e.purpose, '')",
+    "function": "coalesce(e.function, '')",
+    "currency": "coalesce(e.cost_currency, '')",
+    "usage_source": "e.usage_source",
+}
+_GATHER_GROUPS = ", ".join(str(n + 1) for n in range(len(_GATHER_KEYS)))
+
+GATHERED = f"temp.ledger_gathered ({', '.join((*_GATHER_KEYS, *SUMS))})"
+"""A table of a connection's own, for the sums of one batch before they are told apart by scope."""
+GATHER = (
+    f"insert into temp.ledger_gathered select {', '.join(_GATHER_KEYS.values())}, "
+    f"{', '.join(sum_of(name) for name in SUMS)} from ledger_entries e "
+    f"where e.status <> 'started' and e.seq >= ? and e.seq < ? group by {_GATHER_GROUPS}"
+)
+"""Fills it from the rows whose `seq` is in a range: each row is looked at once, whatever the scopes are."""
+
+
+def gathered_summed() -> list[str]:
+    """The statements that add what was gathered to each scope."""
+    sums = ", ".join(f"sum(g.{name})" for name in SUMS)
+    statements = []
+    for scope, scope_id in (("all", "''"), ("user", "g.user_id"), ("session", "g.session_id")):
+        keys = f"g.workspace, g.hour, '{scope}', {scope_id}, g.provider, g.model, g.purpose, g.function, g.currency"
+        groups = ", ".join(str(n + 1) for n in range(len(ROLLUP_KEYS)))
+        select = f"select {keys}, g.usage_source, {sums} from temp.ledger_gathered g where true group by {groups}"
+        statements.append(add_up(select))
+    return statements
+
+
 def add_up(select: str) -> str:
     """The statement that adds a select of sums to the rollups."""
     columns = ", ".join((*ROLLUP_KEYS, *SUMS))

@@ -17,6 +17,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    text,
 )
 
 metadata = MetaData()
@@ -108,8 +109,10 @@ ledger_entries = Table(
     CheckConstraint(_PLAUSIBLE, name="ledger_entries_plausible"),
     Index("ledger_entries_seq", "seq", unique=True),
     Index("ledger_entries_created", "workspace", "created_at", "call_id"),
-    Index("ledger_entries_user", "workspace", "user_id", "created_at"),
-    Index("ledger_entries_session", "workspace", "session_id", "created_at"),
+    Index("ledger_entries_user", "workspace", "user_id", "created_at", sqlite_where=text("user_id is not null")),
+    Index(
+        "ledger_entries_session", "workspace", "session_id", "created_at", sqlite_where=text("session_id is not null")
+    ),
     Index("ledger_entries_hour", "hour"),
     Index("ledger_entries_spool", "spool_id", "status"),
 )

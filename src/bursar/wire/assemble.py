@@ -71,10 +71,13 @@ class Assembly:
         """Folds the events in; true where they hold content (text, reasoning, refusal, tool calls, vectors)."""
         content = False
         for event in events:
+            if type(event) is TextDelta:
+                # By far the most frequent: asked first, and cheaply.
+                choice = self._choices.get(event.choice) or self._choice(event.choice)
+                choice.text.append(event.text)
+                content = True
+                continue
             match event:
-                case TextDelta():
-                    self._choice(event.choice).text.append(event.text)
-                    content = True
                 case ReasoningDelta():
                     self._choice(event.choice).reasoning.append(event.text)
                     content = True
@@ -134,10 +137,11 @@ class Assembly:
         """UTF-8 bytes of everything the model wrote: what estimates of a cut-off answer go by."""
         size = 0
         for choice in self._choices.values():
-            for piece in (*choice.text, *choice.reasoning, *choice.refusal):
-                size += len(piece.encode("utf-8", "replace"))
+            pieces = [*choice.text, *choice.reasoning, *choice.refusal]
             for call in choice.calls.values():
-                size += sum(len(p.encode("utf-8", "replace")) for p in call.arguments)
+                pieces += call.arguments
+            written = pieces[0] if len(pieces) == 1 else "".join(pieces)
+            size += len(written) if written.isascii() else len(written.encode("utf-8", "replace"))
         return size
 
     def as_completion(

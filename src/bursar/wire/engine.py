@@ -7,6 +7,8 @@ bytes. A stream answered with plain JSON, and JSON answered as a stream, are tol
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -25,11 +27,13 @@ from bursar.types.events import (
 from bursar.wire.framing import Framer, RawFrame, framer
 from bursar.wire.paths import Getter, getter
 from bursar.wire.spec import AnswerSpec, Paths, Spec, UsageSpec
+from bursar.wire.typed import CONTENT, Typed, typed
 from bursar.wire.usage import UsageReader
 
 _decode = msgspec.json.Decoder().decode
 _ABSENT: Getter = lambda _data: None  # noqa: E731
-
+# What makes an answer not typed: it is not JSON, not of the layout, or null where an object is looked into.
+_UNTYPED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, AttributeError)
 
 _READ = frozenset({"choices", "usage", "id", "model", "object", "error", "obfuscation"})
 
@@ -48,20 +52,16 @@ class Frame(msgspec.Struct):
 
 
 class _Reader:
-    """The compiled getters of one section of a spec; made once a spec, used for each frame."""
+    """One section of a spec made ready: as types where its layout is the usual one, and path by path."""
 
     def __init__(self, section: AnswerSpec, usage: UsageSpec, spec: Spec) -> None:
         def compiled(field: Paths | None) -> Getter:
             return getter(field) if field is not None else _ABSENT
 
+        self.typed: Typed | None = typed(section, usage)
         self.id = compiled(section.id)
         self.model = compiled(section.model)
-        self.text = compiled(section.text)
-        self.reasoning = compiled(section.reasoning)
-        self.refusal = compiled(section.refusal)
-        self.tool_calls = compiled(section.tool_calls)
-        self.finish = compiled(section.finish)
-        self.choice = compiled(section.choice)
+        self._content = [compiled(getattr(section, field)) for field in CONTENT]
         self.choices = compiled(section.choices)
         # Paths name the first of several answers; the others are read by putting each in its place.
         self.choices_name = (
@@ -74,6 +74,10 @@ class _Reader:
         self.error_type = compiled(spec.error.type)
         self.error_code = compiled(spec.error.code)
 
+    def content(self, value: object) -> list[object]:
+        """The values of `CONTENT` in a frame."""
+        return [get(value) for get in self._content]
+
 
 class Readers:
     """A spec made ready for reading: share it between the calls of a provider."""
@@ -83,6 +87,9 @@ class Readers:
         self.answer = _Reader(spec.answer, spec.usage, spec)
         self.stream = _Reader(spec.stream, spec.usage, spec)
         self.embeddings = _Reader(spec.embeddings, spec.embeddings_usage, spec)
+        path = spec.answer.text
+        self.text_at = f"${'' if path.startswith('[') else '.'}{path}" if isinstance(path, str) else None
+        """Where the text of a whole answer stands, as SQL's JSON functions name places; None where it varies."""
 
 
 class Decoder:
@@ -97,13 +104,15 @@ class Decoder:
         self._framer: Framer | None = None
         self._started: tuple[object, object] = (None, None)
         self._end_mark = (readers.spec.stream.end or "").encode()
+        self._usual: tuple[object, ...] | None = None
         self._begun: set[int] = set()
         self._finished: set[int] = set()
         self.ended = False
         self.is_whole = False
         """True where the answer is one JSON value rather than frames."""
         self.extras: dict[str, object] = {}
-        """What frames say beside the answer itself (created, service_tier, …): the last value of each."""
+        """What frames say beside the answer itself (created, service_tier, …): the last value of each. Frames
+        that bring a piece of text and no more are not asked."""
         self.is_strict = True
         """False where an answer was read though strict JSON would refuse it."""
         self.joined_text = False
@@ -155,20 +164,36 @@ class Decoder:
         return framer(framing)
 
     def _read_all(self, raw_frames: list[RawFrame]) -> list[Frame]:
+        kind = self._reader.typed
         frames = []
-        for raw in raw_frames:
+        for frame in raw_frames:
             if self.ended:
                 break
-            frames.append(self._read(raw))
+            data = frame.data
+            if data is None:
+                frames.append(Frame(frame.raw, [], is_silent=True))
+            elif self._end_mark and data.startswith(self._end_mark):
+                self.ended = True
+                frames.append(Frame(frame.raw, []))
+            elif kind is None or frame.event is not None:
+                frames.append(self._read(frame, data))
+            else:
+                try:
+                    named = kind.named(kind.decode(data))
+                    said = [kind.said(choice) for choice in named[0]] if named[0] else []
+                except _UNTYPED:
+                    frames.append(self._read(frame, data))
+                    continue
+                if len(said) == 1 and said[0][1:] == kind.only_text and named[1:] == self._usual:
+                    # Most frames of most answers: one more piece of text, and nothing else.
+                    text = said[0][0]
+                    if type(text) is str:
+                        frames.append(Frame(frame.raw, [TextDelta(text)] if text else []))
+                        continue
+                frames.append(self._of_typed(frame.raw, data, kind, named, said))
         return frames
 
-    def _read(self, frame: RawFrame) -> Frame:
-        data = frame.data
-        if data is None:
-            return Frame(frame.raw, [], is_silent=True)
-        if self._end_mark and data.startswith(self._end_mark):
-            self.ended = True
-            return Frame(frame.raw, [])
+    def _read(self, frame: RawFrame, data: bytes) -> Frame:
         value, strict = _json(data)
         self.is_strict = self.is_strict and strict
         if isinstance(value, list) and len(value) == 1:
@@ -177,13 +202,35 @@ class Decoder:
             return Frame(frame.raw, [], is_silent=True)
         return self._of_value(frame, value)
 
+    def _of_typed(
+        self, raw: bytes, data: bytes, kind: Typed, named: tuple[Any, ...], said: list[tuple[Any, ...]]
+    ) -> Frame:
+        choices, id, model, error, *usages = named
+        events: list[Event] = []
+        if not self.is_whole:
+            value, _ = _json(data)
+            if isinstance(value, dict):
+                self._keep_extras(value)
+        self._started_as(id or None, model or None, events)
+        if error:
+            events.append(_error(self._reader, error))
+        for values in said:
+            self._content(kind.one_each(values), events)
+        usage = None
+        if any(found is not None for found in usages):
+            usage = self._reader.usage.read(dict(zip(kind.usage_roots, usages, strict=True)))
+            if usage is not None:
+                events.append(UsageReport(usage))
+        if 0 in self._begun:
+            # From here on, what a frame names when it only brings another piece of the first answer's text.
+            self._usual = (id, model, *kind.nothing_else)
+        return Frame(raw, events, usage_only=usage is not None and not error and choices == [])
+
     def _of_value(self, frame: RawFrame, value: dict[str, object]) -> Frame:
         reader = self._reader
         events: list[Event] = []
-        for name in value.keys() - _READ:
-            if value[name] is not None:
-                self.extras[name] = value[name]
-        self._read_start(value, events)
+        self._keep_extras(value)
+        self._started_as(reader.id(value) or None, reader.model(value) or None, events)
         error = reader.error(value)
         if error is None and frame.event == "error":
             error = value
@@ -192,9 +239,9 @@ class Decoder:
         choices = reader.choices(value)
         if isinstance(choices, list) and len(choices) > 1 and reader.choices_name is not None:
             for one in choices:
-                self._read_content({**value, reader.choices_name: [one]}, events)
+                self._content(reader.content({**value, reader.choices_name: [one]}), events)
         else:
-            self._read_content(value, events)
+            self._content(reader.content(value), events)
         usage = reader.usage.read(value)
         if usage is not None:
             events.append(UsageReport(usage))
@@ -204,30 +251,30 @@ class Decoder:
         usage_only = usage is not None and not error and choices == []
         return Frame(frame.raw, events, usage_only=usage_only)
 
-    def _read_start(self, value: dict[str, object], events: list[Event]) -> None:
-        reader = self._reader
-        named = (reader.id(value) or self._started[0], reader.model(value) or self._started[1])
+    def _keep_extras(self, value: Mapping[str, object]) -> None:
+        for name in value.keys() - _READ:
+            if value[name] is not None:
+                self.extras[name] = value[name]
+
+    def _started_as(self, id: object, model: object, events: list[Event]) -> None:
+        named = (id or self._started[0], model or self._started[1])
         if named != self._started:
             self._started = named
             events.append(Started(*(str(n) if n is not None else None for n in named)))
 
-    def _read_content(self, value: dict[str, object], events: list[Event]) -> None:
-        reader = self._reader
-        index = reader.choice(value)
+    def _content(self, values: Sequence[Any], events: list[Event]) -> None:
+        content, index, finish, reasoning, refusal, calls = values
         choice = index if isinstance(index, int) else 0
         before = len(events)
-        if reasoning := _text(reader.reasoning(value)):
+        if reasoning := _text(reasoning):
             events.append(ReasoningDelta(reasoning, choice))
-        content = reader.text(value)
         if text := _text(content):
             self.joined_text = self.joined_text or isinstance(content, list)
             events.append(TextDelta(text, choice))
-        if refusal := _text(reader.refusal(value)):
+        if refusal := _text(refusal):
             events.append(RefusalDelta(refusal, choice))
-        calls = reader.tool_calls(value)
         if isinstance(calls, list):
             events.extend(_tool_call(call, position, choice) for position, call in enumerate(calls))
-        finish = reader.finish(value)
         if len(events) > before:
             self._begun.add(choice)
         if finish is not None and finish != "":

@@ -70,6 +70,10 @@ class SseFramer(_Buffered):
                 frames.append(RawFrame(b"\n", None))
                 data = data[1:]
         buffer = self._extend(data)
+        if self._at_start and not buffer.startswith(_BOM[:1]):
+            self._at_start = False
+        if b"\r" not in buffer and not self._at_start:
+            return frames + self._plain_lines(buffer)
         start = 0
         search = max(0, self._searched - 3)
         while True:
@@ -82,6 +86,19 @@ class SseFramer(_Buffered):
             self._after_cr = True
         self._buffer = buffer[start:]
         self._searched = len(self._buffer)
+        return frames
+
+    def _plain_lines(self, buffer: bytes) -> list[RawFrame]:
+        """Frames of lines that all end in LF, as nearly everybody writes them."""
+        *whole, self._buffer = buffer.split(b"\n\n")
+        self._searched = len(self._buffer)
+        frames = []
+        for text in whole:
+            raw = text + b"\n\n"
+            if text.startswith(b"data: {") and b"\n" not in text:
+                frames.append(RawFrame(raw, text[6:]))
+            else:
+                frames.append(self._frame_of_lines(raw, raw))
         return frames
 
     def close(self) -> list[RawFrame]:

@@ -39,6 +39,9 @@ def getter(paths: str | list[str]) -> Getter:
     alternatives = [parse(p) for p in ([paths] if isinstance(paths, str) else paths)]
     if len(alternatives) == 1:
         only = alternatives[0]
+        if len(only) == 1 and isinstance(only[0], str):
+            name = only[0]
+            return lambda data: data.get(name) if type(data) is dict else None
         return lambda data: look_up(data, only)
 
     def first(data: object) -> object:

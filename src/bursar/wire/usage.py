@@ -23,6 +23,8 @@ Count = Callable[[object], int | None]
 
 def as_count(value: object) -> int | None:
     """A count from what a provider wrote, or None where it is not one."""
+    if type(value) is int:
+        return value if 0 <= value <= MAX_COUNT else None
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, str):
@@ -55,39 +57,42 @@ class UsageReader:
 
     def __init__(self, spec: UsageSpec) -> None:
         self._raw: Getter | None = getter(spec.raw) if spec.raw is not None else None
-        self._counts = {
-            "input_tokens": _count(spec.input),
-            "output_tokens": _count(spec.output),
-            "cached_tokens": _count(spec.cached),
-            "cache_write_tokens": _count(spec.cache_write),
-            "reasoning_tokens": _count(spec.reasoning),
-            "provider_total_tokens": _count(spec.total),
+        given = {
+            "input_tokens": spec.input,
+            "output_tokens": spec.output,
+            "cached_tokens": spec.cached,
+            "cache_write_tokens": spec.cache_write,
+            "reasoning_tokens": spec.reasoning,
+            "provider_total_tokens": spec.total,
         }
-        self._counts = {name: count for name, count in self._counts.items() if count is not None}
-        self._constants = {
-            name: value
-            for name, value in (("input_tokens", spec.input), ("output_tokens", spec.output))
-            if isinstance(value, int)
-        }
-        self._cost = getter(spec.cost) if spec.cost is not None else None
+        # Most frames have no usage: where every path lies inside the usage object, one look is enough, and
+        # the paths are followed from there.
+        self._inside = isinstance(spec.raw, str) and all(_is_inside(spec.raw, p) for p in (*given.values(), spec.cost))
+        within = f"{spec.raw}." if self._inside else ""
+        self._counts = [(name, count) for name, p in given.items() if (count := _count(p, within)) is not None]
+        self._constants = {name: value for name, value in given.items() if isinstance(value, int)}
+        self._cost = getter(_relative(spec.cost, within)) if spec.cost is not None else None
         self._currency = spec.cost_currency
-        # Most frames have no usage: where every path lies inside the usage object, one look is enough.
-        self._all_inside = isinstance(spec.raw, str) and all(
-            _is_inside(spec.raw, p)
-            for p in (spec.input, spec.output, spec.cached, spec.cache_write, spec.reasoning, spec.total, spec.cost)
-        )
 
     def read(self, value: object) -> Usage | None:
         """The usage reported in this answer or frame; None where it reports none."""
         raw = self._raw(value) if self._raw is not None else None
-        if raw is None and self._all_inside:
-            return None
-        found = {name: n for name, count in self._counts.items() if count and (n := count(value)) is not None}
+        if self._inside:
+            if raw is None:
+                return None
+            value = raw
+        found = dict(self._constants)
+        reported = False
+        for name, count in self._counts:
+            number = count(value)
+            if number is not None:
+                found[name] = number
+                reported = True
         nanos = as_nanos(self._cost(value)) if self._cost is not None else None
-        if not found and nanos is None:
+        if not reported and nanos is None:
             return None
         return Usage(
-            **{**self._constants, **found},
+            **found,
             cost_nanos=nanos,
             cost_currency=self._currency if nanos is not None else None,
             raw=raw if isinstance(raw, dict) else None,
@@ -101,9 +106,16 @@ def _is_inside(raw: str, paths: Paths | int | None) -> bool:
     return all(term.startswith(raw + ".") for term in terms)
 
 
-def _count(paths: Paths | int | None) -> Count | None:
+def _relative(paths: Paths, within: str) -> Paths:
+    if isinstance(paths, str):
+        return "+".join(term.strip().removeprefix(within) for term in paths.split("+"))
+    return [str(_relative(path, within)) for path in paths]
+
+
+def _count(paths: Paths | int | None, within: str) -> Count | None:
     if paths is None or isinstance(paths, int):
         return None
+    paths = _relative(paths, within)
     alternatives = [_sum(p) for p in ([paths] if isinstance(paths, str) else paths)]
     if len(alternatives) == 1:
         return alternatives[0]

@@ -139,9 +139,21 @@ def upgrade() -> None:
     op.create_index("ledger_entries_created", "ledger_entries", ["workspace", "created_at", "call_id"], unique=False)
     op.create_index("ledger_entries_hour", "ledger_entries", ["hour"], unique=False)
     op.create_index("ledger_entries_seq", "ledger_entries", ["seq"], unique=True)
-    op.create_index("ledger_entries_session", "ledger_entries", ["workspace", "session_id", "created_at"], unique=False)
+    op.create_index(
+        "ledger_entries_session",
+        "ledger_entries",
+        ["workspace", "session_id", "created_at"],
+        unique=False,
+        sqlite_where=sa.text("session_id is not null"),
+    )
     op.create_index("ledger_entries_spool", "ledger_entries", ["spool_id", "status"], unique=False)
-    op.create_index("ledger_entries_user", "ledger_entries", ["workspace", "user_id", "created_at"], unique=False)
+    op.create_index(
+        "ledger_entries_user",
+        "ledger_entries",
+        ["workspace", "user_id", "created_at"],
+        unique=False,
+        sqlite_where=sa.text("user_id is not null"),
+    )
     op.create_table(
         "ledger_gaps",
         sa.Column("spool_id", sa.String(), nullable=False),

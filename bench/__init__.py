@@ -1,0 +1,1 @@
+"""The benchmark: gateways side by side on one machine, each call counted, the ledger on."""

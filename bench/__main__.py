@@ -1,0 +1,59 @@
+"""`python -m bench`: the benchmark. `make bench` runs all of it, `make bench-quick` what fits into two minutes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from bench import report as tables
+from bench.gateways import ROOT, named
+from bench.measure import Bench
+from bench.run import ROUNDS, Report, quick, save, whole
+
+_DOCUMENT = ROOT / "docs" / "BENCHMARKS.md"
+
+
+def main() -> int:
+    """Measures, shows, and saves; 1 where a goal was missed or a row of the ledger is not as it should be."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="three workloads, the limit and bursar alone")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="interleaved rounds (default: %(default)s)")
+    parser.add_argument(
+        "--peer", action="append", default=[], metavar="NAME=URL[,pid=PID][,header=K:V][,model=PREFIX]",
+        help="another gateway, listening on this machine already",
+    )  # fmt: skip
+    parser.add_argument("--from", dest="saved", metavar="FILE", help="write docs/BENCHMARKS.md from a saved run")
+    given = parser.parse_args()
+    if given.saved:
+        _DOCUMENT.write_text(tables.markdown(msgspec.json.decode(Path(given.saved).read_bytes(), type=Report)))
+        return 0
+    try:
+        peers = [named(text) for text in given.peer]
+    except ValueError as e:
+        parser.error(str(e))
+    console = Console(stderr=True)
+    with tempfile.TemporaryDirectory(prefix="bursar-bench-") as folder, console.status("starting") as status:
+        told = status.update if console.is_terminal else lambda text: print(text, file=sys.stderr, flush=True)
+        bench = Bench(Path(folder), told)
+        try:
+            measured = quick(bench) if given.quick else whole(bench, peers, given.rounds, told)
+        finally:
+            bench.close()
+    tables.show(measured)
+    print(f"saved in {save(measured, 'quick' if given.quick else 'whole')}")
+    if not given.quick:
+        _DOCUMENT.write_text(tables.markdown(measured))
+        print(f"written to {_DOCUMENT.relative_to(ROOT)}")
+    missed = [goal.name for goal in tables.goals(measured) if goal.seen is not None and not goal.reached]
+    for name in missed:
+        print(f"missed: {name}", file=sys.stderr)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

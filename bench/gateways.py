@@ -1,0 +1,258 @@
+"""The gateways under measurement: how each is installed, started, asked, and left."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.processes import GATEWAY_CORE, Group, free_port, wait_for
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / ".bench"
+LITELLM = "litellm[proxy]==1.106.2"
+PORTKEY = "@portkey-ai/gateway@1.15.2"
+MODELS = ("chat", "stream-chat", "stream-chat-5ms", "embed")
+KEY = "bk-benchmark-admin-key"
+_INSTALL_S = 900
+
+Told = Callable[[str], None]
+
+
+class PeerMissingError(Exception):
+    """A peer cannot be installed or started here; its text says why."""
+
+
+@dataclass
+class Running:
+    """A gateway that answers: where, with which headers, and whose processes are counted."""
+
+    name: str
+    port: int
+    headers: dict[str, str]
+    group: Group | None
+    prefix: str = ""
+    base: str = "/v1"
+    folder: Path | None = None
+    cold_start_s: float | None = None
+    url_host: str = "127.0.0.1"
+    calls: int = 0
+    drains: bool = False
+
+    def model(self, name: str) -> str:
+        return self.prefix + name
+
+    def health(self) -> dict[str, Any]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=10) as answer:
+            return dict(json.load(answer))
+
+    def drained(self) -> None:
+        """Waits until nothing waits for the store any more: what that costs belongs to the calls."""
+        if not self.drains:
+            return
+
+        def nothing_waits() -> bool:
+            spool = self.health()["spool"]
+            return bool(spool["records"] == 0 and spool["open_entries"] == 0)
+
+        wait_for(nothing_waits, 120, "the spool was not drained", every_s=0.05)
+
+    def stop(self) -> None:
+        if self.group is not None:
+            self.group.stop()
+
+
+@dataclass
+class Gateway:
+    """What is known of a gateway before it runs."""
+
+    name: str
+    start: Callable[[Path, int, int], Running]
+    install: Callable[[Told], None] = field(default=lambda _told: None)
+    version: Callable[[], str] = field(default=lambda: "")
+
+
+def start(gateway: Gateway, folder: Path, upstream: int) -> Running:
+    """Starts a gateway in a folder of its own, and waits for its first 200; how long that took is kept.
+
+    Raises PeerMissingError with the end of its log where it does not come.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    began = time.perf_counter()
+    running = gateway.start(folder, free_port(), upstream)
+    try:
+        wait_for(lambda: _answers(running), 90, f"{gateway.name} did not answer", every_s=0.005)
+    except (TimeoutError, PeerMissingError) as e:
+        running.stop()
+        log = folder / "log"
+        tail = log.read_text("utf-8", "replace")[-600:] if log.exists() else ""
+        raise PeerMissingError(f"{gateway.name}: {e}\n{tail}") from e
+    running.cold_start_s = time.perf_counter() - began
+    running.calls += 1
+    return running
+
+
+def _answers(running: Running) -> bool:
+    if running.group is not None and running.group.ended:
+        raise PeerMissingError("it ended while it was starting")
+    body = json.dumps({"model": running.model("chat"), "messages": [{"role": "user", "content": "first"}]}).encode()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{running.port}{running.base}/chat/completions",
+        body,
+        {"content-type": "application/json", **running.headers},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
+
+
+def direct() -> Gateway:
+    """No gateway: the provider itself."""
+    return Gateway("direct", lambda _folder, _port, upstream: Running("direct", upstream, {}, None))
+
+
+def limit() -> Gateway:
+    """The bare pass-through."""
+
+    def begin(folder: Path, port: int, upstream: int) -> Running:
+        command = [sys.executable, "-m", "bench.limit", str(port), str(upstream)]
+        return Running("limit", port, {}, Group.start(command, core=GATEWAY_CORE, cwd=ROOT, log=folder / "log"))
+
+    return Gateway("limit", begin)
+
+
+def bursar(workers: int = 1) -> Gateway:
+    """bursar as it is shipped: ledger on, a line in the log for every answer."""
+    name = "bursar" if workers == 1 else f"bursar ×{workers}"
+
+    def begin(folder: Path, port: int, upstream: int) -> Running:
+        config = folder / "bursar.toml"
+        config.write_text(
+            f'[[providers]]\nname = "up"\ntype = "openai"\nbase_url = "http://127.0.0.1:{upstream}/v1"\napi_key = "x"\n'
+        )
+        command = [sys.executable, "-m", "bursar", "serve", "--config", str(config), "--port", str(port)]
+        group = Group.start(
+            [*command, "--workers", str(workers)],
+            core=GATEWAY_CORE, cwd=folder, log=folder / "log", env={"BURSAR_ADMIN_KEY": KEY},
+        )  # fmt: skip
+        headers = {"authorization": f"Bearer {KEY}"}
+        return Running(name, port, headers, group, prefix="up/", folder=folder, drains=True)
+
+    return Gateway(name, begin, version=lambda: __import__("bursar").__version__)
+
+
+def litellm() -> Gateway:
+    """LiteLLM's proxy, one worker, with nothing logged and no database."""
+    venv = CACHE / "litellm"
+
+    def install(told: Told) -> None:
+        if (venv / ".installed").exists() and (venv / ".installed").read_text() == LITELLM:
+            return
+        told(f"installing {LITELLM}")
+        _run([sys.executable, "-m", "venv", str(venv)])
+        _run([str(venv / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", LITELLM])
+        (venv / ".installed").write_text(LITELLM)
+
+    def begin(folder: Path, port: int, upstream: int) -> Running:
+        base = f"http://127.0.0.1:{upstream}/v1"
+        models = [
+            {"model_name": m, "litellm_params": {"model": f"openai/{m}", "api_base": base, "api_key": "x"}}
+            for m in MODELS
+        ]
+        config = {
+            "model_list": models,
+            "litellm_settings": {"callbacks": [], "success_callback": [], "failure_callback": [], "num_retries": 0},
+            "general_settings": {"disable_spend_logs": True},
+        }
+        (folder / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
+        command = [str(venv / "bin" / "litellm"), "--config", str(folder / "config.yaml"), "--port", str(port)]
+        env = {
+            "LITELLM_LOG": "ERROR", "LITELLM_MODE": "PRODUCTION", "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True", "NO_DOCS": "True", "NO_PROXY": "127.0.0.1",
+        }  # fmt: skip
+        group = Group.start(
+            [*command, "--host", "127.0.0.1", "--num_workers", "1", "--telemetry", "False"],
+            core=GATEWAY_CORE, cwd=folder, log=folder / "log", env=env,
+        )  # fmt: skip
+        return Running("litellm", port, {"authorization": "Bearer x"}, group)
+
+    return Gateway("litellm", begin, install, lambda: LITELLM.partition("==")[2])
+
+
+def portkey() -> Gateway:
+    """Portkey's open gateway on Node."""
+    folder = CACHE / "portkey"
+
+    def install(told: Told) -> None:
+        if shutil.which("node") is None or shutil.which("npm") is None:
+            raise PeerMissingError("portkey: there is no Node on this machine")
+        if (folder / ".installed").exists() and (folder / ".installed").read_text() == PORTKEY:
+            return
+        told(f"installing {PORTKEY}")
+        folder.mkdir(parents=True, exist_ok=True)
+        _run(["npm", "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--silent", PORTKEY])
+        (folder / ".installed").write_text(PORTKEY)
+
+    def begin(run: Path, port: int, upstream: int) -> Running:
+        script = folder / "node_modules" / "@portkey-ai" / "gateway" / "build" / "start-server.js"
+        command = ["node", str(script), f"--port={port}", "--headless"]
+        group = Group.start(command, core=GATEWAY_CORE, cwd=run, log=run / "log", env={"NODE_ENV": "production"})
+        headers = {
+            "authorization": "Bearer x",
+            "x-portkey-provider": "openai",
+            "x-portkey-custom-host": f"http://127.0.0.1:{upstream}/v1",
+        }
+        return Running("portkey", port, headers, group)
+
+    return Gateway("portkey", begin, install, lambda: PORTKEY.rpartition("@")[2])
+
+
+def named(text: str) -> Gateway:
+    """A gateway that is listening already: `NAME=URL[,pid=PID][,header=K:V][,model=PREFIX]`.
+
+    Without its process id its processor time and memory are not known.
+    """
+    name, _, rest = text.partition("=")
+    url, *options = rest.split(",")
+    if not name or "://" not in url:
+        raise ValueError(f"'{text}' is not NAME=URL[,pid=PID][,header=K:V]")
+    host, _, path = url.partition("://")[2].partition("/")
+    if host.rpartition(":")[0] not in ("127.0.0.1", "localhost"):
+        raise ValueError(f"'{url}' is not on this machine: only http://127.0.0.1:PORT/… is measured")
+    headers: dict[str, str] = {}
+    running = Running(name, int(host.rpartition(":")[2]), headers, None, base="/" + path.strip("/") if path else "/v1")
+    for option in options:
+        key, _, value = option.partition("=")
+        if key == "pid":
+            running.group = Group(int(value))
+        elif key == "header":
+            header, _, said = value.partition(":")
+            headers[header.strip()] = said.strip()
+        elif key == "model":
+            running.prefix = value
+        else:
+            raise ValueError(f"'{option}' of the peer {name} is none of pid=, header=, model=")
+    return Gateway(name, lambda _folder, _port, _upstream: running)
+
+
+def _run(command: list[str]) -> None:
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_INSTALL_S, check=False, env={**os.environ, "CI": "true"}
+        )
+    except (OSError, subprocess.TimeoutExpired) as e:
+        raise PeerMissingError(f"{command[0]}: {e}") from e
+    if done.returncode != 0:
+        raise PeerMissingError(f"{' '.join(command[:3])} failed: {(done.stderr or done.stdout)[-400:]}")

@@ -1,0 +1,188 @@
+"""The load: so many connections that each ask again as soon as they are answered.
+
+Every request's last message is like no other; every answer's id is kept, and one that comes twice is counted as
+a fault of the gateway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import httptools
+import msgspec
+
+
+class Job(msgspec.Struct, kw_only=True):
+    """`calls` requests to `port`, from `connections` at a time; `prompt_bytes` makes the prompt longer."""
+
+    port: int
+    path: str
+    model: str
+    calls: int
+    connections: int
+    stream: bool = False
+    prompt_bytes: int = 0
+    headers: dict[str, str] = {}
+    seed: str = ""
+    within_s: float = 120.0
+
+
+class Seen(msgspec.Struct, kw_only=True):
+    """What came of a job. Times are in milliseconds; `first_ms` is to the first byte of an answer's body."""
+
+    calls: int
+    failed: int
+    repeated_ids: int
+    seconds: float
+    p50_ms: float
+    p99_ms: float
+    first_p50_ms: float
+    first_p99_ms: float
+    first_failure: str | None = None
+
+
+def body_of(job: Job, number: int) -> bytes:
+    """The JSON of one request."""
+    said = f"{job.seed} request {number}: what does it cost to say this once more?"
+    if job.path.endswith("/embeddings"):
+        return msgspec.json.encode({"model": job.model, "input": said})
+    system = "You are a careful assistant. Answer in one sentence."
+    if job.prompt_bytes:
+        text = "Section: the quick brown fox jumps over the lazy dog and writes it down. "
+        system += " " + (text * (job.prompt_bytes // len(text) + 1))[: job.prompt_bytes]
+    body: dict[str, object] = {
+        "model": job.model,
+        "messages": [{"role": "system", "content": system}, {"role": "user", "content": said}],
+        "temperature": 0.2,
+    }
+    if job.stream:
+        body["stream"] = True
+    return msgspec.json.encode(body)
+
+
+class _Run:
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.left = job.calls
+        self.answered = 0
+        self.failed = 0
+        self.first_failure: str | None = None
+        self.whole_s: list[float] = []
+        self.first_s: list[float] = []
+        self.ids: list[bytes] = []
+        self.done = asyncio.get_running_loop().create_future()
+        marker = "REQUEST-NUMBER"
+        template = body_of(job, 0).replace(b"request 0:", f"request {marker}:".encode())
+        before, after = template.split(marker.encode())
+        head = "".join(f"{k}: {v}\r\n" for k, v in {"content-type": "application/json", **job.headers}.items())
+        self._head = f"POST {job.path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{head}content-length: ".encode()
+        self._before, self._after = before, after
+
+    def request(self) -> bytes | None:
+        if self.left == 0:
+            return None
+        self.left -= 1
+        number = b"%d" % self.left
+        length = len(self._before) + len(number) + len(self._after)
+        return b"%b%d\r\n\r\n%b%b%b" % (self._head, length, self._before, number, self._after)
+
+    def ended(self) -> None:
+        self.answered += 1
+        if self.answered == self.job.calls and not self.done.done():
+            self.done.set_result(None)
+
+    def fault(self, why: str) -> None:
+        self.failed += 1
+        self.first_failure = self.first_failure or why[:500]
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, run: _Run) -> None:
+        self._run = run
+        self._asked = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: asyncio.Transport = transport  # type: ignore[assignment]
+        self._parser = httptools.HttpResponseParser(self)
+        self._ask()
+
+    def _ask(self) -> None:
+        request = self._run.request()
+        self._asked = request is not None
+        if request is None:
+            self._transport.close()
+            return
+        self._first: float | None = None
+        self._body: bytes = b""
+        self._tail: bytes = b""
+        self._began = time.perf_counter()
+        self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def on_body(self, body: bytes) -> None:
+        if self._first is None:
+            self._first = time.perf_counter()
+            self._body = body
+        self._tail = body
+
+    def on_message_complete(self) -> None:
+        run, now = self._run, time.perf_counter()
+        status = self._parser.get_status_code()
+        if status != 200:
+            run.fault(f"{status}: {self._body!r}")
+        elif run.job.stream and b"[DONE]" not in self._tail and b"[DONE]" not in self._body:
+            run.fault(f"a stream without its end: {self._tail!r}")
+        at = self._body.find(b"chatcmpl-")
+        run.ids.append(self._body[at : at + 21] if at >= 0 else b"")
+        run.whole_s.append(now - self._began)
+        run.first_s.append((self._first or now) - self._began)
+        keeps = self._parser.should_keep_alive()
+        self._asked = False
+        run.ended()
+        if keeps:
+            self._ask()
+        else:
+            self._transport.close()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        if self._asked:
+            self._run.fault("the gateway closed the connection in the middle")
+            self._run.ended()
+        if self._run.left and not self._run.done.done():
+            asyncio.ensure_future(_connect(self._run))  # noqa: RUF006
+
+
+async def _connect(run: _Run) -> None:
+    await asyncio.get_running_loop().create_connection(lambda: _Connection(run), "127.0.0.1", run.job.port)
+
+
+async def perform(job: Job) -> Seen:
+    """Runs a job to its end, or to its time limit."""
+    run = _Run(job)
+    began = time.perf_counter()
+    await asyncio.gather(*(_connect(run) for _ in range(min(job.connections, job.calls))))
+    try:
+        await asyncio.wait_for(run.done, job.within_s)
+    except TimeoutError:
+        run.first_failure = run.first_failure or f"only {run.answered} answers within {job.within_s:g} s"
+        run.failed += job.calls - run.answered
+    seconds = time.perf_counter() - began
+    whole, first = sorted(run.whole_s), sorted(run.first_s)
+    return Seen(
+        calls=run.answered,
+        failed=run.failed,
+        repeated_ids=len(run.ids) - len(set(run.ids)),
+        seconds=seconds,
+        p50_ms=_percentile(whole, 0.5),
+        p99_ms=_percentile(whole, 0.99),
+        first_p50_ms=_percentile(first, 0.5),
+        first_p99_ms=_percentile(first, 0.99),
+        first_failure=run.first_failure,
+    )
+
+
+def _percentile(ordered: list[float], share: float) -> float:
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000 if ordered else 0.0

@@ -1,0 +1,171 @@
+"""One run: every gateway and every workload in turn, round by round, so that what the machine does besides
+falls on all of them alike. Figures are medians over the rounds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+import msgspec
+
+from bench.gateways import ROOT, Gateway, PeerMissingError, Running, start
+from bench.load import Job, Seen
+from bench.processes import LOAD_CORE, Group, pinned
+from bench.workloads import Workload
+
+_WARM_CALLS = 128
+_ROUND_S = 1.2
+
+Told = Callable[[str], None]
+
+
+class Figures(msgspec.Struct, kw_only=True):
+    """What one gateway did under one workload: medians. `cpu_us` is None where its processes are not known."""
+
+    requests_s: float
+    cpu_us: float | None
+    p50_ms: float
+    p99_ms: float
+    first_p50_ms: float
+    first_p99_ms: float
+    loop_gap_ms: float | None
+    busy: float | None
+    calls: int
+    failed: int
+    first_failure: str | None
+
+
+@dataclass
+class _Series:
+    """The rounds of one gateway under one workload."""
+
+    seen: list[Seen] = field(default_factory=list)
+    cpu_us: list[float] = field(default_factory=list)
+    gaps_ms: list[float] = field(default_factory=list)
+    rate: float = 0.0
+
+    def figures(self) -> Figures:
+        seen = self.seen
+        cpu = median(self.cpu_us) if self.cpu_us else None
+        rate = median(s.calls / s.seconds for s in seen)
+        return Figures(
+            requests_s=rate,
+            cpu_us=cpu,
+            p50_ms=median(s.p50_ms for s in seen),
+            p99_ms=median(s.p99_ms for s in seen),
+            first_p50_ms=median(s.first_p50_ms for s in seen),
+            first_p99_ms=median(s.first_p99_ms for s in seen),
+            loop_gap_ms=max(self.gaps_ms) if self.gaps_ms else None,
+            busy=cpu * rate / 1e6 if cpu is not None else None,
+            calls=sum(s.calls for s in seen),
+            failed=sum(s.failed + s.repeated_ids for s in seen),
+            first_failure=next((s.first_failure for s in seen if s.first_failure), None),
+        )
+
+
+class Bench:
+    """The upstream, and the gateways that could be started in front of it."""
+
+    def __init__(self, folder: Path, told: Told) -> None:
+        self.folder = folder
+        self._told = told
+        folder.mkdir(parents=True, exist_ok=True)
+        command = pinned([sys.executable, "-m", "bench.outside"], LOAD_CORE)
+        self._outside = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.upstream_port = int(self._line())
+        self.gateways: list[Running] = []
+        self.missing: dict[str, str] = {}
+        self._round = 0
+
+    def close(self) -> None:
+        for gateway in self.gateways:
+            gateway.stop()
+        self._outside.terminate()
+        self._outside.wait(10)
+
+    def begin(self, gateway: Gateway) -> Running | None:
+        """Starts a gateway; None, with the reason kept, where it cannot be."""
+        try:
+            gateway.install(self._told)
+            self._told(f"starting {gateway.name}")
+            running = start(gateway, self.folder / gateway.name.replace(" ", ""), self.upstream_port)
+        except PeerMissingError as e:
+            self.missing[gateway.name] = str(e)
+            self._told(f"without {gateway.name}: {e}")
+            return None
+        self.gateways.append(running)
+        return running
+
+    def end(self, running: Running) -> None:
+        self.gateways.remove(running)
+        running.stop()
+
+    def rounds(
+        self, workloads: Sequence[Workload], rounds: int, gateways: Sequence[Running] | None = None
+    ) -> dict[str, dict[str, Figures]]:
+        """Figures by workload and gateway."""
+        chosen = list(gateways if gateways is not None else self.gateways)
+        series = {(w.name, g.name): _Series() for w in workloads for g in chosen}
+        for n in range(rounds):
+            for workload in workloads:
+                # Each gateway is first in turn.
+                for gateway in (*chosen[n % len(chosen) :], *chosen[: n % len(chosen)]):
+                    self._told(f"round {n + 1} of {rounds}: {workload.name}: {gateway.name}")
+                    self._measure(series[workload.name, gateway.name], workload, gateway)
+        return {w.name: {g.name: series[w.name, g.name].figures() for g in chosen} for w in workloads}
+
+    def calls(self, workload: Workload, gateway: Running, calls: int, *, within_s: float = 120.0) -> tuple[Seen, float]:
+        """So many calls: what the load saw, and the processor time they took until the spool was empty."""
+        self._round += 1
+        job = workload.job(
+            port=gateway.port,
+            base=gateway.base,
+            model=gateway.model(workload.model),
+            headers=gateway.headers,
+            calls=calls,
+            seed=f"round {self._round}",
+        )
+        job.within_s = within_s
+        before = gateway.group.cpu_us() if gateway.group is not None else 0.0
+        seen = self._perform(job)
+        gateway.calls += seen.calls
+        gateway.drained()
+        after = gateway.group.cpu_us() if gateway.group is not None else 0.0
+        return seen, after - before
+
+    def _perform(self, job: Job) -> Seen:
+        assert self._outside.stdin is not None
+        self._outside.stdin.write(msgspec.json.encode(job) + b"\n")
+        self._outside.stdin.flush()
+        return msgspec.json.decode(self._line(), type=Seen)
+
+    def _line(self) -> bytes:
+        assert self._outside.stdout is not None
+        line = self._outside.stdout.readline()
+        if not line:
+            raise RuntimeError("the load ended; what it said stands above")
+        return line
+
+    def _measure(self, series: _Series, workload: Workload, gateway: Running) -> None:
+        if not series.rate:
+            # The first calls open connections and warm code up; they also tell how many fit into a round.
+            seen, _ = self.calls(workload, gateway, max(_WARM_CALLS, workload.connections * 2))
+            series.rate = seen.calls / seen.seconds
+        calls = int(min(max(series.rate * _ROUND_S, workload.connections * 2), workload.most))
+        seen, cpu_us = self.calls(workload, gateway, calls)
+        series.rate = seen.calls / seen.seconds
+        series.seen.append(seen)
+        if gateway.group is not None:
+            series.cpu_us.append(cpu_us / max(1, seen.calls))
+        if gateway.drains:
+            series.gaps_ms.append(float(gateway.health().get("loop_gap_ms", 0)))
+
+
+def processes(running: Running) -> Group:
+    """The processes of a gateway that bursar's own figures need."""
+    assert running.group is not None
+    return running.group

@@ -1,0 +1,199 @@
+"""The whole benchmark, and the short one: what is measured, in which order, into one value that is saved."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from statistics import median
+
+import msgspec
+
+from bench import gateways as known
+from bench.gateways import ROOT, Gateway, Running
+from bench.measure import Bench, Figures, Told
+from bench.processes import can_pin
+from bench.workloads import ALL, CHAT, QUICK, Workload
+
+ROUNDS, QUICK_ROUNDS = 7, 3
+_STARTS = 5
+_IMPORTS = 15
+_FEW, _MANY = 10_000, 100_000
+_LIBRARIES = ("uvicorn", "httptools", "uvloop", "msgspec", "sqlalchemy")
+
+
+class Once(msgspec.Struct, kw_only=True):
+    """What is measured of a gateway outside any workload: seconds and megabytes."""
+
+    version: str = ""
+    cold_start_s: float | None = None
+    idle_mb: float | None = None
+    after_mb: float | None = None
+
+
+class Ledger(msgspec.Struct, kw_only=True):
+    """What bursar's ledger has of the calls that were made."""
+
+    calls: int
+    rows: int
+    is_green: bool
+
+
+class Report(msgspec.Struct, kw_only=True):
+    """One run of the benchmark. `figures` are by workload and gateway; `own` are bursar's other figures."""
+
+    at: str
+    machine: dict[str, str]
+    pinned: bool
+    rounds: int
+    figures: dict[str, dict[str, Figures]]
+    once: dict[str, Once]
+    ledger: Ledger
+    own: dict[str, float] = {}
+    missing: dict[str, str] = {}
+
+
+def quick(bench: Bench) -> Report:
+    """Chat, a long prompt and a stream, through the limit and bursar."""
+    return _measured(bench, [known.direct(), known.limit(), known.bursar()], QUICK, QUICK_ROUNDS)
+
+
+def whole(bench: Bench, peers: Sequence[Gateway], rounds: int, told: Told) -> Report:
+    """Everything: all workloads and peers, and what takes long of bursar's own."""
+    gateways = [known.direct(), known.limit(), known.bursar(), known.litellm(), known.portkey(), *peers]
+    report = _measured(bench, gateways, ALL, rounds)
+    for running in list(bench.gateways):
+        bench.end(running)
+    _memory(bench, report, told)
+    _workers(bench, report, rounds)
+    _starts(bench, report, told)
+    told("the time to import")
+    report.own["import_ms"] = _import_ms()
+    return report
+
+
+def _measured(bench: Bench, gateways: Sequence[Gateway], workloads: Sequence[Workload], rounds: int) -> Report:
+    once: dict[str, Once] = {}
+    for gateway in gateways:
+        running = bench.begin(gateway)
+        if running is not None:
+            once[gateway.name] = Once(version=gateway.version(), cold_start_s=running.cold_start_s)
+    time.sleep(2)  # what they do after they have started is not their idleness yet
+    _note_memory(bench, once, "idle_mb")
+    figures = bench.rounds(workloads, rounds)
+    _note_memory(bench, once, "after_mb")
+    return Report(
+        at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        machine=_machine(),
+        pinned=can_pin(),
+        rounds=rounds,
+        figures=figures,
+        once=once,
+        ledger=_ledger(next(g for g in bench.gateways if g.name == "bursar")),
+        missing=bench.missing,
+    )
+
+
+def _note_memory(bench: Bench, once: dict[str, Once], name: str) -> None:
+    for running in bench.gateways:
+        if running.group is not None:
+            setattr(once[running.name], name, running.group.memory_mb())
+
+
+def _ledger(bursar: Running) -> Ledger:
+    assert bursar.folder is not None
+    bursar.drained()
+    with sqlite3.connect(bursar.folder / "data" / "bursar.db", timeout=30) as connection:
+        (rows,) = connection.execute("select count(*) from ledger_entries where status = 'completed'").fetchone()
+    config = str(bursar.folder / "bursar.toml")
+    verify = subprocess.run(
+        [sys.executable, "-m", "bursar", "verify", "--config", config], cwd=bursar.folder, capture_output=True,
+        check=False,
+    )  # fmt: skip
+    return Ledger(calls=bursar.calls, rows=rows, is_green=verify.returncode == 0)
+
+
+def _memory(bench: Bench, report: Report, told: Told) -> None:
+    """Memory after many calls against memory after few: what grows with calls would show."""
+    running = bench.begin(known.bursar())
+    assert running is not None
+    assert running.group is not None
+    told(f"memory after {_FEW} calls")
+    bench.calls(CHAT, running, _FEW)
+    few = running.group.memory_mb()
+    told(f"memory after {_MANY} calls")
+    bench.calls(CHAT, running, _MANY - _FEW, within_s=600)
+    report.own["memory_after_few_mb"], report.own["memory_after_many_mb"] = few, running.group.memory_mb()
+    counted = _ledger(running)
+    report.ledger = Ledger(
+        calls=report.ledger.calls + counted.calls,
+        rows=report.ledger.rows + counted.rows,
+        is_green=report.ledger.is_green and counted.is_green,
+    )
+    bench.end(running)
+
+
+def _workers(bench: Bench, report: Report, rounds: int) -> None:
+    pair = [bench.begin(known.bursar()), bench.begin(known.bursar(workers=2))]
+    running = [r for r in pair if r is not None]
+    figures = bench.rounds([CHAT], rounds, running)[CHAT.name]
+    for name in ("bursar", "bursar ×2"):
+        report.own[f"{name} cpu_us"] = figures[name].cpu_us or 0.0
+    for gateway in running:
+        bench.end(gateway)
+
+
+def _starts(bench: Bench, report: Report, told: Told) -> None:
+    for gateway in (known.bursar(), known.litellm(), known.portkey()):
+        if gateway.name not in report.once:
+            continue
+        seconds = []
+        for n in range(_STARTS if gateway.name == "bursar" else 2):
+            told(f"cold start of {gateway.name}, {n + 1}")
+            running = bench.begin(gateway)
+            if running is not None and running.cold_start_s is not None:
+                seconds.append(running.cold_start_s)
+                bench.end(running)
+        if seconds:
+            report.once[gateway.name].cold_start_s = median(seconds)
+
+
+def _import_ms() -> float:
+    """`import bursar` above a bare interpreter: the difference of medians of alternating runs."""
+    bare, with_it = [], []
+    for _ in range(_IMPORTS):
+        for statement, times in (("pass", bare), ("import bursar", with_it)):
+            began = time.perf_counter()
+            subprocess.run([sys.executable, "-c", statement], check=True)
+            times.append(time.perf_counter() - began)
+    return (median(with_it) - median(bare)) * 1000
+
+
+def _machine() -> dict[str, str]:
+    model = platform.processor() or platform.machine()
+    if sys.platform == "linux":
+        with open("/proc/cpuinfo") as info:
+            model = next((line.partition(":")[2].strip() for line in info if line.startswith("model name")), model)
+    return {
+        "processor": model,
+        "cores": str(os.cpu_count()),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        **{name: metadata.version(name) for name in _LIBRARIES},
+    }
+
+
+def save(report: Report, name: str) -> str:
+    """Writes the report as JSON under `.bench/`; returns the file's path."""
+    folder = ROOT / ".bench"
+    folder.mkdir(exist_ok=True)
+    file = folder / f"{name}.json"
+    file.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+    return str(file)

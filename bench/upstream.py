@@ -1,0 +1,108 @@
+"""The provider behind every gateway: OpenAI's format, each answer with an id of its own, as cheap as it can be.
+
+A model whose name begins with `stream` is answered by 32 chunks; one that ends with `-5ms` by chunks that far
+apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+import httptools
+
+CHUNKS = 32
+_PACE_S = 0.005
+_WORDS = ["The", "ledger", "is", "written", "before", "the", "request", "leaves", "and", "settled", "once", "when", "the", "answer", "ends", "so", "that", "whoever", "asks", "what", "was", "spent", "has", "an", "answer", "that", "adds", "up", "to", "the", "last", "token"]
+_REPLY = " ".join(_WORDS).encode()
+_USAGE = b'{"prompt_tokens":19,"completion_tokens":32,"total_tokens":51,"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}'  # noqa: E501
+_CHAT_TAIL = (
+    b'","object":"chat.completion","created":1789000000,"model":"gpt-4o-mini-2024-07-18","choices":[{"index":0,'
+    b'"message":{"role":"assistant","content":"' + _REPLY + b'","refusal":null,"annotations":[]},"logprobs":null,'
+    b'"finish_reason":"stop"}],"usage":' + _USAGE + b',"service_tier":"default","system_fingerprint":"fp_560af6e559"}'
+)
+_EMBEDDING = b",".join(b"%.8f" % (((n * 7919) % 2001 - 1000) / 1e4) for n in range(256))
+_EMBEDDINGS = (
+    b'{"object":"list","data":[{"object":"embedding","index":0,"embedding":[' + _EMBEDDING + b"]}],"
+    b'"model":"text-embedding-3-small","usage":{"prompt_tokens":8,"total_tokens":8}}'
+)
+_CHUNK = b'","object":"chat.completion.chunk","created":1789000000,"model":"gpt-4o-mini-2024-07-18","service_tier":"default","system_fingerprint":"fp_560af6e559","choices":['  # noqa: E501
+_PADDING = b',"usage":null,"obfuscation":"jV3kqZ9"}\n\n'
+_DELTAS = [
+    b'{"index":0,"delta":{"role":"assistant","content":"","refusal":null},"logprobs":null,"finish_reason":null}]',
+    *(
+        b'{"index":0,"delta":{"content":" ' + _WORDS[n % len(_WORDS)].encode() + b'"},"logprobs":null,'
+        b'"finish_reason":null}]'
+        for n in range(CHUNKS - 3)
+    ),
+    b'{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}]',
+]
+_ids = itertools.count(1)
+
+
+def _chunked(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+class _Connection(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: asyncio.Transport = transport  # type: ignore[assignment]
+        self._parser = httptools.HttpRequestParser(self)
+        self._url = b""
+        self._body: list[bytes] = []
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_body(self, body: bytes) -> None:
+        self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        # The model stands in the beginning or at the end of a body, wherever its messages are.
+        first, last = self._body[0][:1024], self._body[-1][-1024:]
+        url, self._url, self._body = self._url, b"", []
+        id = b"chatcmpl-%012d" % next(_ids)
+        if url.endswith(b"/embeddings"):
+            self._plain(_EMBEDDINGS[:-1] + b',"id":"' + id + b'"}')
+        elif b'"stream-chat' in first or b'"stream-chat' in last:
+            self._stream(id, paced=b"-5ms" in first or b"-5ms" in last)
+        else:
+            self._plain(b'{"id":"' + id + _CHAT_TAIL)
+
+    def _plain(self, body: bytes) -> None:
+        self._transport.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-request-id: req_1\r\ncontent-length: %d\r\n\r\n%b"
+            % (len(body), body)
+        )
+
+    def _stream(self, id: bytes, *, paced: bool) -> None:
+        head = b'data: {"id":"' + id + _CHUNK
+        frames = [_chunked(head + delta + _PADDING) for delta in _DELTAS]
+        frames.append(_chunked(head + b'],"usage":' + _USAGE + b',"obfuscation":"x"}\n\n'))
+        frames.append(_chunked(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+        self._transport.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
+        )
+        if paced:
+            asyncio.get_running_loop().call_later(_PACE_S, self._next, frames, 0)
+        else:
+            for frame in frames:
+                self._transport.write(frame)
+
+    def _next(self, frames: list[bytes], at: int) -> None:
+        if self._transport.is_closing():
+            return
+        if at == len(frames) - 2:
+            self._transport.write(frames[at] + frames[at + 1])
+            return
+        self._transport.write(frames[at])
+        asyncio.get_running_loop().call_later(_PACE_S, self._next, frames, at + 1)
+
+
+async def listen() -> int:
+    """Listens on a free port of loopback, and returns it."""
+    server = await asyncio.get_running_loop().create_server(_Connection, "127.0.0.1", 0, backlog=2048)
+    return int(server.sockets[0].getsockname()[1])

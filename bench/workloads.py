@@ -1,0 +1,53 @@
+"""What is asked of every gateway."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.load import Job
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One kind of call from so many connections at a time. `most` bounds the calls of one round."""
+
+    name: str
+    model: str
+    connections: int
+    path: str = "/chat/completions"
+    stream: bool = False
+    prompt_bytes: int = 0
+    most: int = 6000
+
+    def job(self, *, port: int, base: str, model: str, headers: dict[str, str], calls: int, seed: str) -> Job:
+        return Job(
+            port=port,
+            path=base + self.path,
+            model=model,
+            calls=calls,
+            connections=self.connections,
+            stream=self.stream,
+            prompt_bytes=self.prompt_bytes,
+            headers=headers,
+            seed=seed,
+        )
+
+
+CHAT = Workload("chat", "chat", 64)
+LONG = Workload("chat, 30 KB prompt", "chat", 64, prompt_bytes=30_000, most=3000)
+STREAM = Workload("stream of 32", "stream-chat", 64, stream=True, most=3000)
+PACED = Workload("stream of 32, 5 ms apart", "stream-chat-5ms", 200, stream=True, most=2000)
+EMBEDDINGS = Workload("embeddings", "embed", 64, path="/embeddings")
+
+ALL = (
+    CHAT,
+    LONG,
+    STREAM,
+    PACED,
+    EMBEDDINGS,
+    Workload("chat, 10 at a time", "chat", 10),
+    Workload("chat, 30 KB prompt, 10 at a time", "chat", 10, prompt_bytes=30_000, most=3000),
+    Workload("stream of 32, 10 at a time", "stream-chat", 10, stream=True, most=3000),
+    Workload("embeddings, 10 at a time", "embed", 10, path="/embeddings"),
+)
+QUICK = (CHAT, LONG, STREAM)

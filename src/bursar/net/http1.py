@@ -1,0 +1,373 @@
+"""The transport for real providers: HTTP/1.1 on httptools, as lean as the way of a call asks for.
+
+A connection carries one exchange at a time, and is used again only after the clean end of an answer: said by
+the answer itself, with nothing behind it, with the request fully sent. Everything else closes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections import deque
+
+import httptools
+
+from bursar.net.head import Head, Origin, head_of
+from bursar.net.inflate import Inflater, inflater
+from bursar.net.transport import HungUpError, NotSentError
+from bursar.wire.encode import Request
+
+_IDLE_S = 15.0
+_LINGER_S = 1.0
+_SWEEP_S = 0.05
+_BUFFERED_BYTES = 1024 * 1024
+# What an answer may send without any of it being body: its headers, trailers, chunk extensions.
+_QUIET_BYTES = 256 * 1024
+_CACHED_HEADS = 1024
+
+
+class Http1Transport:
+    """Connections to any number of origins, made as they are needed and kept for a while."""
+
+    def __init__(self) -> None:
+        self._idle: dict[Origin, deque[_Connection]] = {}
+        self.busy: set[_Connection] = set()
+        self._heads: dict[tuple[str, tuple[tuple[str, str], ...]], Head] = {}
+        self._tls: ssl.SSLContext | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    async def send(self, request: Request, *, connect_timeout_s: float, deadline: float) -> Exchange:
+        head = self._heads.get((request.url, request.headers)) or self._head(request)
+        connection = self._idle_one(head.origin) or await self._connect(head.origin, connect_timeout_s, deadline)
+        exchange = connection.begin(b"%b%d\r\n\r\n%b" % (head.data, len(request.body), request.body))
+        self.busy.add(connection)
+        if self._sweeper is None:
+            self._sweep()
+        await exchange.headers_come(deadline)
+        return exchange
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for connection in [*self.busy, *(c for idle in self._idle.values() for c in idle)]:
+            connection.abort()
+
+    def take_back(self, connection: _Connection) -> None:
+        """Keeps a connection whose exchange ended cleanly."""
+        self.busy.discard(connection)
+        if self._closed:
+            connection.abort()
+            return
+        connection.idle_since = time.monotonic()
+        self._idle.setdefault(connection.origin, deque()).append(connection)
+
+    def lost(self, connection: _Connection) -> None:
+        """Forgets a connection that is closed."""
+        self.busy.discard(connection)
+        idle = self._idle.get(connection.origin)
+        if idle and connection in idle:
+            idle.remove(connection)
+
+    def _head(self, request: Request) -> Head:
+        head = head_of(request.url, request.headers)
+        if len(self._heads) >= _CACHED_HEADS:
+            self._heads.clear()
+        self._heads[request.url, request.headers] = head
+        return head
+
+    def _idle_one(self, origin: Origin) -> _Connection | None:
+        idle = self._idle.get(origin)
+        while idle:
+            # The one used last is the one least likely to be closed by now.
+            connection = idle.pop()
+            if connection.is_usable and time.monotonic() - connection.idle_since < _IDLE_S:
+                return connection
+            connection.abort()
+        return None
+
+    async def _connect(self, origin: Origin, timeout_s: float, deadline: float) -> _Connection:
+        loop = asyncio.get_running_loop()
+        if origin.tls and self._tls is None:
+            self._tls = await asyncio.to_thread(ssl.create_default_context)
+        try:
+            async with asyncio.timeout(min(timeout_s, deadline - time.monotonic())):
+                _, connection = await loop.create_connection(
+                    lambda: _Connection(self, origin),
+                    origin.host,
+                    origin.port,
+                    ssl=self._tls if origin.tls else None,
+                    server_hostname=origin.host if origin.tls else None,
+                )
+        except TimeoutError:
+            raise NotSentError(f"no connection within {timeout_s:g} s") from None
+        except (OSError, ssl.SSLError, UnicodeError) as e:
+            raise NotSentError(f"cannot connect to {origin.host}:{origin.port}: {e}") from e
+        return connection
+
+    def _sweep(self) -> None:
+        """Ends waits whose time is up, and closes what has been idle for long. One timer serves all
+        connections, so that a time limit costs a call nothing but a comparison now and then."""
+        now = time.monotonic()
+        for connection in list(self.busy):
+            connection.check(now)
+        for idle in self._idle.values():
+            while idle and now - idle[0].idle_since >= _IDLE_S:
+                idle.popleft().abort()
+        waits = self.busy or any(self._idle.values())
+        self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep) if waits else None
+
+
+class _Connection(asyncio.Protocol):
+    """One connection. `exchange` is the one under way, None while it is idle."""
+
+    _transport: asyncio.Transport
+
+    def __init__(self, owner: Http1Transport, origin: Origin) -> None:
+        self._owner = owner
+        self.origin = origin
+        self.idle_since = 0.0
+        self.exchange: Exchange | None = None
+
+    @property
+    def is_usable(self) -> bool:
+        return not self._transport.is_closing()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+
+    def begin(self, request: bytes) -> Exchange:
+        self.exchange = exchange = Exchange(self)
+        self._transport.write(request)
+        return exchange
+
+    def data_received(self, data: bytes) -> None:
+        if self.exchange is None:
+            # Nobody asked: whatever this is, it must not be taken for the next caller's answer.
+            self.abort()
+        else:
+            self.exchange.feed(data)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._owner.lost(self)
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.connection_ended(error)
+
+    def check(self, now: float) -> None:
+        if self.exchange is not None:
+            self.exchange.check(now)
+
+    def release(self) -> None:
+        """The exchange has ended cleanly. What is still to be written would be the last request's."""
+        self.exchange = None
+        if self._transport.is_closing() or self._transport.get_write_buffer_size():
+            self.abort()
+        else:
+            self._owner.take_back(self)
+
+    def abort(self) -> None:
+        exchange, self.exchange = self.exchange, None
+        self._owner.lost(self)
+        self._transport.abort()
+        if exchange is not None:
+            exchange.connection_ended(ConnectionAbortedError("the connection was closed on this side"))
+
+    def pause(self) -> None:
+        self._transport.pause_reading()
+
+    def resume(self) -> None:
+        self._transport.resume_reading()
+
+
+class Exchange:
+    """One request's answer under way (an `Answer`). It lets go of its connection at its end, so that nothing
+    that is still held of it can touch the next one's."""
+
+    def __init__(self, connection: _Connection) -> None:
+        self._connection: _Connection | None = connection
+        self._parts: list[bytes] = []
+        self.on_body = self._parts.append
+        self._parser = httptools.HttpResponseParser(self)
+        self._waiter: asyncio.Future[None] | None = None
+        self._deadline = 0.0
+        self._buffered = self._quiet = 0
+        self._paused = self._keeps = self._complete = self._headed = self._lingers = False
+        self._failure: Exception | None = None
+        self._inflater: Inflater | None = None
+        self.status = 0
+        self.headers: dict[str, str] = {}
+
+    async def headers_come(self, deadline: float) -> None:
+        """Waits for the status and headers. Raises HungUpError, TimeoutError."""
+        try:
+            while not self._headed:
+                await self._wait(deadline)
+            coding = self.headers.get("content-encoding")
+            if coding is not None and coding.lower() != "identity":
+                self._inflater = inflater(coding)
+        except BaseException:
+            self.abort()
+            raise
+
+    async def read(self, deadline: float) -> bytes:
+        while True:
+            if self._parts:
+                data = self._taken()
+                if self._inflater is not None:
+                    data = self._inflater.feed(data)
+                if data:
+                    return data
+            elif self._complete:
+                return self._inflater.close() if self._inflater is not None else b""
+            else:
+                await self._wait(deadline)
+
+    def done(self) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        if self._complete:
+            self._let_go(connection)
+            return
+        # The end mark was read but not the end of the body: it gets a moment to come, off the call's way.
+        self._lingers = True
+        self._taken()
+        self._deadline = time.monotonic() + _LINGER_S
+
+    def abort(self) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        if self._complete:
+            self._let_go(connection)
+        else:
+            self._connection = None
+            self._failure = self._failure or HungUpError("it was given up")
+            connection.abort()
+            self._wake()
+
+    def feed(self, data: bytes) -> None:
+        """Bytes of the connection."""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._broke("it switched to another protocol")
+        except httptools.HttpParserError as e:
+            self._broke(f"it is not HTTP: {e}")
+        else:
+            self._account(len(data))
+        self._wake()
+
+    def connection_ended(self, error: Exception | None) -> None:
+        """The other side has closed."""
+        self._connection = None
+        if not self._complete:
+            if error is None and self._headed and self._ends_with_connection():
+                self._complete = True
+            else:
+                self._failure = self._failure or HungUpError(
+                    str(error or "the connection was closed before the answer's end")
+                )
+        self._wake()
+
+    def check(self, now: float) -> None:
+        """Ends a wait whose time is up."""
+        if now < self._deadline:
+            return
+        if self._lingers:
+            self.abort()
+        elif self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(TimeoutError())
+
+    def on_message_begin(self) -> None:
+        if self._complete:
+            # Bytes behind the end are nobody's answer; raising makes the parser stop.
+            raise ValueError("more than one answer")
+        self.headers.clear()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._headed:
+            return  # trailers come behind the body, when the headers are somebody's already
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200:
+            return  # what comes before the answer; a switch of protocols ends in feed()
+        self.status = status
+        self._headed = True
+
+    def on_message_complete(self) -> None:
+        if self._headed:
+            self._complete = True
+            self._keeps = self._parser.should_keep_alive()
+
+    def _account(self, size: int) -> None:
+        connection = self._connection
+        if self._lingers:
+            self._parts.clear()
+            if self._complete and connection is not None:
+                self._let_go(connection)
+            return
+        self._buffered += size
+        if self._buffered > _BUFFERED_BYTES and not self._paused and connection is not None and not self._complete:
+            self._paused = True
+            connection.pause()
+        if self._parts or self._complete:
+            self._quiet = 0
+            return
+        self._quiet += size
+        if self._quiet > _QUIET_BYTES:
+            self._broke(f"it sent {self._quiet} bytes of headers")
+
+    def _taken(self) -> bytes:
+        parts = self._parts
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        self._buffered = 0
+        if self._paused:
+            self._paused = False
+            if self._connection is not None:
+                self._connection.resume()
+        return data
+
+    async def _wait(self, deadline: float) -> None:
+        if self._failure is not None:
+            raise self._failure
+        self._deadline = deadline
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _broke(self, why: str) -> None:
+        if self._complete:
+            # The answer itself ended well; only the connection is not to be used again.
+            self._keeps = False
+            return
+        self._failure = HungUpError(why)
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort()
+
+    def _let_go(self, connection: _Connection) -> None:
+        self._connection = None
+        if self._keeps:
+            connection.release()
+        else:
+            connection.abort()
+
+    def _ends_with_connection(self) -> bool:
+        """Whether the end of the connection is the end of this answer: it said no other (RFC 9112, 6.3)."""
+        coded = self.headers.get("transfer-encoding", "").lower().rpartition(",")[2].strip()
+        return coded != "chunked" and "content-length" not in self.headers
