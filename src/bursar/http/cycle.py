@@ -125,8 +125,6 @@ class Cycle:
         self.keep_alive = keep_alive
         self.disconnected = False
         self.response_complete = False
-        # The name uvicorn's protocol wakes a waiting `receive` by: its `set()` is ours.
-        self.message_event = self
         self._protocol = protocol
         self._transport = protocol.transport
         self._flow = protocol.flow
@@ -156,6 +154,11 @@ class Cycle:
                 self._fail()
         finally:
             tasks.discard(asyncio.current_task())
+
+    @property
+    def message_event(self) -> Cycle:
+        """The name uvicorn's protocol wakes a waiting `receive` by: its `set()` is ours."""
+        return self
 
     def set(self) -> None:
         """Wakes a waiting `receive`."""

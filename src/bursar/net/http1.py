@@ -10,6 +10,7 @@ import asyncio
 import ssl
 import time
 from collections import deque
+from typing import Any
 
 import httptools
 
@@ -190,7 +191,9 @@ class Exchange:
         self._connection: _Connection | None = connection
         self._parts: list[bytes] = []
         self.on_body = self._parts.append
-        self._parser = httptools.HttpResponseParser(self)
+        # It knows this exchange, and this exchange it: the knot is undone at the end, or every call would wait
+        # for the garbage collector with all it holds.
+        self._parser: Any = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
         self._deadline = 0.0
         self._buffered = self._quiet = 0
@@ -244,7 +247,7 @@ class Exchange:
         if self._complete:
             self._let_go(connection)
         else:
-            self._connection = None
+            self._part()
             self._failure = self._failure or HungUpError("it was given up")
             connection.abort()
             self._wake()
@@ -263,7 +266,7 @@ class Exchange:
 
     def connection_ended(self, error: Exception | None) -> None:
         """The other side has closed."""
-        self._connection = None
+        self._part()
         if not self._complete:
             if error is None and self._headed and self._ends_with_connection():
                 self._complete = True
@@ -356,12 +359,17 @@ class Exchange:
             self._keeps = False
             return
         self._failure = HungUpError(why)
-        connection, self._connection = self._connection, None
+        connection = self._connection
+        self._part()
         if connection is not None:
             connection.abort()
 
+    def _part(self) -> None:
+        """Lets go of the connection and of the parser."""
+        self._connection = self._parser = None
+
     def _let_go(self, connection: _Connection) -> None:
-        self._connection = None
+        self._part()
         if self._keeps:
             connection.release()
         else:

@@ -67,7 +67,9 @@ class SqlLedgerStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._known: dict[tuple[str, str], None] = {}
+        # Names of bodies that are in the store, in two generations: what was not seen for one of them is forgotten.
+        self._known: set[tuple[str, str]] = set()
+        self._known_before: set[tuple[str, str]] = set()
 
     async def spool_state(self, spool_id: str) -> SpoolState | None:
         def read(c: sqlite3.Connection) -> SpoolState | None:
@@ -90,7 +92,11 @@ class SqlLedgerStore:
 
     async def apply(self, batch: Batch) -> None:
         # What was in the store at the last commit need not be offered to it again.
-        new = [(*key, body, batch.now) for key, body in batch.bodies.items() if key not in self._known]
+        new: list[Values] = [
+            (*key, body, batch.now)
+            for key, body in batch.bodies.items()
+            if key not in self._known and key not in self._known_before
+        ]
         try:
             await self._database.apply(lambda connection: _write(connection, batch, new))
         except (OffsetMovedError, RecordRefusedError):
@@ -102,9 +108,9 @@ class SqlLedgerStore:
         self._remember(batch)
 
     def _remember(self, batch: Batch) -> None:
-        self._known.update(dict.fromkeys(batch.bodies))
-        while len(self._known) > _KNOWN_BODIES:
-            del self._known[next(iter(self._known))]
+        self._known.update(batch.bodies)
+        if len(self._known) > _KNOWN_BODIES:
+            self._known_before, self._known = self._known, set()
 
 
 def _write(c: sqlite3.Connection, batch: Batch, bodies: list[Values]) -> None:

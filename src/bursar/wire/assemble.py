@@ -5,6 +5,9 @@ Pieces are kept as pieces until the end, so that a long stream costs no more a p
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import msgspec
 
 from bursar.types.call import ToolCall
@@ -71,35 +74,47 @@ class Assembly:
         """Folds the events in; true where they hold content (text, reasoning, refusal, tool calls, vectors)."""
         content = False
         for event in events:
-            if type(event) is TextDelta:
-                # By far the most frequent: asked first, and cheaply.
+            kind = type(event)
+            if kind is TextDelta:
                 choice = self._choices.get(event.choice) or self._choice(event.choice)
                 choice.text.append(event.text)
                 content = True
-                continue
-            match event:
-                case ReasoningDelta():
-                    self._choice(event.choice).reasoning.append(event.text)
-                    content = True
-                case ToolCallDelta():
-                    self._choice(event.choice).add_call(event)
-                    content = True
-                case RefusalDelta():
-                    self._choice(event.choice).refusal.append(event.text)
-                    content = True
-                case Started():
-                    self.id, self.model = event.id or self.id, event.model or self.model
-                case Finish():
-                    self._choice(event.choice).finish = event.reason
-                case UsageReport():
-                    self.usage = event.usage.over(self.usage)
-                case ErrorReport():
-                    self.error = event
-                case Embedded():
-                    self.vectors = event.vectors
-                    content = True
+            else:
+                content = _TAKE[kind](self, event) or content
         self.has_content = self.has_content or content
         return content
+
+    def _reasoning(self, event: ReasoningDelta) -> bool:
+        self._choice(event.choice).reasoning.append(event.text)
+        return True
+
+    def _refusal(self, event: RefusalDelta) -> bool:
+        self._choice(event.choice).refusal.append(event.text)
+        return True
+
+    def _tool_call(self, event: ToolCallDelta) -> bool:
+        self._choice(event.choice).add_call(event)
+        return True
+
+    def _vectors(self, event: Embedded) -> bool:
+        self.vectors = event.vectors
+        return True
+
+    def _started(self, event: Started) -> bool:
+        self.id, self.model = event.id or self.id, event.model or self.model
+        return False
+
+    def _finish(self, event: Finish) -> bool:
+        self._choice(event.choice).finish = event.reason
+        return False
+
+    def _usage(self, event: UsageReport) -> bool:
+        self.usage = event.usage.over(self.usage)
+        return False
+
+    def _error(self, event: ErrorReport) -> bool:
+        self.error = event
+        return False
 
     def _choice(self, index: int) -> _Choice:
         choice = self._choices.get(index)
@@ -169,6 +184,19 @@ class Assembly:
         if self.usage is not None:
             out["usage"] = self.usage.raw if own_usage and self.usage.raw is not None else usage_object(self.usage)
         return out
+
+
+# What is done with an event of each kind; it tells whether the event holds content.
+_TAKE: dict[type, Callable[[Assembly, Any], bool]] = {
+    ReasoningDelta: Assembly._reasoning,
+    RefusalDelta: Assembly._refusal,
+    ToolCallDelta: Assembly._tool_call,
+    Embedded: Assembly._vectors,
+    Started: Assembly._started,
+    Finish: Assembly._finish,
+    UsageReport: Assembly._usage,
+    ErrorReport: Assembly._error,
+}
 
 
 def _message(choice: _Choice) -> dict[str, object]:

@@ -215,9 +215,18 @@ class Decoder:
         if error:
             events.append(_error(self._reader, error))
         for values in said:
-            self._content(kind.one_each(values), events)
+            text, index, finish, *_ = values
+            if values[3:] == kind.no_others and type(text) is str and type(index) is int:
+                if text:
+                    events.append(TextDelta(text, index))
+                    self._begun.add(index)
+                if finish:
+                    self._finished.add(index)
+                    events.append(Finish(str(finish), index))
+            else:
+                self._content(kind.one_each(values), events)
         usage = None
-        if any(found is not None for found in usages):
+        if usages != kind.no_usage:
             usage = self._reader.usage.read(dict(zip(kind.usage_roots, usages, strict=True)))
             if usage is not None:
                 events.append(UsageReport(usage))

@@ -6,7 +6,7 @@ says; what it refuses is read path by path.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, ClassVar
 
@@ -37,7 +37,8 @@ class Typed:
     `decode(bytes)` gives an object; `named(object)` its (choices, id, model, error, usage roots…);
     `said(choice)` the values of `CONTENT`, field by field, each with all its alternatives. It raises
     AttributeError where an object on the way is null. `nothing_else` is what `named` gives behind the model,
-    and `only_text` what `said` gives behind the text, in a frame that only brings a piece of text.
+    and `only_text` what `said` gives behind the text, in a frame that only brings a piece of text; `no_usage` and
+    `no_others` (behind text, number and finish) are what they give where there is nothing.
     """
 
     def __init__(self, section: AnswerSpec, usage: UsageSpec) -> None:
@@ -56,18 +57,22 @@ class Typed:
             *(keys[name] if name is not None else _ABSENT for name in names)
         )
         self.said: Callable[[Any], tuple[Any, ...]] = said
+        self.no_usage = [None] * len(self.usage_roots)
         self.nothing_else = (None,) * (1 + len(self.usage_roots))
-        # Where the text or the choice's number has alternatives, no frame is told to have only text.
-        others = (None,) * (sum(self._widths) - 2)
-        self.only_text = (0, *others) if self._widths[:2] == [1, 1] else (_ABSENT,)
+        # Where the text, the choice's number or the finish has alternatives, no frame is told to be simple.
+        simple = self._widths[:3] == [1, 1, 1]
+        others = (None,) * (sum(self._widths) - 3)
+        self.no_others = others if simple else (_ABSENT,)
+        self.only_text = (0, None, *others) if simple else (_ABSENT,)
 
-    def one_each(self, values: tuple[Any, ...]) -> Sequence[Any]:
+    def one_each(self, values: tuple[Any, ...]) -> list[Any]:
         """One value for each field of `CONTENT`: the first that is there."""
-        if len(values) == len(CONTENT):
-            return values
         out, at = [], 0
         for width in self._widths:
-            out.append(next((v for v in values[at : at + width] if v is not None), None))
+            value = values[at]
+            for other in values[at + 1 : at + width]:
+                value = other if value is None else value
+            out.append(value)
             at += width
         return out
 

@@ -6,7 +6,6 @@ what no counter can hold are not counts and are left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 
 from bursar.types.usage import Usage
@@ -17,8 +16,6 @@ from bursar.wire.spec import Paths, UsageSpec
 MAX_COUNT = 10**10
 _MAX_AMOUNT = 10**6
 _NANOS = 1_000_000_000
-
-Count = Callable[[object], int | None]
 
 
 def as_count(value: object) -> int | None:
@@ -69,7 +66,10 @@ class UsageReader:
         # the paths are followed from there.
         self._inside = isinstance(spec.raw, str) and all(_is_inside(spec.raw, p) for p in (*given.values(), spec.cost))
         within = f"{spec.raw}." if self._inside else ""
-        self._counts = [(name, count) for name, p in given.items() if (count := _count(p, within)) is not None]
+        counts = [(name, _count(p, within)) for name, p in given.items() if p is not None and not isinstance(p, int)]
+        # One path to a number, as nearly all are, is read here; sums and alternatives by a function of their own.
+        self._numbers = [(name, get) for name, get in counts if not isinstance(get, _Combined)]
+        self._combined = [(name, get) for name, get in counts if isinstance(get, _Combined)]
         self._constants = {name: value for name, value in given.items() if isinstance(value, int)}
         self._cost = getter(_relative(spec.cost, within)) if spec.cost is not None else None
         self._currency = spec.cost_currency
@@ -81,17 +81,21 @@ class UsageReader:
             if raw is None:
                 return None
             value = raw
-        found = dict(self._constants)
-        reported = False
-        for name, count in self._counts:
-            number = count(value)
+        found: dict[str, int] = {}
+        for name, get in self._numbers:
+            number = get(value)
+            if number is not None and (type(number) is not int or not 0 <= number <= MAX_COUNT):
+                number = as_count(number)
             if number is not None:
                 found[name] = number
-                reported = True
+        for name, combined in self._combined:
+            if (count := combined.count(value)) is not None:
+                found[name] = count
         nanos = as_nanos(self._cost(value)) if self._cost is not None else None
-        if not reported and nanos is None:
+        if not found and nanos is None:
             return None
         return Usage(
+            **self._constants,
             **found,
             cost_nanos=nanos,
             cost_currency=self._currency if nanos is not None else None,
@@ -112,32 +116,22 @@ def _relative(paths: Paths, within: str) -> Paths:
     return [str(_relative(path, within)) for path in paths]
 
 
-def _count(paths: Paths | int | None, within: str) -> Count | None:
-    if paths is None or isinstance(paths, int):
+class _Combined:
+    """Alternatives of which the first that is present counts; each is a sum over what is there."""
+
+    def __init__(self, paths: list[str]) -> None:
+        self._alternatives = [[getter(term.strip()) for term in path.split("+")] for path in paths]
+
+    def count(self, value: object) -> int | None:
+        for terms in self._alternatives:
+            counts = [n for term in terms if (n := as_count(term(value))) is not None]
+            if counts:
+                return sum(counts)
         return None
+
+
+def _count(paths: Paths, within: str) -> Getter | _Combined:
     paths = _relative(paths, within)
-    alternatives = [_sum(p) for p in ([paths] if isinstance(paths, str) else paths)]
-    if len(alternatives) == 1:
-        return alternatives[0]
-
-    def first(value: object) -> int | None:
-        for alternative in alternatives:
-            count = alternative(value)
-            if count is not None:
-                return count
-        return None
-
-    return first
-
-
-def _sum(path: str) -> Count:
-    terms = [getter(term.strip()) for term in path.split("+")]
-    if len(terms) == 1:
-        only = terms[0]
-        return lambda value: as_count(only(value))
-
-    def total(value: object) -> int | None:
-        counts = [n for term in terms if (n := as_count(term(value))) is not None]
-        return sum(counts) if counts else None
-
-    return total
+    if isinstance(paths, str) and "+" not in paths:
+        return getter(paths)
+    return _Combined([paths] if isinstance(paths, str) else paths)
