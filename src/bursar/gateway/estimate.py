@@ -32,7 +32,7 @@ class Estimator:
         """Adds a completed attempt whose usage the provider reported whole."""
         if usage.input_tokens is None or usage.output_tokens is None:
             return
-        seen = self._seen.setdefault((provider, model), _Seen(0, 0, 0, 0, 0))
+        seen = self._seen.get((provider, model)) or self._seen.setdefault((provider, model), _Seen(0, 0, 0, 0, 0))
         seen.observations += 1
         seen.input_bytes += request_bytes
         seen.input_tokens += usage.input_tokens

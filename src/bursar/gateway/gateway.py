@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine, Mapping
 
 from bursar.gateway.estimate import Estimator
-from bursar.gateway.registry import Provider, Registry, Target
+from bursar.gateway.registry import FINISH, Provider, Registry, Target
 from bursar.gateway.running import Running
 from bursar.ledger.ledger import Ledger
 from bursar.net.transport import Transport
@@ -40,7 +40,11 @@ class Gateway:
 
     def run(self, call: Call) -> Running:
         """A call ready to start. Raises RequestError where it cannot be said, UnknownModelError."""
-        running = Running(self, call, [(t, self._request(t, call)) for t in self.registry.resolve(call.model)])
+        plan, shields = [], False
+        for target in self.registry.resolve(call.model):
+            plan.append((target, self._request(target, call)))
+            shields = shields or target.provider.on_disconnect == FINISH
+        running = Running(self, call, plan, shields=shields)
         self._running.add(running)
         return running
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bursar.gateway import outcome
@@ -44,39 +44,43 @@ _AFTER_FINISH_S = 10.0
 class Attempt:
     """One attempt under way: its entry, the answer, and what it has said so far."""
 
+    answer: Answer | None = None
+    first_content_ns: int | None = None
+    whole = b""
+    cost: Cost | None = None
+
     def __init__(self, target: Target, request: Request, entry: Entry, decoder: Decoder) -> None:
         self.target = target
         self.request = request
         self.entry = entry
         self.decoder = decoder
         self.assembly = Assembly()
-        self.answer: Answer | None = None
-        self.first_content_ns: int | None = None
-        self.whole = b""
-        self.cost: Cost | None = None
         self.deadline = entry.started_ns / 1e9 + target.provider.timeouts.total_s
 
 
 class Running:
-    """One call. `attempt` is the current one."""
+    """One call. `attempt` is the current one, `attempts` says how many there were so far, `completed` is the last
+    entry's end, where it completed."""
 
-    def __init__(self, gateway: Gateway, call: Call, plan: list[tuple[Target, Request]]) -> None:
+    # What most calls never change stands here: a call has a lot to remember otherwise.
+    attempts = 0
+    attempt: Attempt | None = None
+    completed: Settled | None = None
+    _position = 0
+    _tries = 0
+    _pending: Sequence[Frame] = ()
+    _failure: ProviderError | None = None
+    _step: asyncio.Future[Any] | None = None
+    _client_gone = False
+    _ended = False
+    _result: Result | None = None
+
+    def __init__(self, gateway: Gateway, call: Call, plan: list[tuple[Target, Request]], *, shields: bool) -> None:
+        """`shields` is true where an answer of the plan may have to be read on when nobody waits for it."""
         self._gateway = gateway
         self.call = call
         self._plan = plan
-        self._position = 0
-        self._tries = 0
-        self._attempts = 0
-        self._pending: list[Frame] = []
-        self._failure: ProviderError | None = None
-        self._step: asyncio.Future[Any] | None = None
-        self._client_gone = False
-        self._ended = False
-        self._shields = any(target.provider.on_disconnect == FINISH for target, _ in plan)
-        self.attempt: Attempt | None = None
-        self._result: Result | None = None
-        self.completed: Settled | None = None
-        """The last entry's end, where it completed."""
+        self._shields = shields
 
     @property
     def result(self) -> Result | None:
@@ -85,25 +89,20 @@ class Running:
             self._result = outcome.result(self.call, self.attempt, self.completed)
         return self._result
 
-    @property
-    def attempts(self) -> int:
-        """How many attempts were made so far."""
-        return self._attempts
-
-    async def start(self) -> None:
+    def start(self) -> Awaitable[None]:
         """Makes attempts until one answers. Raises ProviderError of the last one, LedgerFullError."""
-        await self._run(self._begin())
+        return self._run(self._begin()) if self._shields else self._begin()
 
-    async def next(self) -> list[Frame] | None:
+    async def next(self) -> Sequence[Frame] | None:
         """The next frames, None at the end. Raises ProviderError where the answer fails in the middle."""
         if self._pending:
-            frames, self._pending = self._pending, []
+            frames, self._pending = self._pending, ()
             return frames
         if self._failure is not None:
             raise self._failure
         if self._ended:
             return None
-        return await self._run(self._advance())
+        return await (self._run(self._advance()) if self._shields else self._advance())
 
     def close(self) -> None:
         """Ends the call where it is. The provider's policy says whether its answer is still read on."""
@@ -130,9 +129,7 @@ class Running:
             self._cancelled(attempt)
 
     async def _run(self, step: Coroutine[object, object, T]) -> T:
-        """Awaits a step; where an answer may have to be read on, the step outlives its awaiter."""
-        if not self._shields:
-            return await step
+        """Awaits a step that outlives its awaiter, for the answer may have to be read on."""
         self._step = task = asyncio.ensure_future(step)
         return await asyncio.shield(task)
 
@@ -194,9 +191,9 @@ class Running:
         """Puts the entry on disk: after this, and not before, its request may leave."""
         target, request = self._plan[self._position]
         self._tries += 1
-        self._attempts += 1
+        self.attempts += 1
         entry = self._gateway.ledger.open(
-            outcome.opened(self.call, target, request, attempt=self._attempts, now_us=now_us())
+            outcome.opened(self.call, target, request, attempt=self.attempts, now_us=now_us())
         )
         decoder = Decoder(
             target.provider.readers, stream=self.call.stream, embeddings=self.call.operation == EMBEDDINGS
@@ -227,7 +224,7 @@ class Running:
             raise outcome.http_failure(provider, answer, await self._rest(attempt, data))
         while True:
             frames = self._read(attempt, data)
-            self._pending.extend(frames)
+            self._pending = [*self._pending, *frames] if self._pending else frames
             if not data or attempt.decoder.ended:
                 self._conclude(attempt)
                 return
@@ -250,7 +247,7 @@ class Running:
             pass
         return body
 
-    async def _advance(self) -> list[Frame] | None:
+    async def _advance(self) -> Sequence[Frame] | None:
         attempt = self.attempt
         assert attempt is not None
         try:
@@ -339,7 +336,7 @@ class Running:
 
     def _failed(self, attempt: Attempt, error: ProviderError) -> None:
         error.call_id = self.call.call_id
-        self._pending = [] if attempt.first_content_ns is None else self._pending
+        self._pending = () if attempt.first_content_ns is None else self._pending
         self._stop(attempt)
         self._settle(attempt, "failed", error)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from urllib.parse import unquote
 
@@ -18,7 +18,7 @@ from bursar.ledger.status import Overview
 from bursar.types.errors import BursarError, RequestError, StoppingError
 from bursar.wire.assemble import encode_json
 
-Asgi = Callable[[Scope, Receive, Send], object]
+Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class TooLargeError(RequestError):
@@ -66,18 +66,16 @@ class App:
         self._departures = Departures()
         self.stopping = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """What answers a request, to be awaited."""
         path: str = scope["path"]
         if path.startswith("/v1/"):
-            await self._data_plane(path, scope, receive, send)
-        elif path == "/health":
-            await self._health(send)
-        elif path == "/metrics":
-            await _send_text(send, self._metrics.render())
-        else:
-            await self._control(scope, receive, send)  # type: ignore[misc]
+            return self._data_plane(path, scope, receive, send)
+        if path == "/health":
+            return self._health(send)
+        if path == "/metrics":
+            return _send_text(send, self._metrics.render())
+        return self._control(scope, receive, send)
 
     async def _data_plane(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         headers = openai.headers_of(scope["headers"])

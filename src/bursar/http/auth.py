@@ -26,6 +26,7 @@ DEFAULT_WORKSPACE = "default"
 _PREFIX = "bk-"
 _HINT_CHARS = 4
 _MAX_VALUE_CHARS = 256
+_SEEN = 10_000
 _TAG_PREFIX = "x-bursar-tag-"
 _PREFIX_OF_CONTEXT = "x-bursar-"
 _CONTEXT_HEADERS = {
@@ -109,6 +110,8 @@ class KeyRing:
     def __init__(self, pepper: bytes) -> None:
         self._pepper = pepper
         self._principals: dict[str, Principal] = {}
+        # Keys that were shown lately and are good, in memory only: a digest for every call would be dear.
+        self._seen: dict[str, Principal] = {}
 
     def digest(self, key: str) -> str:
         """What is stored of a key: its HMAC-SHA256 under the pepper."""
@@ -116,6 +119,7 @@ class KeyRing:
 
     def replace(self, rows: Iterable[KeyRow]) -> None:
         """Takes the keys as they are stored now."""
+        self._seen = {}
         self._principals = {
             row.digest: Principal(
                 key_id=row.id,
@@ -130,12 +134,19 @@ class KeyRing:
 
     def authenticate(self, headers: Mapping[str, str]) -> Principal:
         """The caller of a request, from `Authorization: Bearer KEY`. Raises AuthenticationError."""
-        scheme, _, key = headers.get("authorization", "").partition(" ")
+        shown = headers.get("authorization", "")
+        seen = self._seen.get(shown)
+        if seen is not None:
+            return seen
+        scheme, _, key = shown.partition(" ")
         if scheme.lower() != "bearer" or not key:
             raise AuthenticationError
         principal = self._principals.get(self.digest(key.strip()))
         if principal is None:
             raise AuthenticationError("this API key is not known, or was revoked")
+        if len(self._seen) >= _SEEN:
+            self._seen.clear()
+        self._seen[shown] = principal
         return principal
 
 

@@ -120,23 +120,24 @@ class Protocol(HttpToolsProtocol):
 class Cycle:
     """One request and its answer: the `receive` and `send` of an ASGI application."""
 
+    disconnected = False
+    response_complete = False
+    _more = True
+    _news = False
+    _started = False
+    _size = 0
+    _waiter: asyncio.Future[None] | None = None
+    _head: bytes | None = None
+    _left: int | None = None  # bytes of body still to come; None is chunked
+
     def __init__(self, protocol: Protocol, scope: dict[str, Any], keep_alive: bool, expects_continue: bool) -> None:
         self.scope = scope
         self.keep_alive = keep_alive
-        self.disconnected = False
-        self.response_complete = False
         self._protocol = protocol
         self._transport = protocol.transport
         self._flow = protocol.flow
         self._expects_continue = expects_continue
         self._parts: list[bytes] = []
-        self._size = 0
-        self._more = True
-        self._news = False
-        self._waiter: asyncio.Future[None] | None = None
-        self._head: bytes | None = None
-        self._started = False
-        self._left: int | None = None  # bytes of body still to come; None is chunked
 
     async def run(self, app: Callable[..., Any], tasks: set[Any]) -> None:
         """Answers the request with the application; a fault of it never goes without an answer or an end."""

@@ -7,7 +7,7 @@ status line waits for the first frame that says something, so an early error is 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -73,7 +73,18 @@ async def serve(
     except BursarError as error:
         await send_error(send, error, ours)
         return
-    await _answer(running, send, ours)
+    try:
+        try:
+            await running.start()
+        except BursarError as error:
+            await send_error(send, error, _with_attempts(running, ours))
+            return
+        if running.call.stream:
+            await _stream(running, send, _answer_headers(running, ours))
+        else:
+            await send_json(send, 200, _whole(running), _answer_headers(running, ours))
+    finally:
+        running.close()
 
 
 def _call(call_id: str, operation: str, principal: Principal, headers: Mapping[str, str], body: bytes) -> Call:
@@ -81,7 +92,7 @@ def _call(call_id: str, operation: str, principal: Principal, headers: Mapping[s
     context = principal.context(headers)
     if context.request_id is None and "x-request-id" in headers:
         context = msgspec.structs.replace(context, request_id=headers["x-request-id"][:256])
-    retries = headers.get("x-stainless-retry-count", "")
+    retries = headers.get("x-stainless-retry-count")
     key = headers.get("idempotency-key")
     if key is not None and len(key) > 256:
         raise RequestError("the header idempotency-key is longer than 256 characters", field="idempotency-key")
@@ -94,50 +105,36 @@ def _call(call_id: str, operation: str, principal: Principal, headers: Mapping[s
         context=context,
         key_id=principal.key_id,
         idempotency_key=key,
-        client_retries=int(retries) if retries.isascii() and retries.isdigit() and len(retries) < 4 else None,
-        headers=tuple(
-            (name, value)
-            for name, value in headers.items()
-            if name not in _NOT_FORWARDED
-            and not name.startswith(_NOT_FORWARDED_PREFIXES)
-            and value.isascii()  # HTTP says nothing of the others' encoding
-        ),
+        client_retries=_small_count(retries) if retries is not None else None,
+        headers=_forwarded(headers) if headers.keys() - _NOT_FORWARDED else (),
     )
 
 
-async def _answer(running: Running, send: Send, ours: list[tuple[bytes, bytes]]) -> None:
-    try:
-        try:
-            await running.start()
-        except BursarError as error:
-            await send_error(send, error, _with_attempts(running, ours))
-            return
-        if running.call.stream:
-            await _stream(running, send, _answer_headers(running, ours))
-        else:
-            await _whole(running, send, _answer_headers(running, ours))
-    finally:
-        running.close()
+def _small_count(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 4 else None
 
 
-async def _whole(running: Running, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
-    try:
-        while await running.next() is not None:
-            pass
-    except ProviderError as error:
-        await send_error(send, error, headers)
-        return
+def _forwarded(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (name, value)
+        for name, value in headers.items()
+        if name not in _NOT_FORWARDED
+        and not name.startswith(_NOT_FORWARDED_PREFIXES)
+        and value.isascii()  # HTTP says nothing of the others' encoding
+    )
+
+
+def _whole(running: Running) -> bytes:
+    """The body of an answer that was not asked for as a stream: as it came, or in OpenAI's shape."""
     attempt = running.attempt
     assert attempt is not None
-    if attempt.target.provider.spec.shape == "openai" and attempt.decoder.is_whole:
-        body = attempt.whole
-    elif running.call.operation == EMBEDDINGS:
-        body = _embeddings(running)
-    else:
-        model = attempt.assembly.model or attempt.target.model
-        completion = attempt.assembly.as_completion(id=running.call.call_id, model=model, created=int(time.time()))
-        body = encode_json(completion)
-    await send_json(send, 200, body, headers)
+    if attempt.decoder.is_whole and attempt.target.provider.spec.shape == "openai":
+        return attempt.whole
+    if running.call.operation == EMBEDDINGS:
+        return _embeddings(running)
+    model = attempt.assembly.model or attempt.target.model
+    completion = attempt.assembly.as_completion(id=running.call.call_id, model=model, created=int(time.time()))
+    return encode_json(completion)
 
 
 def _embeddings(running: Running) -> bytes:
@@ -176,7 +173,7 @@ class _Passing:
         assert attempt is not None
         self._added_usage = attempt.request.added_usage
 
-    def write(self, frames: list[Frame]) -> bytes:
+    def write(self, frames: Sequence[Frame]) -> bytes:
         if len(frames) == 1:
             return b"" if self._added_usage and frames[0].usage_only else frames[0].raw
         if self._added_usage:
@@ -201,7 +198,7 @@ class _Rendering:
             created=int(time.time()),
         )
 
-    def write(self, frames: list[Frame]) -> bytes:
+    def write(self, frames: Sequence[Frame]) -> bytes:
         return b"".join(self._renderer.render(f.events) for f in frames)
 
     def end(self) -> bytes:

@@ -7,7 +7,7 @@ grows, and its state says so; when the store is back everything arrives, once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from itertools import islice
 from typing import Protocol
@@ -16,7 +16,7 @@ import msgspec
 
 from bursar.ledger.ledger import Ledger, now_us
 from bursar.ledger.records import Span, walk
-from bursar.ledger.rows import BatchBuilder
+from bursar.ledger.rows import BatchBuilder, KnownBodies
 from bursar.ledger.spool import Spool
 from bursar.store.port import Batch, LedgerStore, OffsetMovedError, RecordRefusedError
 from bursar.types.errors import StoreError
@@ -56,6 +56,7 @@ class Drain:
         self._store = store
         self._interval_s = interval_s
         self.state = DrainState()
+        self._known = KnownBodies()
         self._lock = asyncio.Lock()
         self._stopped = asyncio.Event()
 
@@ -120,14 +121,21 @@ class Drain:
         while offset < source.end:
             data = source.read(offset, size)
             last = offset + len(data) >= source.end
-            spans = await _spans(walk(data, offset, last=last))
+            spans: list[Span] = []
+            batch = await self._read(source.id, offset, data, last, spans)
             if not spans:
                 if last:
                     break
                 size *= 4
                 continue
             size = _READ_BYTES
-            offset = await self._apply(source.id, offset, spans, data, on_progress)
+            try:
+                await self._store.apply(batch)
+                self._known.learn(batch)
+                on_progress(batch)
+                offset = batch.new_offset
+            except RecordRefusedError:
+                offset = await self._one_by_one(source.id, offset, spans, data, on_progress)
         return offset
 
     async def close_spool(self, spool_id: str, offset: int, batch: Batch) -> None:
@@ -160,56 +168,49 @@ class Drain:
             self._ledger.drained[spool.id] = state.offset
             self._ledger.drained_records[spool.id] = state.records
 
-    async def _apply(
-        self, spool_id: str, offset: int, spans: list[Span], data: bytes, on_progress: Callable[[Batch], None]
+    async def _read(self, spool_id: str, offset: int, data: bytes, last: bool, spans: list[Span]) -> Batch:
+        """The batch of the records in `data`, and their spans; the loop goes on in between."""
+        builder = BatchBuilder(spool_id, offset, now_us(), self._known)
+        walker = walk(data, offset, last=last)
+        while len(spans) < _BATCH_RECORDS:
+            began = spans[-1].end if spans else offset
+            for span in islice(walker, _YIELD_RECORDS):
+                builder.add(span, data, offset)
+                spans.append(span)
+                if span.end - began >= _YIELD_BYTES:
+                    break
+            if not spans or spans[-1].end == began:
+                break
+            await asyncio.sleep(0)
+        return builder.batch
+
+    async def _one_by_one(
+        self, spool_id: str, base: int, spans: list[Span], data: bytes, on_progress: Callable[[Batch], None]
     ) -> int:
-        base = offset
-
-        async def build(some: list[Span], start: int, refused: str | None = None) -> Batch:
-            builder = BatchBuilder(spool_id, start, now_us())
-            pause = 0, start
-            for n, span in enumerate(some, 1):
-                builder.add(span, data[span.start - base : span.end - base], refused=refused)
-                if n - pause[0] >= _YIELD_RECORDS or span.end - pause[1] >= _YIELD_BYTES:
-                    pause = n, span.end
-                    await asyncio.sleep(0)
-            return builder.batch
-
-        try:
-            batch = await build(spans, offset)
-            await self._store.apply(batch)
-            on_progress(batch)
-            return batch.new_offset
-        except RecordRefusedError:
-            pass
-        # One of them is not to be stored: each goes alone, and the refused one is kept aside, raw.
+        """One of the records is not to be stored: each goes alone, and the refused one is kept aside, raw."""
+        offset = base
         for span in spans:
             try:
-                batch = await build([span], offset)
+                batch = self._of_one(spool_id, offset, span, data, base)
                 await self._store.apply(batch)
             except RecordRefusedError as e:
-                batch = await build([span], offset, refused=str(e))
+                batch = self._of_one(spool_id, offset, span, data, base, refused=str(e))
                 await self._store.apply(batch)
             on_progress(batch)
             offset = batch.new_offset
         return offset
 
+    def _of_one(
+        self, spool_id: str, offset: int, span: Span, data: bytes, base: int, *, refused: str | None = None
+    ) -> Batch:
+        builder = BatchBuilder(spool_id, offset, now_us(), self._known)
+        builder.add(span, data, base, refused=refused)
+        return builder.batch
+
     def _failed(self, error: str) -> None:
         self.state.error = error
         if self.state.behind_since_us is None and self._ledger.undrained_bytes:
             self.state.behind_since_us = now_us()
-
-
-async def _spans(walker: Iterator[Span]) -> list[Span]:
-    """The spans of one batch; the loop goes on in between."""
-    spans: list[Span] = []
-    while len(spans) < _BATCH_RECORDS:
-        some = list(islice(walker, _YIELD_RECORDS))
-        spans += some
-        if len(some) < _YIELD_RECORDS:
-            break
-        await asyncio.sleep(0)
-    return spans
 
 
 def _empty_batch(spool_id: str, offset: int) -> Batch:

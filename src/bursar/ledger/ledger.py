@@ -128,10 +128,11 @@ class Ledger:
         entry.settled = True
         if entry.spool is not None:
             self._append_settled(entry.spool, settled)
-        for observe in self._observers:
-            # Who watches must not change what happens: a log that cannot be written ends no call.
-            with suppress(Exception):
+        try:
+            for observe in self._observers:
                 observe(entry.opened, settled)
+        except Exception:  # noqa: S110
+            pass  # who watches must not change what happens: a log that cannot be written ends no call
 
     def correct(self, correction: Correction) -> None:
         """Records a difference to a settled entry. Raises SpoolFullError where there is no room."""
@@ -275,14 +276,13 @@ def _bare(settled: Settled) -> bytes:
 
 def _bounded(settled: Settled) -> Settled:
     """Cuts what a provider may make as long as it likes, so that the record fits the room kept for it."""
+    free = (settled.finish_reason, settled.provider_response_id, settled.served_model, settled.error_code)
+    if settled.error_message is None and sum([len(text or "") for text in free]) <= _ID_CHARS:
+        if settled.raw_usage is None or len(settled.raw_usage) <= _RAW_USAGE_BYTES:
+            return settled
     cuts: dict[str, object] = {}
-    for name, value, most in (
-        ("error_message", settled.error_message, _MESSAGE_CHARS),
-        ("error_code", settled.error_code, _ID_CHARS),
-        ("finish_reason", settled.finish_reason, _ID_CHARS),
-        ("provider_response_id", settled.provider_response_id, _ID_CHARS),
-        ("served_model", settled.served_model, _ID_CHARS),
-    ):
+    for name in ("error_message", "error_code", "finish_reason", "provider_response_id", "served_model"):
+        value, most = getattr(settled, name), _MESSAGE_CHARS if name == "error_message" else _ID_CHARS
         if value is not None and len(value) > most:
             cuts[name] = value[: most - 1] + "…"
     if settled.raw_usage is not None and len(settled.raw_usage) > _RAW_USAGE_BYTES:

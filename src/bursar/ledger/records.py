@@ -18,7 +18,8 @@ from bursar.wire.assemble import clean_text
 MAGIC = b"\xb5RS1"
 TRAILER = b"\xb5"
 _HEAD = struct.Struct("<4sII")
-OVERHEAD = _HEAD.size + len(TRAILER)
+_HEAD_SIZE = _HEAD.size
+OVERHEAD = _HEAD_SIZE + len(TRAILER)
 MAX_PAYLOAD = 256 * 1024 * 1024
 
 # The room every open entry keeps for its own end; a settled record without bodies always fits.
@@ -176,13 +177,19 @@ def walk(data: bytes, base: int = 0, *, last: bool = True) -> Iterator[Span]:
     With `last` the bytes reach the file's end; otherwise what may be continued behind them is left out.
     Zeros up to the end are room kept, not a record.
     """
-    at = 0
-    while at < len(data):
-        whole = _record_at(data, at)
-        if whole is not None:
-            yield Span(base + at, base + whole, data[at + _HEAD.size : whole - 1])
-            at = whole
-            continue
+    at, size = 0, len(data)
+    unpack, crc32 = _HEAD.unpack_from, zlib.crc32
+    while at < size:
+        if at + OVERHEAD <= size:
+            # As `_record_at` reads it, without a call for each of many.
+            magic, length, crc = unpack(data, at)
+            whole = at + OVERHEAD + length
+            if magic == MAGIC and whole <= size and length <= MAX_PAYLOAD:
+                payload = data[at + _HEAD_SIZE : whole - 1]
+                if crc32(payload) == crc and data[whole - 1 : whole] == TRAILER:
+                    yield Span(base + at, base + whole, payload)
+                    at = whole
+                    continue
         if not data.count(0, at) < len(data) - at:
             return
         if not last and _may_continue(data, at):

@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 import msgspec
 
 from bursar.ledger import records
-from bursar.ledger.records import Correction, Gap, Opened, Settled, Span, SpoolHeader
+from bursar.ledger.records import Correction, Gap, Opened, Settled, Span
 from bursar.store.port import SETTLED_COLUMNS, Batch, Row, Values
 
 _HOUR_US = 3_600_000_000
+_KNOWN_BYTES = 8 * 1024 * 1024
 _MESSAGE_FIELDS = ("messages", "input")
 
 _raw_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -73,20 +74,40 @@ def timestamp(us: int) -> str:
 
 def body_hash(text: str) -> str:
     """The name a body is stored under: the first 160 bits of its SHA-256, in hex."""
-    return _digest(text.encode())
+    return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
-def _digest(body: bytes) -> str:
-    return hashlib.sha256(body).hexdigest()[:40]
+class KnownBodies:
+    """Bodies that come again and again, as system prompts and parameters do, and are in the store: their names
+    need not be worked out anew, nor they themselves be offered again. Two generations of them, bounded."""
+
+    def __init__(self) -> None:
+        self._recent: dict[tuple[str, bytes], str] = {}
+        self._before: dict[tuple[str, bytes], str] = {}
+        self._bytes = 0
+
+    def find(self, workspace: str, body: bytes) -> str | None:
+        """The name of a body that is in the store, None where that is not known."""
+        key = (workspace, body)
+        return self._recent.get(key) or self._before.get(key)
+
+    def learn(self, batch: Batch) -> None:
+        """Takes the bodies that came more than once in a batch; it has been written."""
+        for key, digest in batch.repeated.items():
+            self._recent[key] = digest
+            self._bytes += len(key[1])
+        if self._bytes > _KNOWN_BYTES:
+            self._before, self._recent, self._bytes = self._recent, {}, 0
 
 
 class BatchBuilder:
     """Collects the spans of one stretch of a spool into a batch."""
 
-    def __init__(self, spool_id: str, offset: int, now_us: int) -> None:
+    def __init__(self, spool_id: str, offset: int, now_us: int, known: KnownBodies | None = None) -> None:
         self._clock = _Clock()
         self._batch = Batch(spool_id=spool_id, old_offset=offset, new_offset=offset, records=0, now=timestamp(now_us))
         self._open: dict[tuple[str, int], Values] = {}
+        self._known = known or KnownBodies()
 
     @property
     def batch(self) -> Batch:
@@ -95,32 +116,36 @@ class BatchBuilder:
         self._open.clear()
         return self._batch
 
-    def add(self, span: Span, raw: bytes, *, refused: str | None = None) -> None:
-        """Adds a span; `raw` are its bytes on disk. With `refused`, the store's reason, it is kept aside."""
+    def add(self, span: Span, data: bytes, base: int, *, refused: str | None = None) -> None:
+        """Adds a span of `data`, which stands at `base` in its file. With `refused`, the store's reason, it is
+        kept aside."""
         batch = self._batch
         batch.new_offset = span.end
-        if span.payload is None:
-            self._reject(span, raw, span.fault or "damaged", None)
+        payload = span.payload
+        if payload is None:
+            self._reject(span, data, base, span.fault or "damaged", None)
             return
         batch.records += 1
         if refused is not None:
-            self._reject(span, raw, "refused", refused)
+            self._reject(span, data, base, "refused", refused)
             return
         try:
-            self._add_record(records.decode(span.payload), span)
+            record = records.decode(payload)
+            if isinstance(record, Opened):
+                self._open_entry(record)
+            elif isinstance(record, Settled):
+                self._settle(record)
+            else:
+                self._add_other(record, span)
         except (msgspec.MsgspecError, ValueError, OverflowError) as e:
-            self._reject(span, raw, "unreadable", str(e))
+            self._reject(span, data, base, "unreadable", str(e))
 
     def add_settled(self, settled: Settled) -> None:
         """Adds an end that stands in no spool: that of an entry whose process is gone."""
         self._settle(settled)
 
-    def _add_record(self, record: records.Record, span: Span) -> None:
+    def _add_other(self, record: records.Record, span: Span) -> None:
         match record:
-            case Opened():
-                self._open_entry(record)
-            case Settled():
-                self._settle(record)
             case Gap():
                 self._batch.gaps.append(
                     {
@@ -133,17 +158,15 @@ class BatchBuilder:
                 )
             case Correction():
                 self._correct(record, span)
-            case SpoolHeader():
-                pass
 
-    def _reject(self, span: Span, raw: bytes, reason: str, detail: str | None) -> None:
+    def _reject(self, span: Span, data: bytes, base: int, reason: str, detail: str | None) -> None:
         self._batch.rejects.append(
             {
                 "spool_id": self._batch.spool_id,
                 "start": span.start,
                 "reason": reason,
                 "detail": detail,
-                "raw": raw,
+                "raw": data[span.start - base : span.end - base],
                 "created_at": self._batch.now,
             }
         )
@@ -204,17 +227,24 @@ class BatchBuilder:
         for name in _MESSAGE_FIELDS:
             given = fields.pop(name, None)
             if given is not None:
-                refs.extend(self._body(workspace, item) for item in _items(bytes(given)))
+                refs += [self._body(workspace, item) for item in _items(bytes(given))]
         return _encode(refs).decode(), self._body(workspace, _encode(fields))
 
     def _body(self, workspace: str, body: bytes) -> str:
+        digest = self._known.find(workspace, body)
+        if digest is not None:
+            return digest
         try:
             text = body.decode()
+            digest = hashlib.sha256(body).hexdigest()[:40]
         except UnicodeDecodeError:
             text = body.decode("utf-8", "replace")
-            body = text.encode()
-        digest = _digest(body)
-        self._batch.bodies[workspace, digest] = text
+            digest = body_hash(text)
+        batch, key = self._batch, (workspace, digest)
+        if key in batch.bodies:
+            batch.repeated[workspace, body] = digest
+        else:
+            batch.bodies[key] = text
         return digest
 
 

@@ -187,21 +187,27 @@ class Exchange:
     """One request's answer under way (an `Answer`). It lets go of its connection at its end, so that nothing
     that is still held of it can touch the next one's."""
 
+    status = 0
+    _waiter: asyncio.Future[None] | None = None
+    _deadline = 0.0
+    _buffered = 0
+    _quiet = 0
+    _paused = False
+    _keeps = False
+    _complete = False
+    _headed = False
+    _lingers = False
+    _failure: Exception | None = None
+    _inflater: Inflater | None = None
+
     def __init__(self, connection: _Connection) -> None:
         self._connection: _Connection | None = connection
+        self.headers: dict[str, str] = {}
         self._parts: list[bytes] = []
         self.on_body = self._parts.append
         # It knows this exchange, and this exchange it: the knot is undone at the end, or every call would wait
         # for the garbage collector with all it holds.
         self._parser: Any = httptools.HttpResponseParser(self)
-        self._waiter: asyncio.Future[None] | None = None
-        self._deadline = 0.0
-        self._buffered = self._quiet = 0
-        self._paused = self._keeps = self._complete = self._headed = self._lingers = False
-        self._failure: Exception | None = None
-        self._inflater: Inflater | None = None
-        self.status = 0
-        self.headers: dict[str, str] = {}
 
     async def headers_come(self, deadline: float) -> None:
         """Waits for the status and headers. Raises HungUpError, TimeoutError."""

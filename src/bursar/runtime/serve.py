@@ -230,6 +230,7 @@ def _with_cors(app: App, settings: Settings) -> Any:
 def _config(app: Any, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
+        interface="asgi3",
         loop="none",
         http=Protocol,
         ws="none",

@@ -118,11 +118,11 @@ def _write(c: sqlite3.Connection, batch: Batch, bodies: list[Values]) -> None:
     count = len(batch.entries) + len(batch.settlements) + len(batch.corrections)
     seq = _take_seq(c, count) if count else 0
     _many(c, _BODIES, bodies)
-    _many(c, _ENTRIES, [(n, *row) for n, row in enumerate(batch.entries, seq)])
-    ends = [(n, *row) for n, row in enumerate(batch.settlements, seq + len(batch.entries))]
-    if _many(c, _SETTLE, ends, (batch.spool_id,)) != len(ends):
+    _many(c, _ENTRIES, batch.entries, seq)
+    ended = _many(c, _SETTLE, batch.settlements, seq + len(batch.entries), (batch.spool_id,))
+    if ended != len(batch.settlements):
         raise RecordRefusedError("an attempt that is settled here is not open")
-    corrected = seq + len(batch.entries) + len(ends)
+    corrected = seq + len(batch.entries) + len(batch.settlements)
     for n, row in enumerate(batch.corrections, corrected):
         row["seq"] = n
     for name, columns in _OTHERS.items():
@@ -167,12 +167,24 @@ def _take_seq(c: sqlite3.Connection, count: int) -> int:
     return int(row[0]) - count + 1
 
 
-def _many(c: sqlite3.Connection, statements: dict[int, str], rows: Sequence[Values], beyond: Values = ()) -> int:
-    """Runs a statement over all rows, many at a time; returns how many rows it changed."""
+def _many(
+    c: sqlite3.Connection,
+    statements: dict[int, str],
+    rows: Sequence[Values],
+    first: int | None = None,
+    beyond: Values = (),
+) -> int:
+    """Runs a statement over all rows, many at a time; returns how many rows it changed. From `first` on they
+    are numbered, the number before all else."""
     changed = 0
     for size, part in _cut(rows):
-        values = [value for row in part for value in row]
-        changed += c.execute(statements[size], (*values, *beyond)).rowcount
+        values: list[object] = []
+        for row in part:
+            if first is not None:
+                values.append(first)
+                first += 1
+            values += row
+        changed += c.execute(statements[size], [*values, *beyond] if beyond else values).rowcount
     return changed
 
 

@@ -38,14 +38,16 @@ class _Call:
 class _Choice:
     """One answer of possibly several."""
 
+    finish: str | None = None
+    reasoning: list[str] | tuple[()] = ()
+    refusal: list[str] | tuple[()] = ()
+    calls: dict[int, _Call] | None = None
+
     def __init__(self) -> None:
         self.text: list[str] = []
-        self.reasoning: list[str] = []
-        self.refusal: list[str] = []
-        self.calls: dict[int, _Call] = {}
-        self.finish: str | None = None
 
     def add_call(self, event: ToolCallDelta) -> None:
+        self.calls = self.calls or {}
         call = self.calls.setdefault(event.index, _Call())
         call.id = event.id or call.id
         call.name = event.name or call.name
@@ -54,42 +56,48 @@ class _Choice:
     def tool_calls(self) -> tuple[ToolCall, ...]:
         return tuple(
             ToolCall(id=call.id, name=call.name, arguments="".join(call.arguments))
-            for _, call in sorted(self.calls.items())
+            for _, call in sorted((self.calls or {}).items())
         )
 
 
 class Assembly:
     """What an answer has said so far."""
 
+    id: str | None = None
+    model: str | None = None
+    usage: Usage | None = None
+    error: ErrorReport | None = None
+    vectors: list[object] | None = None
+    has_content = False
+
     def __init__(self) -> None:
-        self.id: str | None = None
-        self.model: str | None = None
-        self.usage: Usage | None = None
-        self.error: ErrorReport | None = None
-        self.vectors: list[object] | None = None
-        self.has_content = False
         self._choices: dict[int, _Choice] = {}
 
     def take(self, events: list[Event]) -> bool:
         """Folds the events in; true where they hold content (text, reasoning, refusal, tool calls, vectors)."""
         content = False
         for event in events:
-            kind = type(event)
-            if kind is TextDelta:
+            if isinstance(event, TextDelta):
                 choice = self._choices.get(event.choice) or self._choice(event.choice)
                 choice.text.append(event.text)
                 content = True
             else:
-                content = _TAKE[kind](self, event) or content
+                content = _TAKE[type(event)](self, event) or content
         self.has_content = self.has_content or content
         return content
 
     def _reasoning(self, event: ReasoningDelta) -> bool:
-        self._choice(event.choice).reasoning.append(event.text)
+        choice = self._choice(event.choice)
+        if not choice.reasoning:
+            choice.reasoning = []
+        choice.reasoning.append(event.text)
         return True
 
     def _refusal(self, event: RefusalDelta) -> bool:
-        self._choice(event.choice).refusal.append(event.text)
+        choice = self._choice(event.choice)
+        if not choice.refusal:
+            choice.refusal = []
+        choice.refusal.append(event.text)
         return True
 
     def _tool_call(self, event: ToolCallDelta) -> bool:
@@ -152,8 +160,10 @@ class Assembly:
         """UTF-8 bytes of everything the model wrote: what estimates of a cut-off answer go by."""
         size = 0
         for choice in self._choices.values():
-            pieces = [*choice.text, *choice.reasoning, *choice.refusal]
-            for call in choice.calls.values():
+            pieces = choice.text
+            if choice.reasoning or choice.refusal or choice.calls:
+                pieces = [*pieces, *choice.reasoning, *choice.refusal]
+            for call in (choice.calls or {}).values():
                 pieces += call.arguments
             written = pieces[0] if len(pieces) == 1 else "".join(pieces)
             size += len(written) if written.isascii() else len(written.encode("utf-8", "replace"))

@@ -87,6 +87,8 @@ class Readers:
         self.answer = _Reader(spec.answer, spec.usage, spec)
         self.stream = _Reader(spec.stream, spec.usage, spec)
         self.embeddings = _Reader(spec.embeddings, spec.embeddings_usage, spec)
+        self.end_mark = (spec.stream.end or "").encode()
+        self.says_ends = spec.stream.end is not None or spec.stream.finish is not None
         path = spec.answer.text
         self.text_at = f"${'' if path.startswith('[') else '.'}{path}" if isinstance(path, str) else None
         """Where the text of a whole answer stands, as SQL's JSON functions name places; None where it varies."""
@@ -96,27 +98,28 @@ class Decoder:
     """Reads one answer. `finished` tells whether it said that it ended; a stream that stops without
     saying so was cut off."""
 
+    ended = False
+    is_whole = False
+    """True where the answer is one JSON value rather than frames."""
+    is_strict = True
+    """False where an answer was read though strict JSON would refuse it."""
+    joined_text = False
+    """True where a text came as a list of parts, so that no one place holds it."""
+    _framer: Framer | None = None
+    _started: tuple[object, object] = (None, None)
+    _usual: tuple[object, ...] | None = None
+
     def __init__(self, readers: Readers, *, stream: bool, embeddings: bool = False) -> None:
         self._readers = readers
         self._stream = stream
         self.embeddings = embeddings
         self._reader = readers.stream
-        self._framer: Framer | None = None
-        self._started: tuple[object, object] = (None, None)
-        self._end_mark = (readers.spec.stream.end or "").encode()
-        self._usual: tuple[object, ...] | None = None
+        self._end_mark = readers.end_mark
         self._begun: set[int] = set()
         self._finished: set[int] = set()
-        self.ended = False
-        self.is_whole = False
-        """True where the answer is one JSON value rather than frames."""
         self.extras: dict[str, object] = {}
         """What frames say beside the answer itself (created, service_tier, …): the last value of each. Frames
         that bring a piece of text and no more are not asked."""
-        self.is_strict = True
-        """False where an answer was read though strict JSON would refuse it."""
-        self.joined_text = False
-        """True where a text came as a list of parts, so that no one place holds it."""
 
     @property
     def saw_finish(self) -> bool:
@@ -126,8 +129,7 @@ class Decoder:
     @property
     def finished(self) -> bool:
         """Whether the answer said that it ended (or its format has no way to say so)."""
-        stream = self._readers.spec.stream
-        return self.ended or self.saw_finish or (stream.end is None and stream.finish is None)
+        return self.ended or self.saw_finish or not self._readers.says_ends
 
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that are whole now. Raises FrameTooLongError."""
