@@ -250,8 +250,13 @@ class Running:
     async def _advance(self) -> Sequence[Frame] | None:
         attempt = self.attempt
         assert attempt is not None
+        assert attempt.answer is not None
         try:
-            data = await self._more(attempt)
+            deadline = self._deadline(attempt)
+            try:
+                data = await attempt.answer.read(deadline)  # as `_more` does, for each of many chunks
+            except (TimeoutError, HungUpError) as error:
+                data = self._end_of(attempt, error, deadline)
             frames = self._read(attempt, data)
             if not data or attempt.decoder.ended or attempt.assembly.error is not None:
                 try:
@@ -274,25 +279,34 @@ class Running:
 
     async def _more(self, attempt: Attempt) -> bytes:
         """The next bytes, b"" at the end, within the limits between chunks and in all."""
-        provider, answer = attempt.target.provider, attempt.answer
-        assert answer is not None
-        now = time.monotonic()
-        deadline = min(now + provider.timeouts.chunk_s, attempt.deadline)
-        if attempt.decoder.saw_finish:
-            deadline = min(deadline, now + _AFTER_FINISH_S)
+        assert attempt.answer is not None
+        deadline = self._deadline(attempt)
         try:
-            return await answer.read(deadline)
-        except TimeoutError:
-            if attempt.decoder.saw_finish and not attempt.decoder.is_whole:
+            return await attempt.answer.read(deadline)
+        except (TimeoutError, HungUpError) as error:
+            return self._end_of(attempt, error, deadline)
+
+    @staticmethod
+    def _deadline(attempt: Attempt) -> float:
+        """Until when the next bytes must have come."""
+        limit_s = attempt.target.provider.timeouts.chunk_s
+        if attempt.decoder.saw_finish:
+            limit_s = min(limit_s, _AFTER_FINISH_S)
+        return min(time.monotonic() + limit_s, attempt.deadline)
+
+    def _end_of(self, attempt: Attempt, error: TimeoutError | HungUpError, deadline: float) -> bytes:
+        """What it means that no more bytes came: the end, or a failure, which is raised."""
+        provider, decoder = attempt.target.provider, attempt.decoder
+        if isinstance(error, TimeoutError):
+            if decoder.saw_finish and not decoder.is_whole:
                 return b""  # it had said why it stopped; only its end mark is missing, and the socket left open
             if deadline == attempt.deadline:
                 raise self._timed_out(attempt, "end", provider.timeouts.total_s) from None
             raise self._timed_out(attempt, "next chunk", provider.timeouts.chunk_s) from None
-        except HungUpError as e:
-            if attempt.decoder.finished and not attempt.decoder.is_whole:
-                return b""  # it had said that it ended; how the connection ended says nothing
-            raise TruncatedError(f"'{provider.name}' hung up in the middle of its answer: {e}", provider=provider.name,
-                                 kind="truncated") from e  # fmt: skip
+        if decoder.finished and not decoder.is_whole:
+            return b""  # it had said that it ended; how the connection ended says nothing
+        raise TruncatedError(f"'{provider.name}' hung up in the middle of its answer: {error}",
+                             provider=provider.name, kind="truncated") from error  # fmt: skip
 
     def _read(self, attempt: Attempt, data: bytes) -> list[Frame]:
         try:

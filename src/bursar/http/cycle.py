@@ -45,8 +45,11 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         parser = self.parser
         version = parser.get_http_version()
-        url = httptools.parse_url(self.url)
-        path = url.path.decode("ascii")
+        raw_path, query = self.url, b""
+        if b"?" in raw_path or not raw_path.startswith(b"/"):
+            parsed = httptools.parse_url(raw_path)
+            raw_path, query = parsed.path or b"/", parsed.query or b""
+        path = raw_path.decode("ascii")
         scope: dict[str, Any] = {
             "type": "http",
             "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
@@ -54,8 +57,8 @@ class Protocol(HttpToolsProtocol):
             "method": parser.get_method().decode("ascii"),
             "scheme": self.scheme,
             "path": unquote(path) if "%" in path else path,
-            "raw_path": url.path,
-            "query_string": url.query or b"",
+            "raw_path": raw_path,
+            "query_string": query,
             "root_path": "",
             "headers": self.headers,
             "server": self.server,
@@ -98,13 +101,14 @@ class Protocol(HttpToolsProtocol):
         if self.timeout_keep_alive_task is None:
             self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self._close_if_quiet)
 
-    def data_received(self, data: bytes) -> None:
-        # uvicorn cancels its keep-alive timer here and makes another after each answer; ours goes on.
-        timer, self.timeout_keep_alive_task = self.timeout_keep_alive_task, None
-        try:
-            super().data_received(data)
-        finally:
-            self.timeout_keep_alive_task = self.timeout_keep_alive_task or timer
+    def _unset_keepalive_if_required(self) -> None:
+        """uvicorn cancels its keep-alive timer with every byte, and makes another after each answer; ours goes
+        on, and looks whether the connection was quiet when it is due."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+        super().connection_lost(exc)
 
     def _close_if_quiet(self) -> None:
         self.timeout_keep_alive_task = None

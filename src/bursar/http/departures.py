@@ -18,12 +18,13 @@ _LOOK_EVERY_S = 0.05
 class _Waiting:
     """A client that waits, and the task that works for it."""
 
+    lasts = False
+    left = False
+    _listener: asyncio.Task[None] | None = None
+
     def __init__(self, task: asyncio.Task[object], receive: Receive) -> None:
         self.task = task
-        self.lasts = False
-        self.left = False
         self._receive = receive
-        self._listener: asyncio.Task[None] | None = None
 
     def listen(self) -> None:
         if self._listener is None:
@@ -63,7 +64,8 @@ class Departures:
             task.uncancel()
         finally:
             self._waiting.discard(waiting)
-            waiting.stop()
+            if waiting.lasts:
+                waiting.stop()
 
     def _look(self) -> None:
         for waiting in self._waiting:

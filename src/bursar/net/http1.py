@@ -213,7 +213,7 @@ class Exchange:
         """Waits for the status and headers. Raises HungUpError, TimeoutError."""
         try:
             while not self._headed:
-                await self._wait(deadline)
+                await self._news(deadline)
             coding = self.headers.get("content-encoding")
             if coding is not None and coding.lower() != "identity":
                 self._inflater = inflater(coding)
@@ -232,7 +232,7 @@ class Exchange:
             elif self._complete:
                 return self._inflater.close() if self._inflater is not None else b""
             else:
-                await self._wait(deadline)
+                await self._news(deadline)
 
     def done(self) -> None:
         connection = self._connection
@@ -290,6 +290,7 @@ class Exchange:
             self.abort()
         elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(TimeoutError())
+            self._waiter = None
 
     def on_message_begin(self) -> None:
         if self._complete:
@@ -344,18 +345,16 @@ class Exchange:
                 self._connection.resume()
         return data
 
-    async def _wait(self, deadline: float) -> None:
+    def _news(self, deadline: float) -> asyncio.Future[None]:
+        """Done when something has come, or will not: to be awaited at once, by one at a time."""
         if self._failure is not None:
             raise self._failure
         self._deadline = deadline
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        self._waiter = waiter = asyncio.get_running_loop().create_future()
+        return waiter
 
     def _wake(self) -> None:
-        waiter = self._waiter
+        waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 

@@ -60,6 +60,12 @@ class LoopGap:
         return max(self._recent)
 
     def start(self) -> None:
+        """Begins to watch; what was before is not counted."""
+        self.stop()
+        self._due = None
+        self._tick()
+
+    def _tick(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
         if self._due is not None:
@@ -68,7 +74,7 @@ class LoopGap:
             self._recent.append(0.0)
             self._slot_ends = now + 1.0
         self._due = now + _GAP_TICK_S
-        self._timer = loop.call_later(_GAP_TICK_S, self.start)
+        self._timer = loop.call_later(_GAP_TICK_S, self._tick)
 
     def stop(self) -> None:
         if self._timer is not None:
@@ -165,7 +171,6 @@ async def running(
     try:
         core = await _composed(settings, known, database, observers, chores, told)
         task = asyncio.create_task(core.drain.run(core.housekeeping))
-        core.gap.start()
         try:
             yield core
         finally:

@@ -41,7 +41,7 @@ from bursar.types.errors import StoreError
 
 _KEYS_EVERY_S = 1.0
 _SWITCH_S = 0.0005
-_COLLECT = (20_000, 20, 50)
+_COLLECT = (5_000, 50, 1_000)
 _ENV_KEY_ID = "environment"
 
 
@@ -155,6 +155,7 @@ async def serve(
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_COLLECT)
+        core.gap.start()
         await _serve_until_told(app, settings, keys, sock, log, pipe)
     responses.flush()
 

@@ -58,7 +58,9 @@ class _Reader:
         def compiled(field: Paths | None) -> Getter:
             return getter(field) if field is not None else _ABSENT
 
-        self.typed: Typed | None = typed(section, usage)
+        # An end mark that looks like a frame must be looked for in each of them.
+        ends_apart = not (spec.stream.end or "").startswith("{")
+        self.typed: Typed | None = typed(section, usage) if ends_apart else None
         self.id = compiled(section.id)
         self.model = compiled(section.model)
         self._content = [compiled(getattr(section, field)) for field in CONTENT]
@@ -167,35 +169,38 @@ class Decoder:
 
     def _read_all(self, raw_frames: list[RawFrame]) -> list[Frame]:
         kind = self._reader.typed
-        frames = []
+        frames: list[Frame] = []
         for frame in raw_frames:
-            if self.ended:
-                break
             data = frame.data
-            if data is None:
-                frames.append(Frame(frame.raw, [], is_silent=True))
-            elif self._end_mark and data.startswith(self._end_mark):
-                self.ended = True
-                frames.append(Frame(frame.raw, []))
-            elif kind is None or frame.event is not None:
-                frames.append(self._read(frame, data))
+            if kind is None or data is None or frame.event is not None:
+                frames.append(self._read(frame))
             else:
                 try:
-                    named = kind.named(kind.decode(data))
-                    said = [kind.said(choice) for choice in named[0]] if named[0] else []
+                    root = kind.decode(data)
+                    named = kind.named(root)
+                    choices = named[0]
+                    if choices is not None and len(choices) == 1 and named[1:] == self._usual:
+                        said = kind.said(choices[0])
+                        if said[1:] == kind.only_text and type(said[0]) is str:
+                            # Most frames of most answers: one more piece of text, and nothing else.
+                            frames.append(Frame(frame.raw, [TextDelta(said[0])] if said[0] else []))
+                            continue
+                    every = [kind.said(choice) for choice in choices or ()]
                 except _UNTYPED:
-                    frames.append(self._read(frame, data))
-                    continue
-                if len(said) == 1 and said[0][1:] == kind.only_text and named[1:] == self._usual:
-                    # Most frames of most answers: one more piece of text, and nothing else.
-                    text = said[0][0]
-                    if type(text) is str:
-                        frames.append(Frame(frame.raw, [TextDelta(text)] if text else []))
-                        continue
-                frames.append(self._of_typed(frame.raw, data, kind, named, said))
+                    frames.append(self._read(frame))
+                else:
+                    frames.append(self._of_typed(frame.raw, data, kind, named, every))
+            if self.ended:
+                break
         return frames
 
-    def _read(self, frame: RawFrame, data: bytes) -> Frame:
+    def _read(self, frame: RawFrame) -> Frame:
+        data = frame.data
+        if data is None:
+            return Frame(frame.raw, [], is_silent=True)
+        if self._end_mark and data.startswith(self._end_mark):
+            self.ended = True
+            return Frame(frame.raw, [])
         value, strict = _json(data)
         self.is_strict = self.is_strict and strict
         if isinstance(value, list) and len(value) == 1:
