@@ -7,7 +7,7 @@ PORT ?= 8080
 CORPUS_DIR ?= ../shared/corpus
 
 .DEFAULT_GOAL := help
-.PHONY: help run test proof corpus check format lock clean
+.PHONY: help run test proof corpus bench bench-quick profile check format lock clean
 
 help: ## Say what there is.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -34,21 +34,30 @@ proof: $(VENV)/.dev ## Run the proofs at full length: kills, outages, ten thousa
 corpus: $(VENV)/.dev ## Read the recorded exchanges in CORPUS_DIR, cut at every byte.
 	CORPUS_DIR=$(CORPUS_DIR) $(BIN)/pytest -n auto -m corpus
 
+bench: $(VENV)/.dev ## Measure bursar beside other gateways (installed under .bench), and write docs/BENCHMARKS.md.
+	$(BIN)/python -m bench $(BENCH)
+
+bench-quick: $(VENV)/.dev ## Measure bursar against the limit, in under two minutes.
+	$(BIN)/python -m bench --quick
+
+profile: $(VENV)/.dev ## Show where the time of a call goes: WORKLOAD=chat, long or stream.
+	$(BIN)/python -m bench.profile $(WORKLOAD)
+
 check: $(VENV)/.dev ## Check format, style, types and floors.
-	$(BIN)/ruff format --check --quiet src tests
-	$(BIN)/ruff check --quiet src tests
+	$(BIN)/ruff format --check --quiet src tests bench
+	$(BIN)/ruff check --quiet src tests bench
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
 format: $(VENV)/.dev ## Format the code.
-	$(BIN)/ruff format --quiet src tests
-	$(BIN)/ruff check --quiet --fix src tests
+	$(BIN)/ruff format --quiet src tests bench
+	$(BIN)/ruff check --quiet --fix src tests bench
 
 lock: ## Lock the dependencies anew, with hashes and without the name of any registry.
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet \
 	  pyproject.toml requirements/build.in -o requirements/run.txt
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet \
-	  --extra test --extra check -c requirements/run.txt pyproject.toml requirements/build.in -o requirements/dev.txt
+	  --extra test --extra check --extra bench -c requirements/run.txt pyproject.toml requirements/build.in -o requirements/dev.txt
 
 clean: ## Remove the environment and what tools leave behind; the ledger under ./data stays.
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import deque
+from typing import ClassVar
 
 import httptools
 import orjson
@@ -19,7 +20,7 @@ _REQUEST = b"POST %b HTTP/1.1\r\nhost: upstream\r\ncontent-type: application/jso
 
 
 class _Upstream(asyncio.Protocol):
-    idle: deque[_Upstream] = deque()
+    idle: ClassVar[deque[_Upstream]] = deque()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 GATEWAY_CORE, LOAD_CORE = 0, 1
 _CPUCLOCK_SCHED = 2
@@ -56,7 +56,7 @@ class Group:
 
     def memory_mb(self) -> float:
         """Resident memory of all its processes, in megabytes; pages they share count once for each."""
-        return sum(p.memory_info().rss for p in self._all()) / 1e6
+        return float(sum(p.memory_info().rss for p in self._all())) / 1e6
 
     def stop(self) -> None:
         """Ends it in order, and by force after ten seconds."""
@@ -82,7 +82,7 @@ class Group:
 
 def _cpu_us(process: psutil.Process) -> float:
     try:
-        if sys.platform == "linux":
+        if platform.system() == "Linux":
             # The scheduler's own clock of that process, in nanoseconds; /proc counts in hundredths of a second.
             return time.clock_gettime_ns(~process.pid << 3 | _CPUCLOCK_SCHED) / 1000
         times = process.cpu_times()

@@ -166,7 +166,8 @@ def _starts(bench: Bench, report: Report, told: Told) -> None:
 
 def _import_ms() -> float:
     """`import bursar` above a bare interpreter: the difference of medians of alternating runs."""
-    bare, with_it = [], []
+    bare: list[float] = []
+    with_it: list[float] = []
     for _ in range(_IMPORTS):
         for statement, times in (("pass", bare), ("import bursar", with_it)):
             began = time.perf_counter()
@@ -177,7 +178,7 @@ def _import_ms() -> float:
 
 def _machine() -> dict[str, str]:
     model = platform.processor() or platform.machine()
-    if sys.platform == "linux":
+    if platform.system() == "Linux":
         with open("/proc/cpuinfo") as info:
             model = next((line.partition(":")[2].strip() for line in info if line.startswith("model name")), model)
     return {

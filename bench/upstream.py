@@ -13,7 +13,40 @@ import httptools
 
 CHUNKS = 32
 _PACE_S = 0.005
-_WORDS = ["The", "ledger", "is", "written", "before", "the", "request", "leaves", "and", "settled", "once", "when", "the", "answer", "ends", "so", "that", "whoever", "asks", "what", "was", "spent", "has", "an", "answer", "that", "adds", "up", "to", "the", "last", "token"]
+_WORDS = [
+    "The",
+    "ledger",
+    "is",
+    "written",
+    "before",
+    "the",
+    "request",
+    "leaves",
+    "and",
+    "settled",
+    "once",
+    "when",
+    "the",
+    "answer",
+    "ends",
+    "so",
+    "that",
+    "whoever",
+    "asks",
+    "what",
+    "was",
+    "spent",
+    "has",
+    "an",
+    "answer",
+    "that",
+    "adds",
+    "up",
+    "to",
+    "the",
+    "last",
+    "token",
+]
 _REPLY = " ".join(_WORDS).encode()
 _USAGE = b'{"prompt_tokens":19,"completion_tokens":32,"total_tokens":51,"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}'  # noqa: E501
 _CHAT_TAIL = (

@@ -43,6 +43,10 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     on_disconnect: str = CANCEL
     timeouts: Timeouts = Timeouts()
     retries: int = 1
+    transport: str = "http"
+    """By its name among the gateway's transports."""
+    proxy: str | None = None
+    http2: bool = False
     url_shown: str = ""
     """The address as it stands on the ledger: without query, user or password."""
 

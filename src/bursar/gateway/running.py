@@ -204,7 +204,7 @@ class Running:
     async def _reach(self, attempt: Attempt) -> None:
         """Sends, and reads to the first frame that says something; a plain answer is read whole."""
         provider = attempt.target.provider
-        transport = self._gateway.transports[provider.spec.transport]
+        transport = self._gateway.transports[provider.transport]
         try:
             limit_s = min(provider.timeouts.first_byte_s, provider.timeouts.total_s)
             deadline = time.monotonic() + limit_s

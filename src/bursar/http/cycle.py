@@ -70,7 +70,7 @@ class Protocol(HttpToolsProtocol):
         keeps = version != "1.0" and parser.should_keep_alive()
         self.cycle = cycle = Cycle(self, scope, keeps, self.expect_100_continue)  # type: ignore[assignment]
         if before is None or before.response_complete:
-            self._start_asgi_task(cycle, self.app)  # type: ignore[arg-type]
+            self._start_asgi_task(cycle, self.app)
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))  # type: ignore[arg-type]

@@ -277,9 +277,9 @@ def _bare(settled: Settled) -> bytes:
 def _bounded(settled: Settled) -> Settled:
     """Cuts what a provider may make as long as it likes, so that the record fits the room kept for it."""
     free = (settled.finish_reason, settled.provider_response_id, settled.served_model, settled.error_code)
-    if settled.error_message is None and sum([len(text or "") for text in free]) <= _ID_CHARS:
-        if settled.raw_usage is None or len(settled.raw_usage) <= _RAW_USAGE_BYTES:
-            return settled
+    short = settled.error_message is None and sum([len(text or "") for text in free]) <= _ID_CHARS
+    if short and len(settled.raw_usage or b"") <= _RAW_USAGE_BYTES:
+        return settled
     cuts: dict[str, object] = {}
     for name in ("error_message", "error_code", "finish_reason", "provider_response_id", "served_model"):
         value, most = getattr(settled, name), _MESSAGE_CHARS if name == "error_message" else _ID_CHARS

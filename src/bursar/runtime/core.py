@@ -22,6 +22,8 @@ from bursar.ledger.drain import Drain
 from bursar.ledger.ledger import Ledger, Limits, Observer
 from bursar.net.demo import DemoTransport
 from bursar.net.http1 import Http1Transport
+from bursar.net.library import LibraryTransport
+from bursar.net.transport import Transport
 from bursar.prices.table import bundled
 from bursar.runtime import providers
 from bursar.runtime.settings import Settings, bytes_of
@@ -164,7 +166,8 @@ async def running(
 ) -> AsyncIterator[Core]:
     """Opens the store and the ledger, drains beside the calls, and at the end settles and drains the rest.
 
-    `chores` are short functions to be called now and then. Raises ConfigError, StoreError. What cannot be drained at the end waits on disk for the next process.
+    `chores` are short functions to be called now and then. What cannot be drained at the end waits on disk for
+    the next process. Raises ConfigError, StoreError.
     """
     known = registry if registry is not None else providers.registry(settings, environ)
     database = Database(settings.store.url)
@@ -211,7 +214,7 @@ async def _composed(
         registry=registry,
         ledger=ledger,
         prices=bundled(),
-        transports={"http": Http1Transport(), "demo": DemoTransport()},
+        transports=_transports(registry),
         estimator=Estimator(
             {
                 key: (r.observations, r.request_bytes, r.input_tokens, r.output_bytes, r.output_tokens)
@@ -231,6 +234,15 @@ async def _composed(
         chores=chores,
         told=told,
     )
+
+
+def _transports(registry: Registry) -> dict[str, Transport]:
+    """The ways out, by name; a provider behind a proxy, or spoken to over HTTP/2, has one of its own."""
+    made: dict[str, Transport] = {"http": Http1Transport(), "demo": DemoTransport()}
+    for provider in registry.providers.values():
+        if provider.proxy is not None or provider.http2:
+            made[provider.transport] = LibraryTransport(proxy=provider.proxy, http2=provider.http2)
+    return made
 
 
 async def _prepared(database: Database) -> str:

@@ -10,6 +10,7 @@ from bursar.types.errors import ConfigError
 from bursar.wire import spec as specs
 from bursar.wire.engine import Readers
 
+_PROXIES = ("http://", "https://", "socks5://", "socks5h://")
 _ALWAYS_SECRET = frozenset({"authorization", "proxy-authorization", "x-api-key", "api-key", "cookie"})
 
 
@@ -80,7 +81,20 @@ def _provider(given: ProviderSettings, environ: Mapping[str, str]) -> Provider:
             finish_max_s=given.finish_max_s,
         ),
         retries=given.retries,
+        transport=f"library {given.name}" if given.proxy or given.http2 else spec.transport,
+        proxy=_proxy(given.proxy, environ, place),
+        http2=given.http2,
     )
+
+
+def _proxy(given: str | None, environ: Mapping[str, str], place: str) -> str | None:
+    """The address of a proxy; it may hold a password, and so be named as secrets are."""
+    if given is None:
+        return None
+    address = secret(given, environ, f"{place}, proxy")
+    if not address.startswith(_PROXIES):
+        raise ConfigError(f"{place}: proxy must begin with {', '.join(_PROXIES)}")
+    return address
 
 
 def _secrets(headers: Mapping[str, str], secret_headers: frozenset[str]) -> tuple[str, ...]:

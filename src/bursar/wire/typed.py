@@ -120,9 +120,10 @@ def _choice_type(section: AnswerSpec) -> tuple[type[msgspec.Struct], Callable[[A
 
 def _plant(tree: Tree, steps: tuple[str, ...]) -> None:
     for step in steps[:-1]:
-        tree = tree.setdefault(step, {})
-        if tree is Any:
+        below = tree.setdefault(step, {})
+        if not isinstance(below, dict):
             raise NotTypedError  # a value here, an object there
+        tree = below
     if isinstance(tree.setdefault(steps[-1], Any), dict):
         raise NotTypedError
 
@@ -132,13 +133,13 @@ def _node(name: str, tree: Tree) -> tuple[type[msgspec.Struct], dict[str, Any]]:
     fields: list[tuple[str, Any, Any]] = []
     keys: dict[str, Any] = {}
     for n, (key, below) in enumerate(tree.items()):
-        if below is Any:
-            fields.append((key, Any, None))
-            keys[key] = (f"f{n}", None)
-        else:
+        if isinstance(below, dict):
             kind, inner = _node(key.title(), below)
             fields.append((key, kind | None, kind()))
             keys[key] = (f"f{n}", inner)
+        else:
+            fields.append((key, Any, None))
+            keys[key] = (f"f{n}", None)
     return _struct(name, fields), keys
 
 
