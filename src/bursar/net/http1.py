@@ -31,11 +31,12 @@ _CACHED_HEADS = 1024
 class Http1Transport:
     """Connections to any number of origins, made as they are needed and kept for a while."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        """`tls` is the machine's own trust where none is given."""
         self._idle: dict[Origin, deque[_Connection]] = {}
         self.busy: set[_Connection] = set()
         self._heads: dict[tuple[str, tuple[tuple[str, str], ...]], Head] = {}
-        self._tls: ssl.SSLContext | None = None
+        self._tls = tls
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
 

@@ -48,6 +48,8 @@ class LibraryTransport:
                 response = await client.send(asked, stream=True)
         except refused as e:
             raise NotSentError(_said(e)) from e
+        except TimeoutError:
+            raise  # it is an OSError by birth
         except (httpx2.HTTPError, OSError) as e:
             raise HungUpError(_said(e)) from e
         return _LibraryAnswer(response, self._later)
@@ -101,6 +103,8 @@ class _LibraryAnswer:
                 async for piece in self._pieces:
                     if piece:
                         return piece
+        except TimeoutError:
+            raise
         except (httpx2.HTTPError, httpx2.StreamError, OSError) as e:
             raise HungUpError(_said(e)) from e
         return b""

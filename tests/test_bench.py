@@ -1,0 +1,80 @@
+"""The benchmark's parts, for a handful of calls: they count right, and what they saw becomes tables."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bench import gateways, report, run
+from bench.load import Job, body_of
+from bench.measure import Bench
+from bench.workloads import ALL, CHAT, PACED, STREAM, Workload
+
+FEW = [Workload(w.name, w.model, 4, path=w.path, stream=w.stream, prompt_bytes=w.prompt_bytes, most=8) for w in ALL]
+
+
+def test_every_workload_through_the_limit_and_bursar_is_counted_to_the_call(tmp_path: Path) -> None:
+    told: list[str] = []
+    bench = Bench(tmp_path, told.append)
+    try:
+        made = run._measured(bench, [gateways.direct(), gateways.limit(), gateways.bursar()], FEW, 1)
+    finally:
+        bench.close()
+    assert not made.missing
+    for workload, by in made.figures.items():
+        for name, figures in by.items():
+            assert figures.failed == 0, (workload, name, figures.first_failure)
+            assert figures.calls == 8
+            assert (figures.cpu_us is None) is (name == "direct")
+    assert made.ledger.is_green
+    assert made.ledger.rows == made.ledger.calls > 9 * 8
+    again = msgspec.json.decode(msgspec.json.encode(made), type=run.Report)
+    text = report.markdown(again)
+    for workload in made.figures:
+        assert f"## {workload[0].upper()}{workload[1:]}" in text
+    goals = {g.name: g for g in report.goals(again)}
+    assert goals["rows ÷ calls, verify green"].reached
+    assert goals["chat, CPU: LiteLLM ÷ bursar"].seen is None
+    assert not goals["chat, CPU: LiteLLM ÷ bursar"].reached
+
+
+def test_a_gateway_that_answers_wrongly_is_told(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, lambda _text: None)
+    try:
+        (running,) = [bench.begin(gateways.direct())]
+        assert running is not None
+        running.base = "/nowhere"  # the provider answers everywhere; ids are still its own
+        seen, cpu_us = bench.calls(CHAT, running, 6)
+        assert (seen.calls, seen.failed, seen.repeated_ids, cpu_us) == (6, 0, 0, 0.0)
+        assert seen.p50_ms <= seen.p99_ms
+        seen, _ = bench.calls(STREAM, running, 6)
+        assert seen.failed == 0
+        seen, _ = bench.calls(PACED, running, 3)
+        assert seen.p50_ms > 30 * 5
+        running.port = 1
+        with pytest.raises(RuntimeError, match="the load ended"):
+            bench.calls(CHAT, running, 6)
+    finally:
+        bench.close()
+
+
+def test_every_request_is_its_own() -> None:
+    job = Job(port=1, path="/v1/chat/completions", model="m", calls=2, connections=1, prompt_bytes=30_000, seed="r")
+    bodies = [body_of(job, n) for n in range(100)]
+    assert len(set(bodies)) == 100
+    assert all(30_000 < len(b) < 31_000 for b in bodies)
+    assert len({json.loads(b)["messages"][0]["content"] for b in bodies}) == 1
+
+
+def test_peers_that_are_listening_are_named_on_the_command_line() -> None:
+    gateway = gateways.named("other=http://127.0.0.1:4000/api/v1,pid=1,header=authorization:Bearer x:y,model=p/")
+    running = gateway.start(Path(), 0, 0)
+    assert (running.port, running.base, running.prefix) == (4000, "/api/v1", "p/")
+    assert running.headers == {"authorization": "Bearer x:y"}
+    assert running.group is not None
+    for wrong in ("other", "=http://127.0.0.1:1", "a=http://example.com:80", "a=http://127.0.0.1:1,color=red"):
+        with pytest.raises(ValueError, match=r"'.*'"):
+            gateways.named(wrong)

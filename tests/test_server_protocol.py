@@ -1,0 +1,302 @@
+"""The server's side of HTTP/1.1 on a plain socket: what uvicorn's protocol promises holds with the leaner cycle."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bursar.http.cycle import Cycle
+from support.server import ADMIN, Server, wait_for
+from support.upstream import Upstream
+
+
+def chat(text: str = "hello", *headers: str, body: bytes | None = None, **more: Any) -> bytes:
+    data = body if body is not None else json.dumps(
+        {"model": "up/gpt-4o-mini", "messages": [{"role": "user", "content": text}], **more}
+    ).encode()  # fmt: skip
+    lines = [
+        "POST /v1/chat/completions HTTP/1.1", "host: x", f"authorization: Bearer {ADMIN}",
+        "content-type: application/json", f"content-length: {len(data)}", *headers,
+    ]  # fmt: skip
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + data
+
+
+class Peer:
+    """A client of one connection that reads answers one by one, as they stand on the wire."""
+
+    def __init__(self, server: Server) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+        self._left = b""
+
+    def send(self, *pieces: bytes) -> Peer:
+        for piece in pieces:
+            self.socket.sendall(piece)
+        return self
+
+    def head(self) -> tuple[str, dict[str, str]]:
+        while b"\r\n\r\n" not in self._left:
+            more = self.socket.recv(65536)
+            if not more:
+                raise EOFError(self._left)
+            self._left += more
+        head, _, self._left = self._left.partition(b"\r\n\r\n")
+        first, *lines = head.decode().split("\r\n")
+        return first, dict(line.split(": ", 1) for line in lines)
+
+    def body(self, headers: dict[str, str]) -> bytes:
+        if "content-length" in headers:
+            return self._exactly(int(headers["content-length"]))
+        assert headers["transfer-encoding"] == "chunked"
+        parts = []
+        while size := int(self._line(), 16):
+            parts.append(self._exactly(size))
+            assert self._line() == b""
+        assert self._line() == b""
+        return b"".join(parts)
+
+    def answer(self) -> tuple[str, dict[str, str], bytes]:
+        first, headers = self.head()
+        return first, headers, self.body(headers)
+
+    def is_closed(self) -> bool:
+        try:
+            return self._left == b"" and self.socket.recv(1) == b""
+        except ConnectionResetError:
+            return True
+
+    def _exactly(self, size: int) -> bytes:
+        while len(self._left) < size:
+            more = self.socket.recv(65536)
+            if not more:
+                raise EOFError(self._left)
+            self._left += more
+        data, self._left = self._left[:size], self._left[size:]
+        return data
+
+    def _line(self) -> bytes:
+        data = b""
+        while not data.endswith(b"\r\n"):
+            data += self._exactly(1)
+        return data[:-2]
+
+
+def content(body: bytes) -> str:
+    return str(json.loads(body)["choices"][0]["message"]["content"])
+
+
+def test_a_connection_serves_one_request_after_another_however_it_is_cut(server: Server) -> None:
+    peer = Peer(server)
+    request = chat("one")
+    for n in range(0, len(request), 7):
+        peer.send(request[n : n + 7])
+    assert peer.answer()[0] == "HTTP/1.1 200 OK"
+    for _ in range(3):
+        first, headers, body = peer.send(chat("again")).answer()
+        assert first == "HTTP/1.1 200 OK"
+        assert headers["content-type"] == "application/json"
+        assert content(body)
+
+
+def test_pipelined_requests_are_answered_in_their_order(server: Server) -> None:
+    peer = Peer(server)
+    peer.send(
+        chat("slow", script={"text": "first", "delay_s": 0.3})
+        + chat("fast", script={"text": "second"})
+        + chat("stream", stream=True, script={"text": "third"})
+        + chat("last", script={"text": "fourth"})
+    )
+    assert content(peer.answer()[2]) == "first"
+    assert content(peer.answer()[2]) == "second"
+    assert b"data: [DONE]" in peer.answer()[2]
+    assert content(peer.answer()[2]) == "fourth"
+
+
+def test_a_client_that_waits_for_permission_to_send_its_body_gets_it(server: Server) -> None:
+    request = chat("hello", "expect: 100-continue")
+    head, body = request.split(b"\r\n\r\n", 1)
+    peer = Peer(server).send(head + b"\r\n\r\n")
+    assert peer.head() == ("HTTP/1.1 100 Continue", {})
+    assert peer.send(body).answer()[0] == "HTTP/1.1 200 OK"
+
+
+def test_closing_is_said_and_done_where_it_was_asked_for(server: Server) -> None:
+    first, headers, _ = (peer := Peer(server)).send(chat("x", "connection: close")).answer()
+    assert first == "HTTP/1.1 200 OK"
+    assert headers["connection"] == "close"
+    assert peer.is_closed()
+    old = Peer(server).send(chat("x").replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+    assert old.answer()[1]["connection"] == "close"
+    assert old.is_closed()
+
+
+def test_head_has_no_body_and_get_has_one(server: Server) -> None:
+    peer = Peer(server)
+    authorization = f"authorization: Bearer {ADMIN}\r\n".encode()
+    peer.send(b"HEAD /health HTTP/1.1\r\nhost: x\r\n\r\n")
+    first, headers = peer.head()
+    assert first == "HTTP/1.1 200 OK"
+    assert int(headers["content-length"]) > 100
+    peer.send(b"GET /v1/models?limit=3 HTTP/1.1\r\nhost: x\r\n" + authorization + b"\r\n")
+    first, headers, body = peer.answer()
+    assert first == "HTTP/1.1 200 OK"
+    assert json.loads(body)["object"] == "list"
+    peer.send(b"GET http://x/health?x=y HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert json.loads(peer.answer()[2])["status"] == "ok"
+
+
+def test_a_body_in_chunks_is_read_and_one_too_large_is_refused_before_it_is_whole(
+    make_server: Callable[..., Server],
+) -> None:
+    server = make_server(more="[server]\nmax_body_mb = 0.1")
+    data = chat("hello").split(b"\r\n\r\n", 1)[1]
+    head = chat("hello").split(b"\r\n\r\n", 1)[0]
+    head = b"\r\n".join(line for line in head.split(b"\r\n") if not line.startswith(b"content-length"))
+    peer = Peer(server).send(head + b"\r\ntransfer-encoding: chunked\r\n\r\n")
+    for n in range(0, len(data), 10):
+        peer.send(b"%x\r\n%b\r\n" % (len(data[n : n + 10]), data[n : n + 10]))
+    assert peer.send(b"0\r\n\r\n").answer()[0] == "HTTP/1.1 200 OK"
+    peer = Peer(server).send(head + b"\r\ntransfer-encoding: chunked\r\n\r\n")
+    try:
+        for _ in range(40):
+            peer.send(b"1000\r\n" + b"x" * 4096 + b"\r\n")
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    first, _, body = peer.answer()
+    assert first.startswith("HTTP/1.1 413 ")
+    assert json.loads(body)["error"]["code"] == "request_too_large"
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        b"NOT HTTP AT ALL\r\n\r\n",
+        b"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
+        b"POST /v1/chat/completions HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
+def test_what_is_not_http_is_refused_and_the_server_goes_on(server: Server, nonsense: bytes) -> None:
+    peer = Peer(server).send(nonsense)
+    with contextlib.suppress(EOFError):
+        assert peer.head()[0].startswith("HTTP/1.1 4")
+    assert server.chat()[0] == 200
+
+
+def test_an_answer_and_its_head_leave_together(server: Server) -> None:
+    peer = Peer(server)
+    peer.send(chat("warm")).answer()
+    peer.send(chat("hello", script={"text": "together"}))
+    first = peer.socket.recv(65536)
+    assert first.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"together" in first
+
+
+def test_a_quiet_connection_stays_and_a_client_that_left_is_noticed(server: Server, upstream: Upstream) -> None:
+    peer = Peer(server)
+    peer.send(chat("one")).answer()
+    seen = len(upstream.seen)
+    peer.send(chat("two", stream=True, script={"hang_after": 1})).head()
+    upstream.wait(lambda: len(upstream.seen) == seen + 1)
+    left = time.monotonic()
+    peer.socket.close()
+    upstream.wait(lambda: upstream.seen[-1].closed_at is not None)
+    assert upstream.seen[-1].closed_at is not None
+    assert upstream.seen[-1].closed_at - left < 1
+    wait_for(lambda: server.health()[1]["spool"]["open_entries"] == 0, 10, "the entry stays open")
+
+
+class _Connection:
+    """What a cycle needs of its protocol, in memory."""
+
+    class _Flow:
+        write_paused = False
+
+        def resume_reading(self) -> None:
+            return None
+
+        def pause_reading(self) -> None:
+            return None
+
+    class _Transport:
+        def __init__(self) -> None:
+            self.written = b""
+            self.closed = False
+
+        def write(self, data: bytes) -> None:
+            self.written += data
+
+        def close(self) -> None:
+            self.closed = True
+
+        def is_closing(self) -> bool:
+            return self.closed
+
+    class _Logger:
+        def error(self, *_: object, **__: object) -> None:
+            return None
+
+    def __init__(self) -> None:
+        self.flow, self.transport, self.logger = self._Flow(), self._Transport(), self._Logger()
+        self.ended = 0
+
+    def on_response_complete(self) -> None:
+        self.ended += 1
+
+
+async def _cycle(app: Callable[..., Any], *, method: str = "POST") -> _Connection:
+    connection = _Connection()
+    cycle = Cycle(connection, {"method": method}, True, False)  # type: ignore[arg-type]
+    await cycle.run(app, set())
+    return connection
+
+
+async def test_headers_with_line_ends_never_reach_the_wire() -> None:
+    for name, value in ((b"x", b"a\r\nevil: 1"), (b"x\r\nevil", b"1"), (b"x", b"a\nb"), (b"x", b"\0")):
+
+        async def app(_scope: Any, _receive: Any, send: Any, header: tuple[bytes, bytes] = (name, value)) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": [header]})
+            await send({"type": "http.response.body", "body": b"x"})
+
+        connection = await _cycle(app)
+        assert connection.transport.written.startswith(b"HTTP/1.1 500 ")
+        assert b"evil" not in connection.transport.written
+
+
+async def test_a_fault_before_the_answer_is_a_500_and_behind_its_beginning_a_closed_connection() -> None:
+    async def nothing(_scope: Any, _receive: Any, _send: Any) -> None:
+        return None
+
+    async def fault(_scope: Any, _receive: Any, _send: Any) -> None:
+        raise ValueError("secret")
+
+    async def late(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+        raise ValueError("secret")
+
+    for app in (nothing, fault):
+        connection = await _cycle(app)
+        assert connection.transport.written.startswith(b"HTTP/1.1 500 ")
+        assert b"secret" not in connection.transport.written
+        assert connection.ended == 1
+    connection = await _cycle(late)
+    assert connection.transport.closed
+    assert not connection.transport.written.endswith(b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize("said", [3, 9])
+async def test_a_body_not_as_long_as_its_head_says_closes_the_connection(said: int) -> None:
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        headers = [(b"content-length", b"%d" % said)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"hello"})
+
+    connection = await _cycle(app)
+    assert connection.transport.closed
+    assert b"hello" not in connection.transport.written
