@@ -7,7 +7,7 @@ grows, and its state says so; when the store is back everything arrives, once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from itertools import islice
 from typing import Protocol
@@ -121,9 +121,8 @@ class Drain:
         while offset < source.end:
             data = source.read(offset, size)
             last = offset + len(data) >= source.end
-            spans: list[Span] = []
-            batch = await self._read(source.id, offset, data, last, spans)
-            if not spans:
+            batch, count = await self._read(source.id, offset, data, last)
+            if not count:
                 if last:
                     break
                 size *= 4
@@ -135,6 +134,7 @@ class Drain:
                 on_progress(batch)
                 offset = batch.new_offset
             except RecordRefusedError:
+                spans = islice(walk(data, offset, last=last), count)
                 offset = await self._one_by_one(source.id, offset, spans, data, on_progress)
         return offset
 
@@ -168,24 +168,25 @@ class Drain:
             self._ledger.drained[spool.id] = state.offset
             self._ledger.drained_records[spool.id] = state.records
 
-    async def _read(self, spool_id: str, offset: int, data: bytes, last: bool, spans: list[Span]) -> Batch:
-        """The batch of the records in `data`, and their spans; the loop goes on in between."""
+    async def _read(self, spool_id: str, offset: int, data: bytes, last: bool) -> tuple[Batch, int]:
+        """The batch of the records in `data`, and how many they are; the loop goes on in between."""
         builder = BatchBuilder(spool_id, offset, now_us(), self._known)
         walker = walk(data, offset, last=last)
-        while len(spans) < _BATCH_RECORDS:
-            began = spans[-1].end if spans else offset
+        count, end = 0, offset
+        while count < _BATCH_RECORDS:
+            began = end
             for span in islice(walker, _YIELD_RECORDS):
                 builder.add(span, data, offset)
-                spans.append(span)
-                if span.end - began >= _YIELD_BYTES:
+                count, end = count + 1, span.end
+                if end - began >= _YIELD_BYTES:
                     break
-            if not spans or spans[-1].end == began:
+            if end == began:
                 break
             await asyncio.sleep(0)
-        return builder.batch
+        return builder.batch, count
 
     async def _one_by_one(
-        self, spool_id: str, base: int, spans: list[Span], data: bytes, on_progress: Callable[[Batch], None]
+        self, spool_id: str, base: int, spans: Iterable[Span], data: bytes, on_progress: Callable[[Batch], None]
     ) -> int:
         """One of the records is not to be stored: each goes alone, and the refused one is kept aside, raw."""
         offset = base

@@ -142,7 +142,7 @@ def encode(record: Record) -> bytes:
     return _HEAD.pack(MAGIC, len(payload), zlib.crc32(payload)) + payload + TRAILER
 
 
-def decode(payload: bytes) -> Record:
+def decode(payload: bytes | memoryview) -> Record:
     """The record of a payload. Raises msgspec.DecodeError or ValidationError where it is none."""
     return _decoder.decode(payload)
 
@@ -161,13 +161,13 @@ def _mended(record: Record) -> Record:
 class Span(msgspec.Struct, frozen=True):
     """A stretch of a spool, from `start` to `end`.
 
-    `payload` is the record's; where it is None the stretch is no record: `fault` is `damaged`, for bytes
+    `payload` is the record's, a view into those bytes; where it is None the stretch is no record: `fault` is `damaged`, for bytes
     that were a record or have good ones behind them, or `torn`, for one that was never written to its end.
     """
 
     start: int
     end: int
-    payload: bytes | None
+    payload: memoryview | None
     fault: str | None = None
 
 
@@ -177,7 +177,7 @@ def walk(data: bytes, base: int = 0, *, last: bool = True) -> Iterator[Span]:
     With `last` the bytes reach the file's end; otherwise what may be continued behind them is left out.
     Zeros up to the end are room kept, not a record.
     """
-    at, size = 0, len(data)
+    at, size, view = 0, len(data), memoryview(data)
     unpack, crc32 = _HEAD.unpack_from, zlib.crc32
     while at < size:
         if at + OVERHEAD <= size:
@@ -185,7 +185,7 @@ def walk(data: bytes, base: int = 0, *, last: bool = True) -> Iterator[Span]:
             magic, length, crc = unpack(data, at)
             whole = at + OVERHEAD + length
             if magic == MAGIC and whole <= size and length <= MAX_PAYLOAD:
-                payload = data[at + _HEAD_SIZE : whole - 1]
+                payload = view[at + _HEAD_SIZE : whole - 1]
                 if crc32(payload) == crc and data[whole - 1 : whole] == TRAILER:
                     yield Span(base + at, base + whole, payload)
                     at = whole

@@ -17,6 +17,7 @@ from bursar.store.port import SETTLED_COLUMNS, Batch, Row, Values
 
 _HOUR_US = 3_600_000_000
 _KNOWN_BYTES = 8 * 1024 * 1024
+_KNOWN_NAMES = 20_000
 _MESSAGE_FIELDS = ("messages", "input")
 
 _raw_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -78,26 +79,26 @@ def body_hash(text: str) -> str:
 
 
 class KnownBodies:
-    """Bodies that come again and again, as system prompts and parameters do, and are in the store: their names
-    need not be worked out anew, nor they themselves be offered again. Two generations of them, bounded."""
+    """Bodies that are in the store and need not be offered to it again. Of those that come again and again, as
+    system prompts and parameters do, the name need not even be worked out anew. All of it is bounded: two
+    generations, of which the older is forgotten."""
 
     def __init__(self) -> None:
-        self._recent: dict[tuple[str, bytes], str] = {}
-        self._before: dict[tuple[str, bytes], str] = {}
-        self._bytes = 0
-
-    def find(self, workspace: str, body: bytes) -> str | None:
-        """The name of a body that is in the store, None where that is not known."""
-        key = (workspace, body)
-        return self._recent.get(key) or self._before.get(key)
+        self.names: set[tuple[str, str]] = set()
+        self.names_before: set[tuple[str, str]] = set()
+        self.repeated: dict[tuple[str, bytes], str] = {}
+        self._repeated_bytes = 0
 
     def learn(self, batch: Batch) -> None:
-        """Takes the bodies that came more than once in a batch; it has been written."""
-        for key, digest in batch.repeated.items():
-            self._recent[key] = digest
-            self._bytes += len(key[1])
-        if self._bytes > _KNOWN_BYTES:
-            self._before, self._recent, self._bytes = self._recent, {}, 0
+        """Takes the bodies of a batch; it has been written."""
+        self.names.update(batch.bodies)
+        if len(self.names) > _KNOWN_NAMES:
+            self.names_before, self.names = self.names, set()
+        if batch.repeated:
+            if self._repeated_bytes > _KNOWN_BYTES:
+                self.repeated, self._repeated_bytes = {}, 0
+            self.repeated.update(batch.repeated)
+            self._repeated_bytes += sum(len(body) for _, body in batch.repeated)
 
 
 class BatchBuilder:
@@ -227,11 +228,12 @@ class BatchBuilder:
         for name in _MESSAGE_FIELDS:
             given = fields.pop(name, None)
             if given is not None:
-                refs += [self._body(workspace, item) for item in _items(bytes(given))]
+                refs += [self._body(workspace, item) for item in _items(given)]
         return _encode(refs).decode(), self._body(workspace, _encode(fields))
 
     def _body(self, workspace: str, body: bytes) -> str:
-        digest = self._known.find(workspace, body)
+        known = self._known
+        digest = known.repeated.get((workspace, body))
         if digest is not None:
             return digest
         try:
@@ -240,19 +242,19 @@ class BatchBuilder:
         except UnicodeDecodeError:
             text = body.decode("utf-8", "replace")
             digest = body_hash(text)
-        batch, key = self._batch, (workspace, digest)
-        if key in batch.bodies:
-            batch.repeated[workspace, body] = digest
+        key = (workspace, digest)
+        if key in known.names or key in known.names_before or key in self._batch.bodies:
+            self._batch.repeated[workspace, body] = digest
         else:
-            batch.bodies[key] = text
+            self._batch.bodies[key] = text
         return digest
 
 
-def _items(value: bytes) -> list[bytes]:
+def _items(value: msgspec.Raw) -> list[bytes]:
     """The elements of a list of messages or texts; anything else is one item."""
-    if value[:1] == b"[":
-        items = [bytes(item) for item in _raw_list.decode(value)]
+    if bytes(memoryview(value)[:1]) == b"[":
+        items = _raw_list.decode(value)
         # A list of token numbers is one input, not a thousand.
-        if items and items[0][:1] in (b"{", b'"'):
-            return items
-    return [value]
+        if items and bytes(memoryview(items[0])[:1]) in (b"{", b'"'):
+            return [bytes(item) for item in items]
+    return [bytes(value)]

@@ -24,7 +24,6 @@ from bursar.store.tables import ledger_corrections, ledger_gaps, ledger_rejects
 
 # Rows of one statement: a batch is cut into the largest first. Few sizes, so that each is prepared once.
 _CUTS = (128, 16, 1)
-_KNOWN_BODIES = 20_000
 _OTHERS = {
     "rejects": tuple(c.name for c in ledger_rejects.columns),
     "gaps": tuple(c.name for c in ledger_gaps.columns),
@@ -67,9 +66,6 @@ class SqlLedgerStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        # Names of bodies that are in the store, in two generations: what was not seen for one of them is forgotten.
-        self._known: set[tuple[str, str]] = set()
-        self._known_before: set[tuple[str, str]] = set()
 
     async def spool_state(self, spool_id: str) -> SpoolState | None:
         def read(c: sqlite3.Connection) -> SpoolState | None:
@@ -91,33 +87,21 @@ class SqlLedgerStore:
         await self._database.apply(lambda _connection: None)
 
     async def apply(self, batch: Batch) -> None:
-        # What was in the store at the last commit need not be offered to it again.
-        new: list[Values] = [
-            (*key, body, batch.now)
-            for key, body in batch.bodies.items()
-            if key not in self._known and key not in self._known_before
-        ]
         try:
-            await self._database.apply(lambda connection: _write(connection, batch, new))
+            await self._database.apply(lambda connection: _write(connection, batch))
         except (OffsetMovedError, RecordRefusedError):
             raise
         except Exception as e:
             if refuses(e):
                 raise RecordRefusedError(str(e)) from e
             raise
-        self._remember(batch)
-
-    def _remember(self, batch: Batch) -> None:
-        self._known.update(batch.bodies)
-        if len(self._known) > _KNOWN_BODIES:
-            self._known_before, self._known = self._known, set()
 
 
-def _write(c: sqlite3.Connection, batch: Batch, bodies: list[Values]) -> None:
+def _write(c: sqlite3.Connection, batch: Batch) -> None:
     _move_offset(c, batch)
     count = len(batch.entries) + len(batch.settlements) + len(batch.corrections)
     seq = _take_seq(c, count) if count else 0
-    _many(c, _BODIES, bodies)
+    _many(c, _BODIES, [(*key, body, batch.now) for key, body in batch.bodies.items()])
     _many(c, _ENTRIES, batch.entries, seq)
     ended = _many(c, _SETTLE, batch.settlements, seq + len(batch.entries), (batch.spool_id,))
     if ended != len(batch.settlements):

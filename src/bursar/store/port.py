@@ -39,8 +39,8 @@ class Batch(msgspec.Struct, kw_only=True):
 
     `entries` are rows of entries opened in it (settled in it or not), in the order of `OPENED_COLUMNS` and
     `SETTLED_COLUMNS`; `settlements` are (call_id, attempt) and the settled columns of entries opened earlier.
-    `bodies` maps (workspace, hash) to text; `repeated` maps (workspace, body), of those that came more than once,
-    to their hash. `close` ends the spool for good.
+    `bodies` maps (workspace, hash) to text; `repeated` maps (workspace, body) of those that came before to
+    their hash. `close` ends the spool for good.
     """
 
     spool_id: str

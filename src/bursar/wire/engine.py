@@ -142,19 +142,19 @@ class Decoder:
                 return [Frame(data, [], is_silent=True)] if self._stream and data else []
             data = data if self._stream else head
             self._framer = self._chosen(head)
-        return self._read_all(self._framer.feed(data))
+        raw_frames = self._framer.feed(data)
+        return self._read_all(raw_frames) if raw_frames else []
 
     def close(self) -> list[Frame]:
         """The frames left when the bytes have ended."""
         if self._framer is None:
             return []
+        frames = self._read_all(self._framer.close())
+        if self.is_whole:
+            self.ended = bool(frames) or self.ended
+            return frames
         # What was cut off in the middle and says nothing is not an answer's frame.
-        frames = [
-            f for f in self._read_all(self._framer.close()) if self.is_whole or not f.is_silent or f.raw[-1:] in b"\r\n"
-        ]
-        if self.is_whole and frames:
-            self.ended = True
-        return frames
+        return [f for f in frames if not f.is_silent or f.raw[-1:] in b"\r\n"]
 
     def _chosen(self, head: bytes) -> Framer:
         framing = self._readers.spec.stream.framing
