@@ -113,6 +113,12 @@ def markdown(report: Report) -> str:
         title = workload[0].upper() + workload[1:]
         out += [f"## {title}" + ("" if "at a time" in workload else f", {connections}"), ""]
         out += [*_lines(*table(report, workload)), ""]
+        for name, figures in report.figures[workload].items():
+            if figures.failed:
+                out += [
+                    f"{name} failed {figures.failed} times, first with `{(figures.first_failure or '')[:120]}`.",
+                    "",
+                ]
     out += ["## Starting, and memory", "", *_lines(*once_table(report)), ""]
     for name, why in report.missing.items():
         out += [f"Without {name}: {why.splitlines()[0]}", ""]

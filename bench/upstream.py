@@ -94,6 +94,10 @@ class _Connection(asyncio.Protocol):
         self._body.append(body)
 
     def on_message_complete(self) -> None:
+        if not self._body:  # somebody looks whether there is anybody
+            self._url = b""
+            self._plain(b'{"object":"list","data":[]}')
+            return
         # The model stands in the beginning or at the end of a body, wherever its messages are.
         first, last = self._body[0][:1024], self._body[-1][-1024:]
         url, self._url, self._body = self._url, b"", []

@@ -161,8 +161,9 @@ def _mended(record: Record) -> Record:
 class Span(msgspec.Struct, frozen=True):
     """A stretch of a spool, from `start` to `end`.
 
-    `payload` is the record's, a view into those bytes; where it is None the stretch is no record: `fault` is `damaged`, for bytes
-    that were a record or have good ones behind them, or `torn`, for one that was never written to its end.
+    `payload` is the record's, a view into the bytes; where it is None the stretch is no record: `fault` is
+    `damaged`, for bytes that were a record or have good ones behind them, or `torn`, for one that was never
+    written to its end.
     """
 
     start: int
