@@ -70,7 +70,7 @@ class _Run:
         self.first_failure: str | None = None
         self.whole_s: list[float] = []
         self.first_s: list[float] = []
-        self.ids: list[bytes] = []
+        self.ids: list[bytes | int] = []
         self.done = asyncio.get_running_loop().create_future()
         marker = "REQUEST-NUMBER"
         template = body_of(job, 0).replace(b"request 0:", f"request {marker}:".encode())
@@ -136,7 +136,8 @@ class _Connection(asyncio.Protocol):
         elif run.job.stream and b"[DONE]" not in self._tail and b"[DONE]" not in self._body:
             run.fault(f"a stream without its end: {self._tail!r}")
         at = self._body.find(b"chatcmpl-")
-        run.ids.append(self._body[at : at + 21] if at >= 0 else b"")
+        # Embeddings have no id that every gateway hands on: there the vectors themselves are like no others.
+        run.ids.append(self._body[at : at + 21] if at >= 0 else hash(self._body))
         run.whole_s.append(now - self._began)
         run.first_s.append((self._first or now) - self._began)
         keeps = self._parser.should_keep_alive()

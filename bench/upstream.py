@@ -54,9 +54,9 @@ _CHAT_TAIL = (
     b'"message":{"role":"assistant","content":"' + _REPLY + b'","refusal":null,"annotations":[]},"logprobs":null,'
     b'"finish_reason":"stop"}],"usage":' + _USAGE + b',"service_tier":"default","system_fingerprint":"fp_560af6e559"}'
 )
-_EMBEDDING = b",".join(b"%.8f" % (((n * 7919) % 2001 - 1000) / 1e4) for n in range(256))
+_EMBEDDING = b",".join(b"%.8f" % (((n * 7919) % 2001 - 1000) / 1e4) for n in range(255))
 _EMBEDDINGS = (
-    b'{"object":"list","data":[{"object":"embedding","index":0,"embedding":[' + _EMBEDDING + b"]}],"
+    b'{"object":"list","data":[{"object":"embedding","index":0,"embedding":[' + _EMBEDDING + b",%.1f]}],"
     b'"model":"text-embedding-3-small","usage":{"prompt_tokens":8,"total_tokens":8}}'
 )
 _CHUNK = b'","object":"chat.completion.chunk","created":1789000000,"model":"gpt-4o-mini-2024-07-18","service_tier":"default","system_fingerprint":"fp_560af6e559","choices":['  # noqa: E501
@@ -103,7 +103,7 @@ class _Connection(asyncio.Protocol):
         url, self._url, self._body = self._url, b"", []
         id = b"chatcmpl-%012d" % next(_ids)
         if url.endswith(b"/embeddings"):
-            self._plain(_EMBEDDINGS[:-1] + b',"id":"' + id + b'"}')
+            self._plain(_EMBEDDINGS % float(id[9:]))
         elif b'"stream-chat' in first or b'"stream-chat' in last:
             self._stream(id, paced=b"-5ms" in first or b"-5ms" in last)
         else:

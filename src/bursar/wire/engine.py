@@ -276,6 +276,7 @@ class Decoder:
         named = (id or self._started[0], model or self._started[1])
         if named != self._started:
             self._started = named
+            self._usual = None
             events.append(Started(*(str(n) if n is not None else None for n in named)))
 
     def _content(self, values: Sequence[Any], events: list[Event]) -> None:
