@@ -1,6 +1,6 @@
 """Records into a batch of rows: pure. An entry opened and settled in one batch becomes one whole row.
 
-Messages are stored one by one under the hash of their content, so a conversation that grows by a turn adds
+Messages are stored one by one under a name made of their content, so a conversation that grows by a turn adds
 one message to the store, not all of them again.
 """
 
@@ -13,7 +13,7 @@ import msgspec
 
 from bursar.ledger import records
 from bursar.ledger.records import Correction, Gap, Opened, Settled, Span
-from bursar.store.port import SETTLED_COLUMNS, Batch, Row, Values
+from bursar.store.port import BODY_NAME_BYTES, SETTLED_COLUMNS, Batch, Row, Values
 
 _HOUR_US = 3_600_000_000
 _KNOWN_BYTES = 8 * 1024 * 1024
@@ -73,9 +73,12 @@ def timestamp(us: int) -> str:
     return _Clock()(us)
 
 
-def body_hash(text: str) -> str:
-    """The name a body is stored under: the first 160 bits of its SHA-256, in hex."""
-    return hashlib.sha256(text.encode()).hexdigest()[:40]
+def body_name(workspace: str, body: bytes) -> bytes:
+    """The name a body is stored under: the first 128 bits of the SHA-256 of its workspace, a NUL, and itself.
+
+    It is bytes, and short, because names are random and every one is a place in an index.
+    """
+    return hashlib.sha256(b"%b\0%b" % (workspace.encode("utf-8", "replace"), body)).digest()[:BODY_NAME_BYTES]
 
 
 class KnownBodies:
@@ -84,9 +87,9 @@ class KnownBodies:
     generations, of which the older is forgotten."""
 
     def __init__(self) -> None:
-        self.names: set[tuple[str, str]] = set()
-        self.names_before: set[tuple[str, str]] = set()
-        self.repeated: dict[tuple[str, bytes], str] = {}
+        self.names: set[bytes] = set()
+        self.names_before: set[bytes] = set()
+        self.repeated: dict[tuple[str, bytes], bytes] = {}
         self._repeated_bytes = 0
 
     def learn(self, batch: Batch) -> None:
@@ -218,36 +221,35 @@ class BatchBuilder:
         row.update(spool_id=self._batch.spool_id, start=span.start, created_at=timestamp(record.created_us))
         self._batch.corrections.append(row)
 
-    def _request_bodies(self, workspace: str, request: bytes) -> tuple[str | None, str | None]:
-        """The hashes of a request's messages (a JSON list) and of its parameters."""
+    def _request_bodies(self, workspace: str, request: bytes) -> tuple[bytes | None, bytes | None]:
+        """The names of a request's messages, one behind the other, and of its parameters."""
         try:
             fields = _raw_object.decode(request)
         except (msgspec.MsgspecError, RecursionError):
             return None, self._body(workspace, request)
-        refs: list[str] = []
-        for name in _MESSAGE_FIELDS:
-            given = fields.pop(name, None)
+        names: list[bytes] = []
+        for field in _MESSAGE_FIELDS:
+            given = fields.pop(field, None)
             if given is not None:
-                refs += [self._body(workspace, item) for item in _items(given)]
-        return _encode(refs).decode(), self._body(workspace, _encode(fields))
+                names += [self._body(workspace, item) for item in _items(given)]
+        return b"".join(names), self._body(workspace, _encode(fields))
 
-    def _body(self, workspace: str, body: bytes) -> str:
+    def _body(self, workspace: str, body: bytes) -> bytes:
         known = self._known
-        digest = known.repeated.get((workspace, body))
-        if digest is not None:
-            return digest
+        name = known.repeated.get((workspace, body))
+        if name is not None:
+            return name
         try:
             text = body.decode()
-            digest = hashlib.sha256(body).hexdigest()[:40]
+            name = body_name(workspace, body)
         except UnicodeDecodeError:
             text = body.decode("utf-8", "replace")
-            digest = body_hash(text)
-        key = (workspace, digest)
-        if key in known.names or key in known.names_before or key in self._batch.bodies:
-            self._batch.repeated[workspace, body] = digest
+            name = body_name(workspace, text.encode())
+        if name in known.names or name in known.names_before or name in self._batch.bodies:
+            self._batch.repeated[workspace, body] = name
         else:
-            self._batch.bodies[key] = text
-        return digest
+            self._batch.bodies[name] = (workspace, text)
+        return name
 
 
 def _items(value: msgspec.Raw) -> list[bytes]:

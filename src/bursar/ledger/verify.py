@@ -15,7 +15,7 @@ import msgspec
 from bursar.ledger.adopt import read_header
 from bursar.ledger.locks import is_held
 from bursar.ledger.records import walk
-from bursar.ledger.rows import body_hash
+from bursar.ledger.rows import body_name
 from bursar.ledger.spool import LOCK_SUFFIX, SUFFIX
 from bursar.store.proof import Proof, SpoolRow
 
@@ -89,12 +89,12 @@ class Verifier:
             yield Finding("gap", where, f"{count} attempts between {first} and {last} have no entry: there was no room")
 
     async def _altered_bodies(self) -> AsyncIterator[Finding]:
-        after = ("", "")
+        after = b""
         while page := await self._proof.bodies(after, _BODIES_A_PAGE):
-            for workspace, digest, body in page:
-                if body_hash(body) != digest:
-                    yield Finding("body_altered", f"{workspace}/{digest}", "its content is not that of its hash")
-            after = page[-1][:2]
+            for name, workspace, body in page:
+                if body_name(workspace, body.encode("utf-8", "replace")) != name:
+                    yield Finding("body_altered", f"{workspace}/{name.hex()}", "its content is not that of its name")
+            after = page[-1][0]
 
     async def _spool_ids(self) -> list[str]:
         on_disk = {p.name.removesuffix(SUFFIX) for p in self._directory.glob(f"*{SUFFIX}")}

@@ -55,7 +55,7 @@ def _settle(rows: int) -> str:
 
 _ENTRIES = {n: _insert("ledger_entries", _ENTRY_COLUMNS, n) for n in _CUTS}
 _BODIES = {
-    n: _insert("ledger_bodies", ("workspace", "hash", "body", "created_at"), n, " on conflict do nothing")
+    n: _insert("ledger_bodies", ("name", "workspace", "body", "created_at"), n, " on conflict do nothing")
     for n in _CUTS
 }
 _SETTLE = {n: _settle(n) for n in _CUTS}
@@ -101,7 +101,7 @@ def _write(c: sqlite3.Connection, batch: Batch) -> None:
     _move_offset(c, batch)
     count = len(batch.entries) + len(batch.settlements) + len(batch.corrections)
     seq = _take_seq(c, count) if count else 0
-    _many(c, _BODIES, [(*key, body, batch.now) for key, body in batch.bodies.items()])
+    _many(c, _BODIES, [(name, *body, batch.now) for name, body in batch.bodies.items()])
     _many(c, _ENTRIES, batch.entries, seq)
     ended = _many(c, _SETTLE, batch.settlements, seq + len(batch.entries), (batch.spool_id,))
     if ended != len(batch.settlements):

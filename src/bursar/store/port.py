@@ -9,6 +9,9 @@ import msgspec
 Row = dict[str, object]
 Values = tuple[object, ...]
 
+BODY_NAME_BYTES = 16
+"""How long the name of a body is: it stands in entries, and is the key bodies are found by."""
+
 OPENED_COLUMNS = (
     "call_id", "attempt", "spool_id", "created_at", "hour", "tags", "input_refs", "params_ref", "method_type",
     "workspace", "user_id", "session_id", "turn", "request_id", "function", "purpose", "key_id", "provider",
@@ -39,8 +42,8 @@ class Batch(msgspec.Struct, kw_only=True):
 
     `entries` are rows of entries opened in it (settled in it or not), in the order of `OPENED_COLUMNS` and
     `SETTLED_COLUMNS`; `settlements` are (call_id, attempt) and the settled columns of entries opened earlier.
-    `bodies` maps (workspace, hash) to text; `repeated` maps (workspace, body) of those that came before to
-    their hash. `close` ends the spool for good.
+    `bodies` maps a body's name to its workspace and text; `repeated` maps (workspace, body) of those that
+    came before to their name. `close` ends the spool for good.
     """
 
     spool_id: str
@@ -50,8 +53,8 @@ class Batch(msgspec.Struct, kw_only=True):
     now: str
     entries: list[Values] = []
     settlements: list[Values] = []
-    bodies: dict[tuple[str, str], str] = {}
-    repeated: dict[tuple[str, bytes], str] = {}
+    bodies: dict[bytes, tuple[str, str]] = {}
+    repeated: dict[tuple[str, bytes], bytes] = {}
     rejects: list[Row] = []
     gaps: list[Row] = []
     corrections: list[Row] = []

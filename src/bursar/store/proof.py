@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import text
 
 from bursar.store.engine import Database
+from bursar.store.port import BODY_NAME_BYTES
 from bursar.store.sums import SCOPES, corrections_summed, rows_summed
 from bursar.store.tables import ROLLUP_KEYS, SUMS
 
@@ -70,29 +71,24 @@ class Proof:
         for column in ("params_ref", "output_ref", "text_ref"):
             found += await self._all(
                 f"select call_id || ':' || attempt || ' {column}' from ledger_entries e where e.{column} is not null "
-                f"and not exists "
-                f"(select 1 from ledger_bodies b where b.workspace = e.workspace and b.hash = e.{column}) "
-                "limit :n",
+                f"and not exists (select 1 from ledger_bodies b where b.name = e.{column}) limit :n",
                 n=_SHOWN,
             )
         found += await self._all(
-            "select e.call_id || ':' || e.attempt || ' input_refs' from ledger_entries e, json_each(e.input_refs) r "
-            "where e.input_refs is not null and not exists "
-            "(select 1 from ledger_bodies b where b.workspace = e.workspace and b.hash = r.value) limit :n",
+            f"""with recursive i (id, refs, n) as (
+              select call_id || ':' || attempt, input_refs, 0 from ledger_entries where length(input_refs) > 0
+              union all select id, refs, n + 1 from i where (n + 1) * {BODY_NAME_BYTES} < length(refs))
+            select id || ' input_refs' from i where not exists (
+              select 1 from ledger_bodies b where b.name = substr(refs, n * {BODY_NAME_BYTES} + 1, {BODY_NAME_BYTES}))
+            limit :n""",
             n=_SHOWN,
         )
         return [r[0] for r in found]
 
-    async def bodies(self, after: tuple[str, str], limit: int) -> list[tuple[str, str, str]]:
-        """A page of bodies, (workspace, hash, text), in the order of their keys."""
-        return [
-            (r[0], r[1], r[2])
-            for r in await self._all(
-                "select workspace, hash, body from ledger_bodies where (workspace, hash) > (:w, :h) "
-                "order by workspace, hash limit :n",
-                w=after[0], h=after[1], n=limit,
-            )
-        ]  # fmt: skip
+    async def bodies(self, after: bytes, limit: int) -> list[tuple[bytes, str, str]]:
+        """A page of bodies, (name, workspace, text), in the order of their names."""
+        sql = "select name, workspace, body from ledger_bodies where name > :after order by name limit :n"
+        return [(r[0], r[1], r[2]) for r in await self._all(sql, after=after, n=limit)]
 
     async def rejects(self) -> list[tuple[str, str, str | None]]:
         rows = await self._all("select spool_id || '@' || start, reason, detail from ledger_rejects order by 1")

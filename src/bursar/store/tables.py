@@ -95,10 +95,10 @@ ledger_entries = Table(
     Column("client_retries", Integer),
     Column("request_bytes", BigInteger, nullable=False),
     Column("output_bytes", BigInteger, nullable=False),
-    Column("input_refs", Text),
-    Column("params_ref", String),
-    Column("output_ref", String),
-    Column("text_ref", String),
+    Column("input_refs", LargeBinary),
+    Column("params_ref", LargeBinary),
+    Column("output_ref", LargeBinary),
+    Column("text_ref", LargeBinary),
     Column("text_at", String),
     CheckConstraint(
         "status in ('started', 'completed', 'failed', 'cancelled', 'interrupted')", name="ledger_entries_status"
@@ -120,8 +120,8 @@ ledger_entries = Table(
 ledger_bodies = Table(
     "ledger_bodies",
     metadata,
-    Column("workspace", String, primary_key=True),
-    Column("hash", String, primary_key=True),
+    Column("name", LargeBinary, primary_key=True),
+    Column("workspace", String, nullable=False),
     Column("body", Text, nullable=False),
     Column("created_at", String, nullable=False),
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-_BODY = "(select b.body from ledger_bodies b where b.workspace = e.workspace and b.hash = e.{ref})"
+from bursar.store.port import BODY_NAME_BYTES
+
+_BODY = "(select b.body from ledger_bodies b where b.name = e.{ref})"
 
 LLM_CALL_LOGS = f"""
 create view llm_call_logs as
@@ -21,8 +23,12 @@ select
   e.response_time_ms, e.time_to_first_token_ms, e.finish_reason, e.provider_response_id,
   e.idempotency_key, e.client_retries, e.request_bytes, e.output_bytes,
   (select '[' || group_concat(m.body, ',') || ']' from (
-     select b.body from json_each(e.input_refs) r
-     join ledger_bodies b on b.workspace = e.workspace and b.hash = r.value order by r.key) m) as input_messages,
+     with recursive i (n) as (
+       select 0 where length(e.input_refs) > 0
+       union all select n + 1 from i where (n + 1) * {BODY_NAME_BYTES} < length(e.input_refs))
+     select b.body from i join ledger_bodies b
+       on b.name = substr(e.input_refs, i.n * {BODY_NAME_BYTES} + 1, {BODY_NAME_BYTES})
+     order by i.n) m) as input_messages,
   {_BODY.format(ref="params_ref")} as input_params,
   {_BODY.format(ref="output_ref")} as output_response,
   case when e.text_at is not null then json_extract({_BODY.format(ref="output_ref")}, e.text_at)

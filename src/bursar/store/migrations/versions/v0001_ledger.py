@@ -32,11 +32,11 @@ def upgrade() -> None:
     )
     op.create_table(
         "ledger_bodies",
+        sa.Column("name", sa.LargeBinary(), nullable=False),
         sa.Column("workspace", sa.String(), nullable=False),
-        sa.Column("hash", sa.String(), nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
         sa.Column("created_at", sa.String(), nullable=False),
-        sa.PrimaryKeyConstraint("workspace", "hash"),
+        sa.PrimaryKeyConstraint("name"),
     )
     op.create_table(
         "ledger_corrections",
@@ -111,10 +111,10 @@ def upgrade() -> None:
         sa.Column("client_retries", sa.Integer(), nullable=True),
         sa.Column("request_bytes", sa.BigInteger(), nullable=False),
         sa.Column("output_bytes", sa.BigInteger(), nullable=False),
-        sa.Column("input_refs", sa.Text(), nullable=True),
-        sa.Column("params_ref", sa.String(), nullable=True),
-        sa.Column("output_ref", sa.String(), nullable=True),
-        sa.Column("text_ref", sa.String(), nullable=True),
+        sa.Column("input_refs", sa.LargeBinary(), nullable=True),
+        sa.Column("params_ref", sa.LargeBinary(), nullable=True),
+        sa.Column("output_ref", sa.LargeBinary(), nullable=True),
+        sa.Column("text_ref", sa.LargeBinary(), nullable=True),
         sa.Column("text_at", sa.String(), nullable=True),
         sa.CheckConstraint(
             "status in ('started', 'completed', 'failed', 'cancelled', 'interrupted')", name="ledger_entries_status"
