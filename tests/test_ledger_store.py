@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable
@@ -18,6 +19,7 @@ from bursar.ledger.records import Correction, encode
 from bursar.ledger.verify import Report, Verifier
 from bursar.store.engine import Database
 from bursar.store.ledger_sql import SqlLedgerStore
+from bursar.store.port import RecordRefusedError
 from bursar.store.proof import Proof
 from bursar.store.schema import prepare
 from bursar.types.errors import StoreError
@@ -474,3 +476,62 @@ async def test_verify_writes_nothing(books: Books) -> None:
     before = {p: p.read_bytes() for p in books.folder.rglob("*") if p.is_file()}
     await books.verify()
     assert {p: p.read_bytes() for p in books.folder.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("fault", ["before", "after", "refused"])
+async def test_bodies_that_repeat_are_in_the_store_whatever_became_of_the_commit_that_brought_them(
+    books: Books, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    def talk(n: int) -> None:
+        for m in range(3):
+            request = (
+                b'{"model":"m","messages":[{"role":"system","content":"same"},{"role":"user","content":"%d"}]}' % n
+            )
+            books.call(f"c{n}.{m}", request=request)
+
+    apply, failed = books.store.apply, []
+
+    async def unlucky(batch: Any) -> None:
+        if len(failed) < 2:
+            failed.append(1)
+            if fault == "after":
+                await apply(batch)
+            if fault == "refused":
+                raise RecordRefusedError("one of them")
+            raise StoreError("gone")
+        await apply(batch)
+
+    talk(0)
+    monkeypatch.setattr(books.store, "apply", unlucky)
+    for n in range(1, 5):
+        talk(n)
+        if fault == "refused":
+            await books.drain.flush()
+        else:
+            with contextlib.suppress(StoreError):
+                await books.drain.flush()
+    monkeypatch.setattr(books.store, "apply", apply)
+    await books.drain.flush()
+    assert await books.names() <= {"reject"}
+    inputs = books.rows("select input_messages m from llm_call_logs where is_final")
+    assert len(inputs) >= 14
+    assert all('"same"' in i["m"] for i in inputs)
+
+
+async def test_a_body_is_one_workspace_s_and_its_order_in_a_request_is_kept(books: Books) -> None:
+    words = [b'{"role":"user","content":"%d"}' % n for n in range(40)]
+    for workspace in ("a", "b"):
+        books.call(
+            f"in {workspace}", workspace=workspace, request=b'{"messages":[' + b",".join(words[::-1] + words) + b"]}"
+        )
+    await books.drain.flush()
+    assert books.rows(
+        "select workspace, count(*) n from ledger_bodies where body like '%role%' group by 1 order by 1"
+    ) == [
+        {"workspace": "a", "n": 40},
+        {"workspace": "b", "n": 40},
+    ]
+    for row in books.rows("select input_messages m from llm_call_logs"):
+        assert row["m"].encode() == b"[" + b",".join(words[::-1] + words) + b"]"
+    books.change("delete from ledger_bodies where workspace = 'a' and body like '%\"7\"%'")
+    assert await books.names() == {"body_missing"}

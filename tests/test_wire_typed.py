@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -88,7 +89,7 @@ _plain = st.builds(
 def _read(readers: Readers, body: bytes, cuts: list[int], *, stream: bool) -> tuple[list[Frame], Decoder, Assembly]:
     decoder, assembly = Decoder(readers, stream=stream), Assembly()
     places = sorted({min(c, len(body)) for c in cuts} | {0, len(body)})
-    frames = [f for a, b in zip(places, places[1:], strict=False) for f in decoder.feed(body[a:b])]
+    frames = [f for a, b in pairwise(places) for f in decoder.feed(body[a:b])]
     frames += decoder.close()
     for frame in frames:
         assembly.take(frame.events)
