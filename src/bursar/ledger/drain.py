@@ -21,8 +21,8 @@ from bursar.ledger.spool import Spool
 from bursar.store.port import Batch, LedgerStore, OffsetMovedError, RecordRefusedError
 from bursar.types.errors import StoreError
 
-_READ_BYTES = 8 * 1024 * 1024
-_BATCH_RECORDS = 8192
+_READ_BYTES = 4 * 1024 * 1024
+_BATCH_RECORDS = 4096
 # A round that moved so many records is followed by a longer wait: many calls' rows share the pages they touch.
 _BUSY_RECORDS = 256
 _BUSY_WAIT_S = 0.25

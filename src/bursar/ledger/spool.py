@@ -19,6 +19,7 @@ from bursar.types.errors import LedgerError
 SUFFIX = ".spool"
 LOCK_SUFFIX = ".lock"
 _CHUNK = 64 * 1024
+_LARGE_CHUNK = 1024 * 1024
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -108,7 +109,9 @@ class Spool:
     def _make_room(self, needed: int) -> None:
         if needed <= self._allocated:
             return
-        for size in (needed + _CHUNK - needed % _CHUNK, needed):
+        # A spool that has grown goes on in larger steps: each is a visit to the file system.
+        chunk = _CHUNK if needed < _LARGE_CHUNK else _LARGE_CHUNK
+        for size in (needed + chunk - needed % chunk, needed):
             try:
                 os.posix_fallocate(self._fd, self._allocated, size - self._allocated)
             except OSError as e:

@@ -7,7 +7,7 @@ moment in which that thread lets go of the interpreter, and so has to wait for i
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from bursar.store.engine import Database, refuses
 from bursar.store.port import (
@@ -99,15 +99,14 @@ class SqlLedgerStore:
 
 def _write(c: sqlite3.Connection, batch: Batch) -> None:
     _move_offset(c, batch)
-    count = len(batch.entries) + len(batch.settlements) + len(batch.corrections)
+    entries, ends = len(batch.entries), len(batch.settlements)
+    count = entries + ends + len(batch.corrections)
     seq = _take_seq(c, count) if count else 0
     _many(c, _BODIES, [(name, *body, batch.now) for name, body in batch.bodies.items()])
     _many(c, _ENTRIES, batch.entries, seq)
-    ended = _many(c, _SETTLE, batch.settlements, seq + len(batch.entries), (batch.spool_id,))
-    if ended != len(batch.settlements):
+    if _many(c, _SETTLE, batch.settlements, seq + entries, (batch.spool_id,)) != ends:
         raise RecordRefusedError("an attempt that is settled here is not open")
-    corrected = seq + len(batch.entries) + len(batch.settlements)
-    for n, row in enumerate(batch.corrections, corrected):
+    for n, row in enumerate(batch.corrections, seq + entries + ends):
         row["seq"] = n
     for name, columns in _OTHERS.items():
         rows = getattr(batch, name)
@@ -154,30 +153,26 @@ def _take_seq(c: sqlite3.Connection, count: int) -> int:
 def _many(
     c: sqlite3.Connection,
     statements: dict[int, str],
-    rows: Sequence[Values],
+    rows: list[Values],
     first: int | None = None,
     beyond: Values = (),
 ) -> int:
     """Runs a statement over all rows, many at a time; returns how many rows it changed. From `first` on they
-    are numbered, the number before all else."""
+    are numbered, the number before all else. The rows are used up: they are let go of here, a few at a time,
+    rather than all at once where the loop would wait for it."""
     changed = 0
-    for size, part in _cut(rows):
-        values: list[object] = []
-        for row in part:
-            if first is not None:
-                values.append(first)
-                first += 1
-            values += row
-        changed += c.execute(statements[size], [*values, *beyond] if beyond else values).rowcount
-    return changed
-
-
-def _cut(rows: Sequence[Values]) -> Iterator[tuple[int, Sequence[Values]]]:
-    at = 0
+    rows.reverse()
     for size in _CUTS:
-        while len(rows) - at >= size:
-            yield size, rows[at : at + size]
-            at += size
+        while len(rows) >= size:
+            values: list[object] = []
+            for _ in range(size):
+                if first is not None:
+                    values.append(first)
+                    first += 1
+                values += rows.pop()
+            values += beyond
+            changed += c.execute(statements[size], values).rowcount
+    return changed
 
 
 def _add_up(c: sqlite3.Connection, first: int, beyond: int, *, corrections: bool) -> None:

@@ -77,7 +77,8 @@ class LedgerStore(Protocol):
     async def spool_state(self, spool_id: str) -> SpoolState | None: ...
 
     async def apply(self, batch: Batch) -> None:
-        """Writes the whole batch in one transaction. Raises RecordRefusedError, OffsetMovedError."""
+        """Writes the whole batch in one transaction, and uses its rows up, whether it succeeds or not. Raises
+        RecordRefusedError, OffsetMovedError."""
 
     async def probe(self) -> None:
         """Returns where the store takes writes."""
