@@ -14,7 +14,8 @@ import msgspec
 
 
 class Job(msgspec.Struct, kw_only=True):
-    """`calls` requests to `port`, from `connections` at a time; `prompt_bytes` makes the prompt longer."""
+    """`calls` requests to `port`, from `connections` at a time; `prompt_bytes` makes the prompt longer: a
+    system message that is the same in every request, or with `own_prompt` the last message, like no other."""
 
     port: int
     path: str
@@ -23,6 +24,7 @@ class Job(msgspec.Struct, kw_only=True):
     connections: int
     stream: bool = False
     prompt_bytes: int = 0
+    own_prompt: bool = False
     headers: dict[str, str] = {}
     seed: str = ""
     within_s: float = 120.0
@@ -50,7 +52,8 @@ def body_of(job: Job, number: int) -> bytes:
     system = "You are a careful assistant. Answer in one sentence."
     if job.prompt_bytes:
         text = "Section: the quick brown fox jumps over the lazy dog and writes it down. "
-        system += " " + (text * (job.prompt_bytes // len(text) + 1))[: job.prompt_bytes]
+        text = " " + (text * (job.prompt_bytes // len(text) + 1))[: job.prompt_bytes]
+        system, said = (system, said + text) if job.own_prompt else (system + text, said)
     body: dict[str, object] = {
         "model": job.model,
         "messages": [{"role": "system", "content": system}, {"role": "user", "content": said}],

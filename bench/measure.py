@@ -51,7 +51,7 @@ class _Series:
     def figures(self) -> Figures:
         seen = self.seen
         cpu = median(self.cpu_us) if self.cpu_us else None
-        rate = median(s.calls / s.seconds for s in seen)
+        rate = median((s.calls - s.failed) / s.seconds for s in seen)
         return Figures(
             requests_s=rate,
             cpu_us=cpu,

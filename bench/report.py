@@ -160,10 +160,14 @@ def _how(report: Report) -> str:
         if report.pinned
         else "Nothing was held to a core: there is no `taskset` here, or only one core."
     )
-    return (
-        f"{pinned} Medians of {report.rounds} interleaved rounds. CPU is user and system time of all processes of a "
-        "gateway,\nas the operating system counts it, until its spool is empty; it is the figure that holds on a "
-        "noisy machine."
+    return "\n".join(
+        [
+            f"{pinned}",
+            f"Medians of {report.rounds} interleaved rounds. CPU is user and system time of all a gateway's processes,",
+            "as the operating system counts it, until its spool is empty; it is the figure that holds on a noisy",
+            "machine. Requests a second are good answers from the first to the last, whatever is still to be drained.",
+            "A 30 KB prompt is a system message, the same in every request; one *of its own* is in the last message.",
+        ]
     )
 
 

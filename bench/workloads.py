@@ -17,6 +17,7 @@ class Workload:
     path: str = "/chat/completions"
     stream: bool = False
     prompt_bytes: int = 0
+    own_prompt: bool = False
     most: int = 6000
 
     def job(self, *, port: int, base: str, model: str, headers: dict[str, str], calls: int, seed: str) -> Job:
@@ -28,6 +29,7 @@ class Workload:
             connections=self.connections,
             stream=self.stream,
             prompt_bytes=self.prompt_bytes,
+            own_prompt=self.own_prompt,
             headers=headers,
             seed=seed,
         )
@@ -35,6 +37,7 @@ class Workload:
 
 CHAT = Workload("chat", "chat", 64)
 LONG = Workload("chat, 30 KB prompt", "chat", 64, prompt_bytes=30_000, most=3000)
+OWN = Workload("chat, 30 KB of its own", "chat", 64, prompt_bytes=30_000, own_prompt=True, most=3000)
 STREAM = Workload("stream of 32", "stream-chat", 64, stream=True, most=3000)
 PACED = Workload("stream of 32, 5 ms apart", "stream-chat-5ms", 200, stream=True, most=2000)
 EMBEDDINGS = Workload("embeddings", "embed", 64, path="/embeddings")
@@ -42,6 +45,7 @@ EMBEDDINGS = Workload("embeddings", "embed", 64, path="/embeddings")
 ALL = (
     CHAT,
     LONG,
+    OWN,
     STREAM,
     PACED,
     EMBEDDINGS,

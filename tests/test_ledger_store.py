@@ -535,3 +535,47 @@ async def test_a_body_is_one_workspace_s_and_its_order_in_a_request_is_kept(book
         assert row["m"].encode() == b"[" + b",".join(words[::-1] + words) + b"]"
     books.change("delete from ledger_bodies where workspace = 'a' and body like '%\"7\"%'")
     assert await books.names() == {"body_missing"}
+
+
+async def test_an_end_the_disk_would_not_take_keeps_its_spool_until_it_is_written(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = books.ledger.open(opened("held"))
+    write, broken = os.pwrite, True
+
+    def pwrite(fd: int, data: bytes, at: int) -> int:
+        if broken:
+            raise OSError(28, "no space")
+        return write(fd, data, at)
+
+    monkeypatch.setattr("bursar.ledger.spool.os.pwrite", pwrite)
+    books.ledger.settle(entry, settled("held", prompt_tokens=7))
+    books.ledger.retire()
+    await books.drain.flush()
+    assert books.ledger.open_entries == 1
+    broken = False
+    await books.drain.flush()
+    await books.drain.flush()
+    assert books.rows("select status, prompt_tokens p from ledger_entries") == [{"status": "completed", "p": 7}]
+    assert books.ledger.spools == []
+    assert (await books.verify()).is_green
+
+
+async def test_a_store_that_was_restored_gets_its_bodies_again(books: Books, tmp_path: Path) -> None:
+    def talk(n: int) -> None:
+        request = b'{"model":"m","messages":[{"role":"system","content":"same"},{"role":"user","content":"%d"}]}' % n
+        books.call(f"c{n}", request=request)
+
+    books.ledger.begin()
+    await books.drain.flush()
+    kept = (tmp_path / "l.db").read_bytes()
+    for n in range(6):
+        talk(n)
+        await books.drain.flush()
+    (tmp_path / "l.db").write_bytes(kept)
+    for n in range(6, 9):
+        talk(n)
+        await books.drain.flush()
+    await books.drain.flush()
+    assert books.rows("select count(*) n from ledger_entries") == [{"n": 9}]
+    assert (await books.verify()).is_green

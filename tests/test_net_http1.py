@@ -500,3 +500,61 @@ async def test_tls_by_the_machine_s_trust_or_a_given_one() -> None:
         with pytest.raises(NotSentError, match=r"(?i)certificate"):
             await wary.send(request(url), connect_timeout_s=5, deadline=deadline)
         await wary.close()
+
+
+async def test_a_call_that_connects_while_the_client_closes_sends_nothing() -> None:
+    class Slow(Client):
+        async def _connect(self, origin: Any, timeout_s: float, deadline: float) -> _Connection:
+            await asyncio.sleep(0)
+            return await super()._connect(origin, timeout_s, deadline)
+
+    client = Slow()
+    deadline = time.monotonic() + 30
+    sending = asyncio.ensure_future(client.send(request(), connect_timeout_s=5, deadline=deadline))
+    await asyncio.sleep(0)
+    await client.close()
+    with pytest.raises(NotSentError, match="closed"):
+        await sending
+    _, wire = client.last
+    assert wire.written == []
+    assert wire.aborted
+
+
+def test_headers_that_cut_messages_are_the_client_s_own_and_a_given_host_stands_alone() -> None:
+    for name in ("Content-Length", "transfer-encoding", "Connection"):
+        with pytest.raises(NotSentError, match=name.lower()):
+            head_of("http://h/", ((name, "1"),))
+    assert head_of("http://h/", (("Host", "other"),)).data.lower().count(b"host:") == 1
+
+
+def test_gzip_of_several_members_is_one_text() -> None:
+    async def work() -> None:
+        data = gzip.compress(BODY[:9]) + gzip.compress(BODY[9:15]) + gzip.compress(BODY[15:])
+        answer = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(data) + data
+        for cut in range(60, len(answer)):
+            client = Client()
+
+            def feed(connection: _Connection, cut: int = cut) -> None:
+                connection.data_received(answer[:cut])
+                connection.data_received(answer[cut:])
+
+            assert (await answered(client, feed))[1] == BODY
+            await client.close()
+
+    run(work())
+
+
+def test_heads_of_odd_sizes_are_not_kept() -> None:
+    async def work() -> None:
+        client = Client()
+        for n in range(5):
+            sending = asyncio.ensure_future(
+                client.send(request(x=f"{n}" + "y" * 5000), connect_timeout_s=5, deadline=time.monotonic() + 30)
+            )
+            await asyncio.sleep(0)
+            client.last[0].data_received(ZERO)
+            (await sending).done()
+        assert client._heads == {}
+        await client.close()
+
+    run(work())

@@ -256,6 +256,28 @@ async def _cycle(app: Callable[..., Any], *, method: str = "POST") -> _Connectio
     return connection
 
 
+async def test_permission_to_send_is_not_given_inside_an_answer() -> None:
+    async def app(_scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+        cycle.take(b"x", more=False)
+        await receive()
+        await send({"type": "http.response.body", "body": b""})
+
+    connection = _Connection()
+    cycle = Cycle(connection, {"method": "POST"}, True, True)  # type: ignore[arg-type]
+    await cycle.run(app, set())
+    assert b"100 Continue" not in connection.transport.written
+
+
+def test_a_request_that_begins_before_the_last_answer_ends_is_not_cut_off_as_quiet(server: Server) -> None:
+    peer = Peer(server)
+    second = chat("two", script={"text": "second", "delay_s": 0.5})
+    peer.send(chat("one", script={"text": "first", "delay_s": 0.3}) + second[:20])
+    assert content(peer.answer()[2]) == "first"
+    assert content(peer.send(second[20:]).answer()[2]) == "second"
+
+
 async def test_headers_with_line_ends_never_reach_the_wire() -> None:
     for name, value in ((b"x", b"a\r\nevil: 1"), (b"x\r\nevil", b"1"), (b"x", b"a\nb"), (b"x", b"\0")):
 

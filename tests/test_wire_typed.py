@@ -167,3 +167,12 @@ def test_keys_that_are_no_names_and_usage_in_several_places_are_typed_too() -> N
     assert assembly.text == "hi"
     assert assembly.usage is not None
     assert (assembly.usage.provider_total_tokens, assembly.usage.input_tokens) == (9, 5)
+
+
+@pytest.mark.parametrize("finish", [False, 0, "", {}, [], 0.0, "stop", None])
+def test_an_odd_finish_is_the_same_both_ways(finish: Any) -> None:
+    for text in ("hi", "", None):
+        choice = {"index": 0, "delta": {"content": text}, "message": {"content": text}, "finish_reason": finish}
+        answer = json.dumps({"id": "c1", "model": "m", "choices": [choice]}).encode()
+        _same(answer, [], stream=False)
+        _same(b"data: " + answer + b"\n\n", [], stream=True)

@@ -12,6 +12,7 @@ from bursar.wire.spec import Spec
 
 CANCEL = "cancel"
 _REMEMBERED = 1024
+_REMEMBERED_CHARS = 200
 FINISH = "finish"
 
 
@@ -87,6 +88,8 @@ class Registry(msgspec.Struct, frozen=True, kw_only=True):
         except KeyError:
             pass
         targets = self._targets(model)
+        if len(model) > _REMEMBERED_CHARS:
+            return targets
         if len(self._resolved) >= _REMEMBERED:
             self._resolved.clear()
         self._resolved[model] = targets

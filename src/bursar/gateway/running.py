@@ -314,9 +314,9 @@ class Running:
         except FrameTooLongError as e:
             raise ProviderError(f"'{attempt.target.provider.name}': {e}", provider=attempt.target.provider.name,
                                 kind="upstream_error") from e  # fmt: skip
-        for frame in frames:
-            if frame.events and attempt.assembly.take(frame.events) and attempt.first_content_ns is None:
-                attempt.first_content_ns = time.monotonic_ns()
+        events = frames[0].events if len(frames) == 1 else [event for frame in frames for event in frame.events]
+        if events and attempt.assembly.take(events) and attempt.first_content_ns is None:
+            attempt.first_content_ns = time.monotonic_ns()
         if attempt.decoder.is_whole and frames:
             attempt.whole = frames[0].raw
         return frames

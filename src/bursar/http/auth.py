@@ -26,7 +26,7 @@ DEFAULT_WORKSPACE = "default"
 _PREFIX = "bk-"
 _HINT_CHARS = 4
 _MAX_VALUE_CHARS = 256
-_SEEN = 10_000
+_SEEN, _SEEN_CHARS = 10_000, 200
 _TAG_PREFIX = "x-bursar-tag-"
 _PREFIX_OF_CONTEXT = "x-bursar-"
 _CONTEXT_HEADERS = {
@@ -144,9 +144,10 @@ class KeyRing:
         principal = self._principals.get(self.digest(key.strip()))
         if principal is None:
             raise AuthenticationError("this API key is not known, or was revoked")
-        if len(self._seen) >= _SEEN:
-            self._seen.clear()
-        self._seen[shown] = principal
+        if len(shown) <= _SEEN_CHARS:
+            if len(self._seen) >= _SEEN:
+                self._seen.clear()
+            self._seen[shown] = principal
         return principal
 
 

@@ -43,6 +43,7 @@ class Protocol(HttpToolsProtocol):
         self.expect_100_continue = False
 
     def on_headers_complete(self) -> None:
+        self._quiet_since = None
         parser = self.parser
         version = parser.get_http_version()
         raw_path, query = self.url, b""
@@ -232,6 +233,7 @@ class Cycle:
         if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
             raise RuntimeError("a header of the answer has a line end in it")
         self._started = True
+        self._expects_continue = False
         self._head = head + b"\r\n"
 
     def _continue(self, body: bytes, more: bool) -> None:

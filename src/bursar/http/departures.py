@@ -59,9 +59,8 @@ class Departures:
         try:
             await work
         except asyncio.CancelledError:
-            if not waiting.left:
+            if not waiting.left or task.uncancel() > 0:
                 raise
-            task.uncancel()
         finally:
             self._waiting.discard(waiting)
             if waiting.lasts:

@@ -171,6 +171,7 @@ class Drain:
 
     async def _read_offset_again(self, spool: Spool) -> None:
         """Somebody, or a commit whose answer was lost, moved the offset: the store knows how far it is."""
+        self._known = KnownBodies()
         state = await self._store.spool_state(spool.id)
         if state is not None:
             self._ledger.drained[spool.id] = state.offset
@@ -217,6 +218,8 @@ class Drain:
         return builder.batch
 
     def _failed(self, error: str) -> None:
+        # It may be another store by the next time, one that was restored: what it holds is not known any more.
+        self._known = KnownBodies()
         self.state.error = error
         if self.state.behind_since_us is None and self._ledger.undrained_bytes:
             self.state.behind_since_us = now_us()

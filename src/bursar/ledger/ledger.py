@@ -168,12 +168,13 @@ class Ledger:
 
     def tidy(self) -> None:
         """Writes what waits for room: held settlements, then the gap. The drain calls it now and then."""
-        held, self._held = self._held, []
-        for spool, frame in held:
+        still: list[tuple[Spool, bytes]] = []
+        for spool, frame in self._held:
             try:
-                spool.append(frame)
-            except SpoolFullError:
-                self._held.append((spool, frame))
+                spool.append_settled(frame)
+            except (SpoolFullError, OSError):
+                still.append((spool, frame))
+        self._held = still
         if self._no_room and self._active is not None:
             with suppress(SpoolFullError, OSError):
                 self._active.make_room()
@@ -236,8 +237,8 @@ class Ledger:
                 spool.append_settled(encode(settled))
             except (SpoolFullError, OverflowError, TypeError):
                 spool.append_settled(_bare(settled))
-        except SpoolFullError:
-            spool.open_entries -= 1
+        except (SpoolFullError, OSError):
+            # Until it is written the entry stays open there, so that nobody takes the spool for finished.
             self._held.append((spool, _bare(settled)))
 
     def _without_room(self, opened: Opened) -> Entry:

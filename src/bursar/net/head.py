@@ -14,6 +14,8 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*\Z")
 _TARGET = re.compile(r"[\x21-\x7e]+\Z")
 _PORTS = {"http": 80, "https": 443}
+FRAMING = frozenset({"connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"})
+"""Headers that say how a message is cut out of its connection: the client's own to write."""
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -51,8 +53,12 @@ def head_of(url: str, headers: tuple[tuple[str, str], ...]) -> Head:
         raise NotSentError(f"'{host}' is not a host's name") from None
     if port is not None and port != _PORTS[parts.scheme]:
         shown += f":{port}"
-    lines = [f"POST {target} HTTP/1.1", f"host: {shown}"]
     given = {name.lower() for name, _ in headers}
+    if refused := given & FRAMING:
+        raise NotSentError(f"the header '{min(refused)}' belongs to the connection and cannot be given")
+    lines = [f"POST {target} HTTP/1.1"]
+    if "host" not in given:
+        lines.append(f"host: {shown}")
     if parts.username is not None and "authorization" not in given:
         user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         lines.append(f"authorization: Basic {base64.b64encode(user.encode()).decode()}")

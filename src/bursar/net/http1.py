@@ -26,6 +26,7 @@ _BUFFERED_BYTES = 1024 * 1024
 # What an answer may send without any of it being body: its headers, trailers, chunk extensions.
 _QUIET_BYTES = 256 * 1024
 _CACHED_HEADS = 1024
+_CACHED_HEAD_BYTES = 4096
 
 
 class Http1Transport:
@@ -42,7 +43,13 @@ class Http1Transport:
 
     async def send(self, request: Request, *, connect_timeout_s: float, deadline: float) -> Exchange:
         head = self._heads.get((request.url, request.headers)) or self._head(request)
-        connection = self._idle_one(head.origin) or await self._connect(head.origin, connect_timeout_s, deadline)
+        connection = self._idle_one(head.origin)
+        if connection is None:
+            connection = await self._connect(head.origin, connect_timeout_s, deadline)
+            if self._closed:
+                # Its call has been ended meanwhile: nothing may leave for it any more.
+                connection.abort()
+                raise NotSentError("the client was closed")
         exchange = connection.begin(b"%b%d\r\n\r\n%b" % (head.data, len(request.body), request.body))
         self.busy.add(connection)
         if self._sweeper is None:
@@ -54,6 +61,7 @@ class Http1Transport:
         self._closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
+            self._sweeper = None
         for connection in [*self.busy, *(c for idle in self._idle.values() for c in idle)]:
             connection.abort()
 
@@ -75,6 +83,8 @@ class Http1Transport:
 
     def _head(self, request: Request) -> Head:
         head = head_of(request.url, request.headers)
+        if len(head.data) > _CACHED_HEAD_BYTES:
+            return head
         if len(self._heads) >= _CACHED_HEADS:
             self._heads.clear()
         self._heads[request.url, request.headers] = head

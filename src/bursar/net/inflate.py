@@ -39,6 +39,13 @@ class _Zlib:
                 plain = self._inflate.decompress(data, _MOST_BYTES)
         except zlib.error as e:
             raise HungUpError(f"its compressed answer cannot be read: {e}") from e
+        while self._inflate.eof and self._inflate.unused_data.strip(b"\0"):
+            # Another member behind the first: they are one text.
+            rest, self._inflate = self._inflate.unused_data, zlib.decompressobj(self._wbits)
+            try:
+                plain += self._inflate.decompress(rest, _MOST_BYTES)
+            except zlib.error as e:
+                raise HungUpError(f"its compressed answer cannot be read: {e}") from e
         self._begun = True
         self._size += len(plain)
         if self._inflate.unconsumed_tail or self._size > _MOST_BYTES:

@@ -37,7 +37,6 @@ from bursar.runtime.settings import Settings, bytes_of
 from bursar.store.engine import Database, sqlite_path
 from bursar.store.keys import KeyStore
 from bursar.store.schema import prepare
-from bursar.types.errors import StoreError
 
 _KEYS_EVERY_S = 1.0
 _SWITCH_S = 0.0005
@@ -104,8 +103,8 @@ class _Keys:
             try:
                 if await self.store.version() != self._version:
                     await self.reload()
-            except StoreError:
-                pass  # the keys known so far go on; the drain tells that the store is away
+            except Exception:  # noqa: S110
+                pass  # the keys known so far go on, and are looked for again; the drain tells that the store is away
 
 
 class _Server(uvicorn.Server):

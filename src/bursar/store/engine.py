@@ -96,7 +96,7 @@ class _Thread:
                 with suppress(sqlite3.Error):
                     connection.execute("rollback")
                 raise
-        except sqlite3.OperationalError as e:
+        except sqlite3.Error as e:
             if refuses(e):
                 raise
             # It may be another file by the next time, or the same with other rights.
@@ -172,4 +172,6 @@ def refuses(error: Exception) -> bool:
     if isinstance(error, sqlite3.OperationalError):
         # A number too large for its sum, or a value too large for a row: the values' fault, not the file's.
         return "overflow" in str(error) or "too big" in str(error)
+    if type(error) is sqlite3.DatabaseError:
+        return False  # the file is damaged, or no database at all
     return isinstance(error, OverflowError | UnicodeError | sqlite3.Error)

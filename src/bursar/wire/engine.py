@@ -227,7 +227,7 @@ class Decoder:
                 if text:
                     events.append(TextDelta(text, index))
                     self._begun.add(index)
-                if finish:
+                if finish is not None and finish != "":
                     self._finished.add(index)
                     events.append(Finish(str(finish), index))
             else:
