@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sqlite3
 import subprocess
@@ -581,3 +582,28 @@ async def test_without_configuration_there_is_a_model_that_needs_no_key(
         silent = await client.complete(model="demo", messages=HELLO, demo={"usage": False})
         assert silent.usage is None
     assert (tmp_path / "data" / "bursar.db").exists()
+
+
+async def test_a_call_leaves_nothing_behind_that_waits_for_the_garbage_collector(
+    settings: dict[str, Any], upstream: Upstream
+) -> None:
+    async def call(n: int) -> None:
+        if n % 2:
+            await client.complete(model=MODEL, messages=HELLO)
+        else:
+            async with client.stream(model=MODEL, messages=HELLO) as stream:
+                async for _ in stream:
+                    pass
+
+    async with bursar.open(settings) as client:
+        for n in range(10):
+            await call(n)
+        gc.collect()
+        gc.disable()
+        try:
+            for n in range(60):
+                await call(n)
+            left = gc.collect()
+        finally:
+            gc.enable()
+    assert left < 60  # not one object a call; a call has some hundred

@@ -31,8 +31,10 @@ class _Waiting:
             self._listener = asyncio.ensure_future(self._listen())
 
     def stop(self) -> None:
-        if self._listener is not None:
-            self._listener.cancel()
+        # The two know each other: one of them has to let go, or both wait for the garbage collector.
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.cancel()
 
     async def _listen(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

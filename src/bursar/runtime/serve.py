@@ -40,7 +40,7 @@ from bursar.store.schema import prepare
 
 _KEYS_EVERY_S = 1.0
 _SWITCH_S = 0.0005
-_COLLECT = (2_000, 100, 1_000)
+_COLLECT = (10_000, 50, 1_000)
 _ENV_KEY_ID = "environment"
 
 
