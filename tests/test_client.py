@@ -612,3 +612,17 @@ async def test_a_call_leaves_nothing_behind_that_waits_for_the_garbage_collector
             gc.garbage.clear()
             gc.enable()
     assert left == set()
+
+
+@pytest.mark.parametrize(
+    "header", [("Content-Length", "1"), ("x-a", "b\r\nevil: 1"), ("a b", "secret"), ("x", "\u4e00")]
+)
+async def test_a_header_that_cannot_be_sent_is_refused_before_any_entry_exists(
+    settings: dict[str, Any], upstream: Upstream, header: tuple[str, str]
+) -> None:
+    async with bursar.open(settings) as client:
+        with pytest.raises(RequestError, match="header") as caught:
+            await client.complete(model=MODEL, messages=HELLO, extra_headers=dict([header]))
+    assert "secret" not in str(caught.value)
+    assert entries(settings) == []
+    assert upstream.seen == []

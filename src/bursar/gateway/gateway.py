@@ -12,7 +12,9 @@ from bursar.ledger.ledger import Ledger
 from bursar.net.transport import Transport
 from bursar.prices.table import PriceTable
 from bursar.types.call import EMBEDDINGS, Call
+from bursar.types.errors import RequestError
 from bursar.wire.encode import Request, encode
+from bursar.wire.headers import fault_of
 
 
 class Gateway:
@@ -76,6 +78,9 @@ class Gateway:
         provider = target.provider
         headers = self._headers(provider, call.stream)
         if call.headers:
+            for name, value in call.headers:
+                if fault := fault_of(name, value):
+                    raise RequestError(fault, field=name)
             own = {name.lower() for name, _ in provider.headers}
             headers = (*headers, *((name, value) for name, value in call.headers if name.lower() not in own))
         return encode(

@@ -207,8 +207,9 @@ class Cycle:
             return
         if not self._started:
             self._begin(message["status"], message.get("headers") or [])
-        elif self.response_complete:
-            raise RuntimeError("the answer has ended already")
+        elif self.response_complete or message["type"] != "http.response.body":
+            # An answer that cannot begin anew must not look as if it had ended well.
+            raise RuntimeError("the answer has begun, or ended, already")
         else:
             self._continue(message.get("body", b""), message.get("more_body", False))
 

@@ -9,13 +9,10 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from bursar.net.transport import NotSentError
+from bursar.wire.headers import fault_of
 
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
-_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*\Z")
 _TARGET = re.compile(r"[\x21-\x7e]+\Z")
 _PORTS = {"http": 80, "https": 443}
-FRAMING = frozenset({"connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"})
-"""Headers that say how a message is cut out of its connection: the client's own to write."""
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -54,8 +51,6 @@ def head_of(url: str, headers: tuple[tuple[str, str], ...]) -> Head:
     if port is not None and port != _PORTS[parts.scheme]:
         shown += f":{port}"
     given = {name.lower() for name, _ in headers}
-    if refused := given & FRAMING:
-        raise NotSentError(f"the header '{min(refused)}' belongs to the connection and cannot be given")
     lines = [f"POST {target} HTTP/1.1"]
     if "host" not in given:
         lines.append(f"host: {shown}")
@@ -63,8 +58,8 @@ def head_of(url: str, headers: tuple[tuple[str, str], ...]) -> Head:
         user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         lines.append(f"authorization: Basic {base64.b64encode(user.encode()).decode()}")
     for name, value in headers:
-        if not _NAME.match(name) or not _VALUE.match(value):
-            raise NotSentError(f"the header '{name[:80]!a}' has characters that no header may have")
+        if fault := fault_of(name, value):
+            raise NotSentError(fault)
         lines.append(f"{name}: {value}")
     lines.append("content-length: ")
     origin = Origin(parts.scheme == "https", host, port or _PORTS[parts.scheme])

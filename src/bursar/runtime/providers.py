@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bursar.gateway.registry import Provider, Registry, Timeouts
-from bursar.net.head import FRAMING
 from bursar.runtime.settings import ProviderSettings, Settings, secret
 from bursar.types.errors import ConfigError
 from bursar.wire import spec as specs
 from bursar.wire.engine import Readers
+from bursar.wire.headers import fault_of
 
 _PROXIES = ("http://", "https://", "socks5://", "socks5h://")
 _ALWAYS_SECRET = frozenset({"authorization", "proxy-authorization", "x-api-key", "api-key", "cookie"})
@@ -54,8 +54,9 @@ def _provider(given: ProviderSettings, environ: Mapping[str, str]) -> Provider:
     if spec.transport == "http" and not chat_url.startswith(("http://", "https://")):
         raise ConfigError(f"{place}: '{chat_url}' is no http:// or https:// address")
     headers = {k.lower(): secret(v, environ, f"{place}, header {k}") for k, v in given.headers.items()}
-    for name in headers.keys() & FRAMING:
-        raise ConfigError(f"{place}: the header '{name}' belongs to the connection and cannot be set")
+    for name, value in headers.items():
+        if fault := fault_of(name, value):
+            raise ConfigError(f"{place}: {fault}")
     secret_headers = {k.lower() for k, v in given.headers.items() if v.startswith(("env:", "file:"))}
     if given.api_key is not None:
         key = secret(given.api_key, environ, f"{place}, api_key")

@@ -19,7 +19,7 @@ from bursar.store.port import (
     SpoolState,
     Values,
 )
-from bursar.store.sums import GATHER, GATHERED, add_up, corrections_summed, gathered_summed
+from bursar.store.sums import GATHER, GATHERED, SCOPES, add_up, corrections_summed, gathered_summed
 from bursar.store.tables import ledger_corrections, ledger_gaps, ledger_rejects
 
 # Rows of one statement: a batch is cut into the largest first. Few sizes, so that each is prepared once.
@@ -184,5 +184,5 @@ def _add_up(c: sqlite3.Connection, first: int, beyond: int, *, corrections: bool
         c.execute(statement)
     c.execute("delete from temp.ledger_gathered")
     if corrections:
-        for scope in ("all", "user", "session"):
+        for scope in SCOPES:
             c.execute(add_up(corrections_summed(scope, "c.seq >= ? and c.seq < ?")), (first, beyond))
