@@ -14,8 +14,10 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from bursar.http.answers import send_error
-from bursar.http.cycle import Cycle, Protocol
+from bursar.http.answers import answer_error
+from bursar.http.asgi import answering
+from bursar.http.cycle import Cycle
+from bursar.http.protocol import Protocol
 from bursar.types.errors import BursarError
 from support.server import ADMIN, Server, wait_for
 from support.upstream import Upstream
@@ -249,15 +251,17 @@ class _Connection:
     def __init__(self) -> None:
         self.flow, self.transport, self.logger = self._Flow(), self._Transport(), self._Logger()
         self.ended = 0
+        self.loop = asyncio.get_running_loop()
+        self.asgi_version, self.scheme, self.server, self.client = "3.0", "http", None, None
 
     def on_response_complete(self) -> None:
         self.ended += 1
 
 
-async def _cycle(app: Callable[..., Any], *, method: str = "POST") -> _Connection:
+async def _cycle(app: Callable[..., Any]) -> _Connection:
     connection = _Connection()
-    cycle = Cycle(connection, {"method": method}, True, False)  # type: ignore[arg-type]
-    await cycle.run(app, set())
+    cycle = Cycle(connection, b"POST", b"/", [], True)  # type: ignore[arg-type]
+    await cycle.run(answering(app), set())
     return connection
 
 
@@ -265,13 +269,13 @@ async def test_permission_to_send_is_not_given_inside_an_answer() -> None:
     async def app(_scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"begun", "more_body": True})
-        cycle.take(b"x", more=False)
-        await receive()
+        cycle.protocol.loop.call_soon(cycle.take, b"x")
+        assert (await receive())["body"] == b"x"
         await send({"type": "http.response.body", "body": b""})
 
     connection = _Connection()
-    cycle = Cycle(connection, {"method": "POST"}, True, True)  # type: ignore[arg-type]
-    await cycle.run(app, set())
+    cycle = Cycle(connection, b"POST", b"/", [(b"expect", b"100-continue")], True)  # type: ignore[arg-type]
+    await cycle.run(answering(app), set())
     assert b"100 Continue" not in connection.transport.written
 
 
@@ -286,7 +290,15 @@ async def test_a_request_that_began_before_the_last_answer_ended_is_not_closed_a
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    config = uvicorn.Config(app, http=Protocol, ws="none", lifespan="off", log_config=None)
+    config = uvicorn.Config(
+        answering(app),
+        interface="asgi3",
+        proxy_headers=False,
+        http=Protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+    )
 
     def accept() -> Protocol:
         made.append(Protocol(config, ServerState(), {}))
@@ -311,18 +323,21 @@ async def test_a_request_that_began_before_the_last_answer_ended_is_not_closed_a
 
 
 def test_a_fault_in_the_middle_of_a_stream_never_looks_like_its_end() -> None:
-    async def app(_scope: Any, _receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+    async def answer(cycle: Cycle) -> None:
+        cycle.begin(200, b"")
+        cycle.write(b"begun")
         try:
             raise ValueError("a fault of ours")
         except ValueError:
-            # What the dispatcher does: tell it as an error, which is too late here.
-            with contextlib.suppress(RuntimeError):
-                await send_error(send, BursarError())
-            raise
+            # What the data plane does: tell it as an error, which is too late here.
+            answer_error(cycle, BursarError())
 
-    connection = asyncio.run(_cycle(app))
+    async def run() -> _Connection:
+        connection = _Connection()
+        await Cycle(connection, b"POST", b"/", [], True).run(answer, set())  # type: ignore[arg-type]
+        return connection
+
+    connection = asyncio.run(run())
     assert connection.transport.closed
     assert connection.transport.written.endswith(b"begun\r\n")
 

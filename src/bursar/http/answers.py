@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from bursar.http.cycle import Cycle, Headers, lines_of
 from bursar.types.errors import (
     AccessError,
     AuthenticationError,
@@ -19,12 +19,7 @@ from bursar.types.errors import (
 )
 from bursar.wire.assemble import encode_json
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
-
-_JSON = (b"content-type", b"application/json")
+JSON_LINE = b"content-type: application/json\r\n"
 _STATUS_OF_KIND = {"timeout": 504, "connection": 502, "truncated": 502, "upstream_error": 502, "internal": 500}
 _TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
           413: "invalid_request_error", 429: "rate_limit_error"}  # fmt: skip
@@ -32,19 +27,25 @@ _TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permi
 # What of a provider's headers reaches the client: its limits, when to come back, and its own request id.
 _PASSED = frozenset({"retry-after", "retry-after-ms", "x-request-id"})
 _PASSED_PREFIXES = ("x-ratelimit-", "openai-")
+_USUAL = frozenset({"content-type", "content-length", "transfer-encoding", "connection", "date", "server"})
 
 
-async def send_json(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+class MethodError(RequestError):
+    """This address does not know that method."""
+
+    http_status = 405
+    code = "method_not_allowed"
+
+
+def answer_json(cycle: Cycle, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
     """One JSON answer."""
-    head: Headers = [_JSON, (b"content-length", b"%d" % len(body)), *headers]
-    await send({"type": "http.response.start", "status": status, "headers": head})
-    await send({"type": "http.response.body", "body": body})
+    cycle.answer(status, JSON_LINE + lines_of(headers), body)
 
 
-async def send_error(send: Send, error: BursarError, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+def answer_error(cycle: Cycle, error: BursarError, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
     """An error as an HTTP answer."""
     status, body, own = error_answer(error)
-    await send_json(send, status, body, [*own, *headers])
+    answer_json(cycle, status, body, [*own, *headers])
 
 
 def error_answer(error: BursarError) -> tuple[int, bytes, Headers]:
@@ -107,6 +108,8 @@ def _body(message: str, status: int, code: str | None, param: str | None = None,
 
 def passed_headers(headers: Mapping[str, str]) -> Headers:
     """The headers of a provider's answer that are the client's to see."""
+    if headers.keys() <= _USUAL:
+        return []
     return [
         (name.encode("latin-1"), value.encode("latin-1", "replace"))
         for name, value in headers.items()

@@ -26,7 +26,7 @@ DEFAULT_WORKSPACE = "default"
 _PREFIX = "bk-"
 _HINT_CHARS = 4
 _MAX_VALUE_CHARS = 256
-_SEEN, _SEEN_CHARS = 10_000, 200
+_SEEN, _SEEN_BYTES = 10_000, 200
 _TAG_PREFIX = "x-bursar-tag-"
 _PREFIX_OF_CONTEXT = "x-bursar-"
 _CONTEXT_HEADERS = {
@@ -111,11 +111,11 @@ class KeyRing:
         self._pepper = pepper
         self._principals: dict[str, Principal] = {}
         # Keys that were shown lately and are good, in memory only: a digest for every call would be dear.
-        self._seen: dict[str, Principal] = {}
+        self._seen: dict[bytes | None, Principal] = {}
 
     def digest(self, key: str) -> str:
         """What is stored of a key: its HMAC-SHA256 under the pepper."""
-        return hmac.digest(self._pepper, key.encode("utf-8", "surrogateescape"), hashlib.sha256).hex()
+        return self._digest(key.encode("utf-8", "surrogateescape"))
 
     def replace(self, rows: Iterable[KeyRow]) -> None:
         """Takes the keys as they are stored now."""
@@ -132,23 +132,25 @@ class KeyRing:
             if row.revoked_at is None
         }
 
-    def authenticate(self, headers: Mapping[str, str]) -> Principal:
-        """The caller of a request, from `Authorization: Bearer KEY`. Raises AuthenticationError."""
-        shown = headers.get("authorization", "")
+    def authenticate(self, shown: bytes | None) -> Principal:
+        """The caller of a request, from its `Authorization: Bearer KEY`. Raises AuthenticationError."""
         seen = self._seen.get(shown)
         if seen is not None:
             return seen
-        scheme, _, key = shown.partition(" ")
-        if scheme.lower() != "bearer" or not key:
+        scheme, _, key = (shown or b"").partition(b" ")
+        if scheme.lower() != b"bearer" or not key:
             raise AuthenticationError
-        principal = self._principals.get(self.digest(key.strip()))
+        principal = self._principals.get(self._digest(key.strip()))
         if principal is None:
             raise AuthenticationError("this API key is not known, or was revoked")
-        if len(shown) <= _SEEN_CHARS:
+        if len(shown or b"") <= _SEEN_BYTES:
             if len(self._seen) >= _SEEN:
                 self._seen.clear()
             self._seen[shown] = principal
         return principal
+
+    def _digest(self, key: bytes) -> str:
+        return hmac.digest(self._pepper, key, hashlib.sha256).hex()
 
 
 def new_key() -> str:

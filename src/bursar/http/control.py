@@ -125,7 +125,7 @@ def control_plane(state: State) -> FastAPI:
     app = FastAPI(title="bursar", version=state.version, docs_url=None, redoc_url=None, responses=_ERRORS)
 
     def caller(request: Request) -> Principal:
-        return state.ring.authenticate({k.lower(): v for k, v in request.headers.items()})
+        return state.ring.authenticate(dict(request.headers.raw).get(b"authorization"))
 
     def admin(principal: Annotated[Principal, Depends(caller)]) -> Principal:
         if not principal.is_admin:

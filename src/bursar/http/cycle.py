@@ -1,24 +1,27 @@
-"""uvicorn's HTTP/1.1 protocol with a leaner cycle of request and answer.
+"""One request and its answer, on one connection of a client.
 
-What is heard and when connections end stays uvicorn's. Different are: an answer's head leaves with the first
-of its body in one write, for each write wakes the client's side; a keep-alive limit costs one timer a
-connection instead of one a request; nothing is copied that need not be.
+The data plane reads the request and writes its answer here as it is, without the messages of ASGI. An answer's
+head leaves with the first of its body in one write, for each write wakes the client's side. A client that leaves
+ends the work for it at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Coroutine, Iterable
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-Message = MutableMapping[str, Any]
+from bursar.types.errors import RequestError
+
+if TYPE_CHECKING:
+    from bursar.http.protocol import Protocol
+
+Headers = list[tuple[bytes, bytes]]
 
 
 def _status_line(status: int) -> bytes:
@@ -27,219 +30,176 @@ def _status_line(status: int) -> bytes:
 
 
 _STATUS_LINES = {status: _status_line(status) for status in range(100, 600)}
-_BODILESS = (204, 304)
+_CLOSE = b"connection: close\r\n\r\n"
 _FAULT = b'{"error": {"message": "internal error", "type": "server_error", "param": null, "code": "internal_error"}}'
+_FAULT_LINES = b"content-type: application/json\r\n"
 
 
-class Protocol(HttpToolsProtocol):
-    """One connection of a client."""
+class TooLargeError(RequestError):
+    """The body is larger than this server takes."""
 
-    _quiet_since: float | None = None
+    http_status = 413
+    code = "request_too_large"
 
-    def on_message_begin(self) -> None:
-        self._quiet_since = None
-        self.url = b""
-        self.headers = []
-        self.expect_100_continue = False
 
-    def on_headers_complete(self) -> None:
-        self._quiet_since = None
-        parser = self.parser
-        version = parser.get_http_version()
-        raw_path, query = self.url, b""
-        if b"?" in raw_path or not raw_path.startswith(b"/"):
-            parsed = httptools.parse_url(raw_path)
-            raw_path, query = parsed.path or b"/", parsed.query or b""
-        path = raw_path.decode("ascii")
-        scope: dict[str, Any] = {
-            "type": "http",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
-            "http_version": version,
-            "method": parser.get_method().decode("ascii"),
-            "scheme": self.scheme,
-            "path": unquote(path) if "%" in path else path,
-            "raw_path": raw_path,
-            "query_string": query,
-            "root_path": "",
-            "headers": self.headers,
-            "server": self.server,
-            "client": self.client,
-            "state": {},
-        }
-        self.scope = scope  # type: ignore[assignment]
-        before = self.cycle
-        keeps = version != "1.0" and parser.should_keep_alive()
-        self.cycle = cycle = Cycle(self, scope, keeps, self.expect_100_continue)  # type: ignore[assignment]
-        if before is None or before.response_complete:
-            self._start_asgi_task(cycle, self.app)
-        else:
-            self.flow.pause_reading()
-            self.pipeline.appendleft((cycle, self.app))  # type: ignore[arg-type]
+def path_of(url: bytes) -> str:
+    """The decoded path of a request's target. Raises HttpParserInvalidURLError."""
+    if b"?" in url or b"%" in url or not url.startswith(b"/"):
+        url = httptools.parse_url(url).path or b"/"
+        return unquote(url.decode("ascii"))
+    return url.decode("ascii")
 
-    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        task = self.loop.create_task(cycle.run(app, self.tasks))
-        self.tasks.add(task)
 
-    def on_body(self, body: bytes) -> None:
-        cycle: Any = self.cycle
-        if not cycle.response_complete:
-            cycle.take(body, more=True)
-
-    def on_message_complete(self) -> None:
-        cycle: Any = self.cycle
-        if not cycle.response_complete:
-            cycle.take(b"", more=False)
-
-    def on_response_complete(self) -> None:
-        self.server_state.total_requests += 1
-        if self.transport.is_closing():
-            return
-        self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
-            return
-        self._quiet_since = time.monotonic()
-        if self.timeout_keep_alive_task is None:
-            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self._close_if_quiet)
-
-    def _unset_keepalive_if_required(self) -> None:
-        """uvicorn cancels its keep-alive timer with every byte, and makes another after each answer; ours goes
-        on, and looks whether the connection was quiet when it is due."""
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self.timeout_keep_alive_task is not None:
-            self.timeout_keep_alive_task.cancel()
-        super().connection_lost(exc)
-
-    def _close_if_quiet(self) -> None:
-        self.timeout_keep_alive_task = None
-        if self.transport.is_closing() or self._quiet_since is None:
-            return
-        left = self._quiet_since + self.timeout_keep_alive - time.monotonic()
-        if left <= 0:
-            self.transport.close()
-        else:
-            self.timeout_keep_alive_task = self.loop.call_later(left, self._close_if_quiet)
+def lines_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Headers as they stand in a head. Raises RuntimeError where one has a line end in it."""
+    lines = [b"%b: %b\r\n" % header for header in headers]
+    joined = b"".join(lines)
+    if joined.count(b"\n") != len(lines) or joined.count(b"\r") != len(lines) or b"\0" in joined:
+        raise RuntimeError("a header of the answer has a line end in it")
+    return joined
 
 
 class Cycle:
-    """One request and its answer: the `receive` and `send` of an ASGI application."""
+    """One request and its answer. Its answer is `answer`, or `begin` and any number of `write` up to the last."""
 
     disconnected = False
     response_complete = False
-    _more = True
-    _news = False
-    _started = False
+    complete = False
+    """True when the request has come to its end."""
+    own_lines = b""
+    """Headers of every answer to this request, each with its line end."""
     _size = 0
+    _started = False
+    _permitted = False
+    _is_told = False
+    _reads_on = False
     _waiter: asyncio.Future[None] | None = None
+    _task: asyncio.Task[None] | None = None
     _head: bytes | None = None
     _left: int | None = None  # bytes of body still to come; None is chunked
 
-    def __init__(self, protocol: Protocol, scope: dict[str, Any], keep_alive: bool, expects_continue: bool) -> None:
-        self.scope = scope
+    def __init__(self, protocol: Protocol, method: bytes, url: bytes, headers: Headers, keep_alive: bool) -> None:
+        """`headers` are by lower-case name, in the order they came. Raises HttpParserInvalidURLError."""
+        self.method = method
+        self.url = url
+        self.path = path_of(url)
+        self.headers = headers
         self.keep_alive = keep_alive
-        self._protocol = protocol
+        self.protocol = protocol
         self._transport = protocol.transport
-        self._flow = protocol.flow
-        self._expects_continue = expects_continue
         self._parts: list[bytes] = []
 
-    async def run(self, app: Callable[..., Any], tasks: set[Any]) -> None:
-        """Answers the request with the application; a fault of it never goes without an answer or an end."""
+    async def run(self, answer: Answering, tasks: set[Any]) -> None:
+        """Answers the request; a fault never goes without an answer or an end, and a client that leaves ends it."""
+        self._task = task = asyncio.current_task()
         try:
-            await app(self.scope, self.receive, self.send)
-        except BaseException as error:
-            if not isinstance(error, asyncio.CancelledError):
-                self._protocol.logger.error("a request failed inside", exc_info=error)
-            self._fail()
-            if isinstance(error, asyncio.CancelledError):
+            if not self.disconnected:
+                await answer(self)
+        except asyncio.CancelledError:
+            # Its client has left, and nobody waits for the end of this; or the server goes.
+            if not self.disconnected or task is None or task.uncancel() > 0:
+                self.fail()
                 raise
+        except BaseException as error:
+            self.protocol.logger.error("a request failed inside", exc_info=error)
+            self.fail()
         else:
             if not self.response_complete and not self.disconnected:
-                self._protocol.logger.error("a request was left without an answer")
-                self._fail()
+                self.protocol.logger.error("a request was left without an answer")
+                self.fail()
         finally:
-            tasks.discard(asyncio.current_task())
+            self._task = None
+            tasks.discard(task)
+
+    def left(self) -> None:
+        """The client has closed the connection."""
+        self.disconnected = True
+        if self._task is not None:
+            self._task.cancel()
 
     @property
     def message_event(self) -> Cycle:
-        """The name uvicorn's protocol wakes a waiting `receive` by: its `set()` is ours."""
+        """The name uvicorn's protocol wakes a waiting reader by: its `set()` is ours."""
         return self
 
     def set(self) -> None:
-        """Wakes a waiting `receive`."""
+        """Wakes who waits for the body."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def take(self, body: bytes, *, more: bool) -> None:
+    def take(self, part: bytes) -> None:
         """A part of the request's body."""
-        if body:
-            self._parts.append(body)
-            self._size += len(body)
-            if self._size > HIGH_WATER_LIMIT:
-                self._flow.pause_reading()
-        self._more = more
-        self._news = True
-        self.set()
+        self._parts.append(part)
+        self._size += len(part)
+        if self._size > HIGH_WATER_LIMIT and not self._reads_on:
+            self.protocol.flow.pause_reading()
+        if self._waiter is not None:
+            self.set()
 
-    async def receive(self) -> Message:
-        if self._expects_continue and not self._transport.is_closing():
-            self._expects_continue = False
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        while not (self._news or self.disconnected or self.response_complete):
-            self._flow.resume_reading()
-            self._waiter = self._protocol.loop.create_future()
-            await self._waiter
-            self._waiter = None
-        if self.disconnected or self.response_complete:
-            return {"type": "http.disconnect"}
-        self._news = False
-        parts = self._parts
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        self._parts = []
-        self._size = 0
-        return {"type": "http.request", "body": body, "more_body": self._more}
+    async def body(self, most: int) -> bytes | None:
+        """The whole body, None where the client left before it was sent. Raises TooLargeError beyond `most` bytes."""
+        if not self.complete:
+            said = dict(self.headers).get(b"content-length", b"")
+            if said.isdigit() and int(said) > most:
+                raise TooLargeError(f"the body of {int(said)} bytes is larger than the {most} this server takes")
+            self._reads_on = True
+            while not (self.complete or self.disconnected or self._size > most):
+                await self._news()
+        if self.disconnected:
+            return None
+        if self._size > most:
+            raise TooLargeError(f"the body is larger than the {most} bytes this server takes")
+        return self._taken()
 
-    async def send(self, message: Message) -> None:
-        if self._flow.write_paused and not self.disconnected:
-            await self._flow.drain()
+    async def part(self) -> tuple[bytes, bool] | None:
+        """What has come of the body since, and whether more is to come. After its end this waits, and is None when
+        the client has left or the answer has ended."""
+        while not (self.disconnected or self.response_complete):
+            if self._parts or (self.complete and not self._is_told):
+                self._is_told = self.complete
+                return self._taken(), not self.complete
+            await self._news()
+        return None
+
+    @property
+    def is_choked(self) -> bool:
+        """Whether the client takes no more just now: `drained` is to be awaited before more is written."""
+        return self.protocol.flow.write_paused and not self.disconnected
+
+    async def drained(self) -> None:
+        await self.protocol.flow.drain()
+
+    def answer(self, status: int, lines: bytes, body: bytes) -> None:
+        """A whole answer; `lines` are its headers but for its length, each with its line end."""
+        if self._started:
+            raise RuntimeError("the answer has begun, or ended, already")
+        self._started = True
         if self.disconnected:
             return
-        if not self._started:
-            self._begin(message["status"], message.get("headers") or [])
-        elif self.response_complete or message["type"] != "http.response.body":
+        end = b"\r\n" if self.keep_alive else _CLOSE
+        data = b"%b%b%bcontent-length: %d\r\n%b" % (_STATUS_LINES[status], lines, self.own_lines, len(body), end)
+        self._transport.write(data if self.method == b"HEAD" else data + body)
+        self._end()
+
+    def begin(self, status: int, lines: bytes, length: int | None = None) -> None:
+        """The head, to leave with the first of the body; without a length the body is sent in chunks."""
+        if self._started:
             # An answer that cannot begin anew must not look as if it had ended well.
             raise RuntimeError("the answer has begun, or ended, already")
-        else:
-            self._continue(message.get("body", b""), message.get("more_body", False))
-
-    def _begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        """Keeps the head, to leave with the first of the body."""
-        lines = [_STATUS_LINES[status]]
-        chunked = True
-        for name, value in headers:
-            if name == b"content-length":
-                chunked = False
-                self._left = int(value)
-            elif name == b"connection" and b"close" in value.lower():
-                self.keep_alive = False
-            lines.append(b"%b: %b\r\n" % (name, value))
-        if not self.keep_alive:
-            lines.append(b"connection: close\r\n")
-        if chunked and (status in _BODILESS or self.scope["method"] == "HEAD"):
-            self._left = 0
-        elif chunked:
-            lines.append(b"transfer-encoding: chunked\r\n")
-        head = b"".join(lines)
-        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
-            raise RuntimeError("a header of the answer has a line end in it")
         self._started = True
-        self._expects_continue = False
-        self._head = head + b"\r\n"
+        self._left = length
+        chunked = b"transfer-encoding: chunked\r\n" if length is None else b""
+        end = b"\r\n" if self.keep_alive else _CLOSE
+        self._head = b"%b%b%b%b%b" % (_STATUS_LINES[status], lines, self.own_lines, chunked, end)
 
-    def _continue(self, body: bytes, more: bool) -> None:
+    def write(self, body: bytes, *, more: bool = True) -> None:
+        """Some of the body, without `more` its last."""
+        if self.disconnected:
+            return
+        if self.response_complete or not self._started:
+            raise RuntimeError("the answer has not begun, or has ended already")
         head, self._head = self._head or b"", None
-        if self.scope["method"] == "HEAD":
+        if self.method == b"HEAD":
             body, self._left = b"", 0
         if self._left is None:
             data = b"%b%x\r\n%b\r\n" % (head, len(body), body) if body else head
@@ -255,20 +215,41 @@ class Cycle:
         if not more:
             self._end()
 
-    def _end(self) -> None:
-        self.response_complete = True
-        self.set()
-        if not self.keep_alive:
-            self._transport.close()
-        self._protocol.on_response_complete()
-
-    def _fail(self) -> None:
+    def fail(self) -> None:
         """Says that it failed where nothing was said yet; elsewhere only closing can say so."""
         if self.response_complete or self.disconnected:
             return
         if self._started and self._head is None:
             self._transport.close()
             return
-        self._left = None
-        self._begin(500, [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(_FAULT))])
-        self._continue(_FAULT, more=False)
+        self._started = False
+        self.answer(500, _FAULT_LINES, _FAULT)
+
+    def _end(self) -> None:
+        self.response_complete = True
+        self.set()
+        if not self.keep_alive:
+            self._transport.close()
+        self.protocol.on_response_complete()
+
+    def _taken(self) -> bytes:
+        parts, self._parts = self._parts, []
+        if not self._reads_on:
+            self._size = 0
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def _news(self) -> None:
+        """Waits for more of the body; a client that asked whether it may send it is told so."""
+        if not self._permitted:
+            self._permitted = True
+            expects = dict(self.headers).get(b"expect", b"").lower() == b"100-continue"
+            if expects and not (self._started or self._parts or self._transport.is_closing()):
+                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.protocol.flow.resume_reading()
+        self._waiter = self.protocol.loop.create_future()
+        await self._waiter
+        self._waiter = None
+
+
+Answering = Callable[[Cycle], Coroutine[object, object, None]]
+"""What answers requests."""

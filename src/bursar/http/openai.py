@@ -7,14 +7,15 @@ status line waits for the first frame that says something, so an early error is 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from bursar.gateway.gateway import Gateway
 from bursar.gateway.running import Running
-from bursar.http.answers import Send, passed_headers, send_error, send_json
-from bursar.http.auth import Principal
+from bursar.http.answers import JSON_LINE, MethodError, answer_error, passed_headers
+from bursar.http.auth import KeyRing, Principal
+from bursar.http.cycle import Cycle, Headers, lines_of
 from bursar.ledger.ids import uuid7
 from bursar.ledger.ledger import now_us
 from bursar.types.call import CHAT, EMBEDDINGS, Call
@@ -36,7 +37,7 @@ _NOT_FORWARDED = frozenset(
     }
 )  # fmt: skip
 _NOT_FORWARDED_PREFIXES = ("x-bursar-", "x-stainless-", "x-forwarded-", "sec-", "access-control-")
-_READ_HERE = ("authorization", "content-length", "idempotency-key", "x-request-id", "x-stainless-retry-count")
+_READ_HERE = ("idempotency-key", "x-request-id")
 # What official SDKs say of themselves with every request.
 _STAINLESS = (
     "arch", "async", "custom-poll-interval", "helper-method", "lang", "os", "package-version", "poll-helper",
@@ -45,68 +46,64 @@ _STAINLESS = (
 _PASSED_OVER = frozenset(
     name.encode() for name in (*_NOT_FORWARDED.difference(_READ_HERE), *(f"x-stainless-{n}" for n in _STAINLESS))
 )
-_STREAM_HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-]
+_STREAM_LINES = (
+    b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
+)
 
 
-def headers_of(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """A request's headers by name, without those that nothing here looks at."""
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in pairs if name not in _PASSED_OVER}
-
-
-async def serve(
-    gateway: Gateway,
-    principal: Principal,
-    path: str,
-    headers: Mapping[str, str],
-    body: bytes,
-    send: Send,
-) -> None:
+async def serve(gateway: Gateway, ring: KeyRing, most_bytes: int, cycle: Cycle) -> None:
     """Answers one request to a metered endpoint; being cancelled is being left by the client."""
     call_id = uuid7(now_us())
-    ours = [(b"x-bursar-call-id", call_id.encode())]
+    running = None
     try:
-        running = gateway.run(_call(call_id, OPERATIONS[path], principal, headers, body))
-    except BursarError as error:
-        await send_error(send, error, ours)
-        return
-    try:
-        try:
-            await running.start()
-        except BursarError as error:
-            await send_error(send, error, _with_attempts(running, ours))
+        headers = dict(cycle.headers)
+        principal = ring.authenticate(headers.get(b"authorization"))
+        if cycle.method != b"POST":
+            raise MethodError(f"{cycle.path} knows POST only")
+        body = await cycle.body(most_bytes)
+        if body is None:
             return
+        running = gateway.run(_call(call_id, OPERATIONS[cycle.path], principal, headers, body))
+        await running.start()
         if running.call.stream:
-            await _stream(running, send, _answer_headers(running, ours))
+            await _stream(running, cycle, _STREAM_LINES + _lines(running))
         else:
-            await send_json(send, 200, _whole(running), _answer_headers(running, ours))
+            if cycle.is_choked:
+                await cycle.drained()
+            cycle.answer(200, JSON_LINE + _lines(running), _whole(running))
+    except BursarError as error:
+        answer_error(cycle, error, _with_attempts(running, call_id))
     finally:
-        running.close()
+        if running is not None:
+            running.close()
 
 
-def _call(call_id: str, operation: str, principal: Principal, headers: Mapping[str, str], body: bytes) -> Call:
+def _call(call_id: str, operation: str, principal: Principal, headers: Mapping[bytes, bytes], body: bytes) -> Call:
     asked = read(operation, body)
-    context = principal.context(headers)
-    if context.request_id is None and "x-request-id" in headers:
-        context = msgspec.structs.replace(context, request_id=headers["x-request-id"][:256])
-    retries = headers.get("x-stainless-retry-count")
-    key = headers.get("idempotency-key")
+    others = headers.keys() - _PASSED_OVER
+    if not others:
+        context, key_id = principal.plain, principal.key_id
+        return Call(call_id, operation, asked.model, asked.fields, asked.stream, context, key_id, body)
+    given = {name.decode("latin-1"): headers[name].decode("latin-1") for name in others}
+    context = principal.context(given)
+    if context.request_id is None and "x-request-id" in given:
+        context = msgspec.structs.replace(context, request_id=given["x-request-id"][:256])
+    retries = given.get("x-stainless-retry-count")
+    key = given.get("idempotency-key")
     if key is not None and len(key) > 256:
         raise RequestError("the header idempotency-key is longer than 256 characters", field="idempotency-key")
     return Call(
-        call_id=call_id,
-        operation=operation,
-        model=asked.model,
-        fields=asked.fields,
-        stream=asked.stream,
-        context=context,
-        key_id=principal.key_id,
+        call_id,
+        operation,
+        asked.model,
+        asked.fields,
+        asked.stream,
+        context,
+        principal.key_id,
+        body,
         idempotency_key=key,
         client_retries=_small_count(retries) if retries is not None else None,
-        headers=_forwarded(headers) if headers.keys() - _NOT_FORWARDED else (),
+        headers=_forwarded(given) if given.keys() - _NOT_FORWARDED else (),
     )
 
 
@@ -148,21 +145,23 @@ def _embeddings(running: Running) -> bytes:
     return encode_json(body)
 
 
-async def _stream(running: Running, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
-    await send({"type": "http.response.start", "status": 200, "headers": [*_STREAM_HEADERS, *headers]})
+async def _stream(running: Running, cycle: Cycle, lines: bytes) -> None:
+    cycle.begin(200, lines)
     writer = _writer(running)
     try:
         while (frames := await running.next()) is not None:
             data = writer.write(frames)
             if data:
-                await send({"type": "http.response.body", "body": data, "more_body": True})
+                if cycle.is_choked:
+                    await cycle.drained()
+                cycle.write(data)
         tail = writer.end()
     except ProviderError as error:
         attempt = running.attempt
         # The provider's own error frame has passed already; a failure we saw needs one of ours.
         passed = attempt is not None and attempt.assembly.error is not None
         tail = b"" if passed else error_frame(error.message, code=error.kind)
-    await send({"type": "http.response.body", "body": tail})
+    cycle.write(tail, more=False)
 
 
 class _Passing:
@@ -227,20 +226,26 @@ def _asked_for_usage(call: Call) -> bool:
     return options is not None and options.include_usage is True
 
 
-def _answer_headers(running: Running, ours: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+def _lines(running: Running) -> bytes:
     attempt = running.attempt
     assert attempt is not None
     assert attempt.answer is not None
-    return [*_with_attempts(running, ours), *passed_headers(attempt.answer.headers)]
+    lines = b"x-bursar-call-id: %b\r\nx-bursar-provider: %b\r\nx-bursar-attempts: %d\r\n" % (
+        running.call.call_id.encode(),
+        attempt.target.provider.name.encode(),
+        running.attempts,
+    )
+    passed = passed_headers(attempt.answer.headers)
+    return lines + lines_of(passed) if passed else lines
 
 
-def _with_attempts(running: Running, ours: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    attempt = running.attempt
-    if attempt is None:
+def _with_attempts(running: Running | None, call_id: str) -> Headers:
+    ours = [(b"x-bursar-call-id", call_id.encode())]
+    if running is None or running.attempt is None:
         return ours
     return [
         *ours,
-        (b"x-bursar-provider", attempt.target.provider.name.encode()),
+        (b"x-bursar-provider", running.attempt.target.provider.name.encode()),
         (b"x-bursar-attempts", b"%d" % running.attempts),
     ]
 

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,9 @@ import bursar
 from bursar.http.app import App
 from bursar.http.auth import ADMIN, KeyRing, key_row, new_key
 from bursar.http.control import State, control_plane
-from bursar.http.cycle import Protocol
+from bursar.http.cycle import lines_of
 from bursar.http.metrics import Metrics
+from bursar.http.protocol import Protocol
 from bursar.http.tally import Tallies
 from bursar.ledger.ledger import now_us
 from bursar.ledger.rows import timestamp
@@ -169,6 +170,7 @@ def _teller(log: Any) -> Told:
 
 def _app(settings: Settings, core: Core, keys: _Keys, metrics: Metrics, overview: Any) -> App:
     control: Any = control_plane(State(keys.ring, keys.store, core.queries, keys.reload, bursar.__version__))
+    control, cors = _with_cors(control, settings.server.cors_origins)
     return App(
         gateway=core.gateway,
         ring=keys.ring,
@@ -177,13 +179,14 @@ def _app(settings: Settings, core: Core, keys: _Keys, metrics: Metrics, overview
         control=control,
         max_body_bytes=bytes_of(settings.server.max_body_mb),
         version=bursar.__version__,
+        cors=cors,
     )
 
 
 async def _serve_until_told(
     app: App, settings: Settings, keys: _Keys, sock: socket.socket, log: Any, parent_pipe: int | None
 ) -> None:
-    server = _Server(_config(_with_cors(app, settings), settings))
+    server = _Server(_config(app.answer, settings))
     loop = asyncio.get_running_loop()
 
     def stop(why: str) -> None:
@@ -213,23 +216,36 @@ async def _serve_until_told(
         following.cancel()
 
 
-def _with_cors(app: App, settings: Settings) -> Any:
-    if not settings.server.cors_origins:
-        return app
+def _with_cors(control: Any, origins: list[str]) -> tuple[Any, Callable[[bytes], bytes] | None]:
+    """The control plane, and what the data plane's answers need, for pages of these origins. Both ask the library;
+    what a page asks beforehand is answered by the control plane for all addresses."""
+    if not origins:
+        return control, None
+    from starlette.datastructures import MutableHeaders
     from starlette.middleware.cors import CORSMiddleware
 
-    return CORSMiddleware(
-        app,
-        allow_origins=settings.server.cors_origins,
+    middleware = CORSMiddleware(
+        control,
+        allow_origins=origins,
         allow_methods=["GET", "POST", "DELETE"],
         allow_headers=["*"],
         expose_headers=["x-bursar-call-id", "x-bursar-provider", "x-bursar-attempts"],
     )
 
+    def lines(origin: bytes) -> bytes:
+        if not origin:
+            return b""
+        headers = MutableHeaders(middleware.simple_headers)
+        if not middleware.allow_all_origins and middleware.is_allowed_origin(origin.decode("latin-1")):
+            middleware.allow_explicit_origin(headers, origin.decode("latin-1"))
+        return lines_of(headers.raw)
 
-def _config(app: Any, settings: Settings) -> uvicorn.Config:
+    return middleware, lines
+
+
+def _config(answer: Any, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
-        app,
+        answer,
         interface="asgi3",
         loop="none",
         http=Protocol,

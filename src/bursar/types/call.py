@@ -31,10 +31,11 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     tags: dict[str, str] = {}
 
 
-class Call(msgspec.Struct, frozen=True, kw_only=True):
+class Call(msgspec.Struct, frozen=True):
     """What an application asks, before it is known who will answer.
 
-    `fields` is the request in OpenAI's shape, each field's JSON kept as it was sent.
+    `fields` is the request in OpenAI's shape, each field's JSON kept as it was sent; `body` is all of it, where it
+    came as one.
     `headers` are the caller's own extra headers for the provider.
     """
 
@@ -45,6 +46,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool = False
     context: Context = Context()
     key_id: str | None = None
+    body: bytes | None = None
     idempotency_key: str | None = None
     client_retries: int | None = None
     headers: tuple[tuple[str, str], ...] = ()
