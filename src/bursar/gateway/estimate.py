@@ -28,16 +28,17 @@ class Estimator:
         """`seen`: (observations, request bytes, input tokens, output bytes, output tokens) to begin with."""
         self._seen = {key: _Seen(*sums) for key, sums in (seen or {}).items()}
 
-    def learn(self, provider: str, model: str, *, request_bytes: int, output_bytes: int, usage: Usage) -> None:
+    def learn(self, provider: str, model: str, request_bytes: int, output_bytes: int, usage: Usage) -> None:
         """Adds a completed attempt whose usage the provider reported whole."""
-        if usage.input_tokens is None or usage.output_tokens is None:
+        read, written = usage.input_tokens, usage.output_tokens
+        if read is None or written is None:
             return
         seen = self._seen.get((provider, model)) or self._seen.setdefault((provider, model), _Seen(0, 0, 0, 0, 0))
         seen.observations += 1
         seen.input_bytes += request_bytes
-        seen.input_tokens += usage.input_tokens
+        seen.input_tokens += read
         seen.output_bytes += output_bytes
-        seen.output_tokens += usage.output_tokens
+        seen.output_tokens += written
 
     def of_cut_off(
         self,

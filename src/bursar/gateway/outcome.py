@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import astuple
 
 from bursar.gateway.registry import Provider, Target, shown_url
 from bursar.ledger.ledger import now_us as wall_us
 from bursar.ledger.records import Opened, Settled
 from bursar.net.transport import Answer
 from bursar.prices.cost import cost
-from bursar.types.call import Call, Result, SentRequest
+from bursar.types.call import Call, Cost, Result, SentRequest
 from bursar.types.errors import ProviderError, RateLimitedError
 from bursar.types.events import ErrorReport
 from bursar.types.usage import NONE, PROVIDER, Usage
@@ -30,94 +31,96 @@ if TYPE_CHECKING:
 _ASSEMBLED_TEXT = "$.choices[0].message.content"
 _SHOWN_BODY_CHARS = 300
 _MASK = "***"
-_NO_USAGE = Usage()
+_NO_FAILURE = (None,) * 3
+_NO_COUNTS = (None,) * 7
+_NO_MONEY: tuple[int | None, str | None, int | None, str | None, str | None] = (None,) * 5
 
 # The HTTP status an in-band error would have had.
 _STATUS_OF_KIND = {"rate_limit": 429, "overloaded": 503, "quota": 429, "timeout": 504}
 
 
-def opened(call: Call, target: Target, request: Request, *, attempt: int, now_us: int) -> Opened:
+def opened(call: Call, target: Target, request: Request, attempt: int, now_us: int) -> Opened:
     """The beginning of an entry."""
-    context, provider = call.context, target.provider
-    return Opened(
-        call_id=call.call_id,
-        attempt=attempt,
-        created_us=now_us,
-        method_type=call.method_type,
-        workspace=context.workspace,
-        user_id=context.user,
-        session_id=context.session,
-        turn=context.turn,
-        request_id=context.request_id,
-        function=context.function,
-        purpose=context.purpose,
-        tags=context.tags,
-        key_id=call.key_id,
-        provider=provider.name,
-        provider_type=provider.type,
-        provider_url=provider.url_shown,
-        requested_model=call.model,
-        model=target.model,
-        reason=target.reason,
-        idempotency_key=call.idempotency_key,
-        client_retries=call.client_retries,
-        request_bytes=len(request.logged),
-        request=request.logged,
+    return Opened(  # type: ignore[call-arg]  # the slices are as long as their fields
+        call.call_id,
+        attempt,
+        now_us,
+        call.method_type,
+        *astuple(call.context),
+        call.key_id,
+        call.model,
+        *target.shown,
+        call.idempotency_key,
+        call.client_retries,
+        len(request.logged),
+        request.logged,
     )
 
 
 def settled(gateway: Gateway, call: Call, attempt: Attempt, status: str, error: ProviderError | None) -> Settled:
     """The end of an entry."""
     assembly, entry, answer = attempt.assembly, attempt.entry, attempt.answer
-    provider, model, opened = attempt.target.provider, attempt.target.model, entry.opened
+    opened = entry.opened
+    provider, model = opened.provider, opened.model
     ended_ns = time.monotonic_ns()
-    served = assembly.model
     output_bytes = assembly.output_bytes()
-    usage, source = _usage(gateway, attempt, status, output_bytes)
-    price = gateway.prices.find_at(provider.type, served or model, opened.created_us)
-    if price is None and served is not None and served != model:
-        price = gateway.prices.find_at(provider.type, model, opened.created_us)
-    charged = attempt.cost = cost(usage, price)
+    if status == "completed":
+        usage = assembly.usage
+        source = PROVIDER if usage is not None else NONE
+        if usage is not None:
+            gateway.estimator.learn(provider, model, opened.request_bytes, output_bytes, usage)
+    else:
+        usage, source = _of_cut_off(gateway, attempt, output_bytes)
+    money = _NO_MONEY
+    if usage is not None:
+        charged = attempt.cost = _cost(gateway, opened, assembly.model, usage)
+        if charged is not None:
+            nanos, currency = charged.nanos, charged.currency
+            money = (nanos, currency, nanos if currency == "USD" else None, charged.source, charged.price)
     output, text_at, text = _output(call, attempt)
-    if status == "completed" and usage is not None and source == PROVIDER:
-        gateway.estimator.learn(
-            provider.name, model, request_bytes=opened.request_bytes, output_bytes=output_bytes, usage=usage
-        )
-    tokens = usage if usage is not None else _NO_USAGE
-    return Settled(
-        call_id=call.call_id,
-        attempt=opened.attempt,
-        workspace=opened.workspace,
-        status=status,
-        completed_us=wall_us(),
-        response_time_ms=(ended_ns - entry.started_ns) // 1_000_000,
-        time_to_first_token_ms=_first_token_ms(call, attempt),
-        http_status=answer.status if answer is not None else None,
-        error_kind=error.kind if error is not None else None,
-        error_code=error.code if error is not None else None,
-        error_message=error.message if error is not None else None,
-        finish_reason=assembly.finish_reason,
-        provider_response_id=assembly.id,
-        served_model=served,
-        prompt_tokens=tokens.input_tokens,
-        completion_tokens=tokens.output_tokens,
-        total_tokens=tokens.total_tokens,
-        cached_tokens=tokens.cached_tokens,
-        cache_write_tokens=tokens.cache_write_tokens,
-        reasoning_tokens=tokens.reasoning_tokens,
-        provider_total_tokens=tokens.provider_total_tokens,
-        usage_source=source,
-        raw_usage=encode_json(tokens.raw) if tokens.raw is not None else None,
-        cost_nanos=charged.nanos if charged is not None else None,
-        cost_currency=charged.currency if charged is not None else None,
-        cost_usd_nanos=charged.nanos if charged is not None and charged.currency == "USD" else None,
-        cost_source=charged.source if charged is not None else None,
-        price_id=charged.price if charged is not None else None,
-        output_bytes=output_bytes,
-        output=output,
-        text_at=text_at,
-        text=text,
+    return Settled(  # type: ignore[call-arg]
+        opened.call_id,
+        opened.attempt,
+        opened.workspace,
+        status,
+        wall_us(),
+        (ended_ns - entry.started_ns) // 1_000_000,
+        _first_token_ms(attempt) if call.stream else None,
+        answer.status if answer is not None else None,
+        *(_NO_FAILURE if error is None else (error.kind, error.code, error.message)),
+        assembly.finish_reason,
+        assembly.id,
+        assembly.model,
+        *(_NO_COUNTS if usage is None else _counts(usage)),
+        source,
+        usage.raw_json if usage is not None else None,
+        *money,
+        output_bytes,
+        output,
+        text_at,
+        text,
     )
+
+
+def _counts(usage: Usage) -> tuple[int | None, ...]:
+    return (
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.total_tokens,
+        usage.cached_tokens,
+        usage.cache_write_tokens,
+        usage.reasoning_tokens,
+        usage.provider_total_tokens,
+    )
+
+
+def _cost(gateway: Gateway, opened: Opened, served: str | None, usage: Usage) -> Cost | None:
+    """At the price of the model that served, or, where it has none, of the one that was asked for."""
+    find, kind, at = gateway.prices.find_at, opened.provider_type, opened.created_us
+    price = find(kind, served or opened.model, at)
+    if price is None and served is not None and served != opened.model:
+        price = find(kind, opened.model, at)
+    return cost(usage, price)
 
 
 def result(call: Call, attempt: Attempt, settled: Settled) -> Result:
@@ -214,14 +217,11 @@ def refuse_unreadable(provider: Provider, body: bytes) -> None:
     )
 
 
-def _usage(gateway: Gateway, attempt: Attempt, status: str, output_bytes: int) -> tuple[Usage | None, str]:
-    reported = attempt.assembly.usage
-    if status == "completed":
-        return (reported, PROVIDER) if reported is not None else (None, NONE)
+def _of_cut_off(gateway: Gateway, attempt: Attempt, output_bytes: int) -> tuple[Usage | None, str]:
     return gateway.estimator.of_cut_off(
         attempt.target.provider.name,
         attempt.target.model,
-        reported=reported,
+        reported=attempt.assembly.usage,
         is_final=attempt.decoder.saw_finish,
         request_bytes=attempt.entry.opened.request_bytes,
         output_bytes=output_bytes,
@@ -264,7 +264,7 @@ def _strict(body: bytes) -> bytes | None:
         return None
 
 
-def _first_token_ms(call: Call, attempt: Attempt) -> int | None:
-    if not call.stream or attempt.first_content_ns is None:
+def _first_token_ms(attempt: Attempt) -> int | None:
+    if attempt.first_content_ns is None:
         return None
     return (attempt.first_content_ns - attempt.entry.started_ns) // 1_000_000

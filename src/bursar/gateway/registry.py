@@ -68,6 +68,13 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     provider: Provider
     model: str
     reason: str
+    shown: tuple[str, str, str, str, str] = ("", "", "", "", "")
+    """As it stands on the ledger: the provider, its type and address, the model, the reason."""
+
+    def __post_init__(self) -> None:
+        provider = self.provider
+        shown = (provider.name, provider.type, provider.url_shown, self.model, self.reason)
+        msgspec.structs.force_setattr(self, "shown", shown)
 
 
 class Registry(msgspec.Struct, frozen=True, kw_only=True):

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _ERROR_BODY_BYTES = 1024 * 1024
+_COLLECTED_BYTES = 4 * 1024 * 1024
 # How long usage and the end mark may come after the finish reason.
 _AFTER_FINISH_S = 10.0
 
@@ -192,9 +193,7 @@ class Running:
         target, request = self._plan[self._position]
         self._tries += 1
         self.attempts += 1
-        entry = self._gateway.ledger.open(
-            outcome.opened(self.call, target, request, attempt=self.attempts, now_us=now_us())
-        )
+        entry = self._gateway.ledger.open(outcome.opened(self.call, target, request, self.attempts, now_us()))
         decoder = Decoder(
             target.provider.readers, stream=self.call.stream, embeddings=self.call.operation == EMBEDDINGS
         )
@@ -222,6 +221,12 @@ class Running:
                                           kind="connection") from e  # fmt: skip
         if not 200 <= answer.status < 300:
             raise outcome.http_failure(provider, answer, await self._rest(attempt, data))
+        if not self.call.stream and data[:1] == b"{":
+            if not answer.is_over:
+                data = await self._collected(attempt, data)
+            if self._read_whole(attempt, data):
+                self._conclude(attempt)
+                return
         while True:
             frames = self._read(attempt, data)
             self._pending = [*self._pending, *frames] if self._pending else frames
@@ -235,6 +240,28 @@ class Running:
                     self._failed(attempt, self._failure)
                 return
             data = await self._more(attempt)
+
+    async def _collected(self, attempt: Attempt, data: bytes) -> bytes:
+        """The bytes of a plain answer, up to a bound."""
+        assert attempt.answer is not None
+        parts, size = [data], len(data)
+        while not attempt.answer.is_over and size < _COLLECTED_BYTES:
+            data = await self._more(attempt)
+            if not data:
+                break
+            parts.append(data)
+            size += len(data)
+        return b"".join(parts)
+
+    @staticmethod
+    def _read_whole(attempt: Attempt, data: bytes) -> bool:
+        """Reads a plain answer at once, where it is one text: as most are."""
+        answered = attempt.decoder.read_whole(data)
+        if answered is None:
+            return False
+        attempt.assembly.take_whole(answered)
+        attempt.whole = data
+        return True
 
     async def _rest(self, attempt: Attempt, data: bytes) -> bytes:
         """The body of an error answer, up to a bound."""

@@ -277,9 +277,8 @@ def _bare(settled: Settled) -> bytes:
 
 def _bounded(settled: Settled) -> Settled:
     """Cuts what a provider may make as long as it likes, so that the record fits the room kept for it."""
-    free = (settled.finish_reason, settled.provider_response_id, settled.served_model, settled.error_code)
-    short = settled.error_message is None and sum([len(text or "") for text in free]) <= _ID_CHARS
-    if short and len(settled.raw_usage or b"") <= _RAW_USAGE_BYTES:
+    chars = len(settled.finish_reason or "") + len(settled.provider_response_id or "") + len(settled.served_model or "")
+    if chars <= _ID_CHARS and settled.error_kind is None and len(settled.raw_usage or b"") <= _RAW_USAGE_BYTES:
         return settled
     cuts: dict[str, object] = {}
     for name in ("error_message", "error_code", "finish_reason", "provider_response_id", "served_model"):

@@ -35,9 +35,10 @@ class SpoolHeader(msgspec.Struct, frozen=True, array_like=True, tag=0):
     created_us: int
 
 
-class Opened(msgspec.Struct, frozen=True, array_like=True, tag=1, kw_only=True):
+class Opened(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """An attempt is about to leave. Times are microseconds since 1970 (UTC); `request` is JSON, None
-    where bodies are left out because the spool is at its first bound."""
+    where bodies are left out because the spool is at its first bound. What is of the context stands together, and so
+    does what is of the target: each is taken over in one piece."""
 
     call_id: str
     attempt: int
@@ -52,10 +53,10 @@ class Opened(msgspec.Struct, frozen=True, array_like=True, tag=1, kw_only=True):
     purpose: str | None
     tags: dict[str, str]
     key_id: str | None
+    requested_model: str
     provider: str
     provider_type: str
     provider_url: str
-    requested_model: str
     model: str
     reason: str
     idempotency_key: str | None
@@ -64,7 +65,7 @@ class Opened(msgspec.Struct, frozen=True, array_like=True, tag=1, kw_only=True):
     request: bytes | None
 
 
-class Settled(msgspec.Struct, frozen=True, array_like=True, tag=2, kw_only=True):
+class Settled(msgspec.Struct, frozen=True, array_like=True, tag=2):
     """How an attempt ended. `output` is the complete answer as JSON, `text_at` the place of its text in it
     (`$.choices[0].message.content`); where it has no such place the text stands in `text`."""
 

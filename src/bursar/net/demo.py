@@ -62,6 +62,8 @@ class DemoTransport:
 
 
 class _DemoAnswer:
+    is_over = False
+
     def __init__(self, status: int, pieces: AsyncIterator[bytes], content_type: str = "application/json") -> None:
         self.status = status
         self.headers: Mapping[str, str] = {"content-type": content_type}

@@ -232,6 +232,10 @@ class Exchange:
             self.abort()
             raise
 
+    @property
+    def is_over(self) -> bool:
+        return self._complete and not self._parts and self._inflater is None
+
     async def read(self, deadline: float) -> bytes:
         while True:
             if self._parts:

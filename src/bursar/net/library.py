@@ -87,6 +87,8 @@ class LibraryTransport:
 
 
 class _LibraryAnswer:
+    is_over = False
+
     def __init__(self, response: httpx2.Response, later: Callable[[Coroutine[object, object, None]], None]) -> None:
         self._response = response
         self._later = later

@@ -25,6 +25,10 @@ class Answer(Protocol):
     @property
     def headers(self) -> Mapping[str, str]: ...
 
+    @property
+    def is_over(self) -> bool:
+        """Whether all of it has been read; where that is not known yet, only `read` can tell."""
+
     async def read(self, deadline: float) -> bytes:
         """The next bytes as they come, b"" at the end. Raises HungUpError; TimeoutError where none came until
         `deadline`, a time of the monotonic clock."""

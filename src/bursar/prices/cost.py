@@ -23,26 +23,24 @@ def cost(usage: Usage | None, row: PriceRow | None) -> Cost | None:
     if row is None:
         return None
     nanos = _priced(usage, row)
-    return None if nanos is None else Cost(nanos=nanos, currency=row.currency, source="price", price=row.id)
+    return None if nanos is None else Cost(nanos, row.currency, "price", row.id)
 
 
 def _priced(usage: Usage, row: PriceRow) -> int | None:
-    if usage.input_tokens is None or usage.output_tokens is None:
+    plain, output = usage.input_tokens, usage.output_tokens
+    if plain is None or output is None:
         return _of_total(usage, row)
     rates = row.rates
-    if row.long is not None and row.long_above is not None and usage.input_tokens > row.long_above:
+    if row.long is not None and row.long_above is not None and plain > row.long_above:
         rates = row.long
-    cached, written = usage.cached_tokens or 0, usage.cache_write_tokens or 0
-    plain = usage.input_tokens - cached - written
-    if plain < 0:
-        return None
-    amount = (
-        plain * rates.input
-        + cached * (rates.input if rates.cached is None else rates.cached)
-        + written * (rates.input if rates.cache_write is None else rates.cache_write)
-        + usage.output_tokens * rates.output
-    )
-    return _rounded(amount)
+    amount = output * rates.output
+    if cached := usage.cached_tokens:
+        plain -= cached
+        amount += cached * (rates.input if rates.cached is None else rates.cached)
+    if written := usage.cache_write_tokens:
+        plain -= written
+        amount += written * (rates.input if rates.cache_write is None else rates.cache_write)
+    return None if plain < 0 else _rounded(amount + plain * rates.input)
 
 
 def _of_total(usage: Usage, row: PriceRow) -> int | None:

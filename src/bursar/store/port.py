@@ -14,8 +14,8 @@ BODY_NAME_BYTES = 16
 
 OPENED_COLUMNS = (
     "call_id", "attempt", "spool_id", "created_at", "hour", "tags", "input_refs", "params_ref", "method_type",
-    "workspace", "user_id", "session_id", "turn", "request_id", "function", "purpose", "key_id", "provider",
-    "provider_type", "provider_url", "requested_model", "model", "reason", "idempotency_key", "client_retries",
+    "workspace", "user_id", "session_id", "turn", "request_id", "function", "purpose", "key_id", "requested_model",
+    "provider", "provider_type", "provider_url", "model", "reason", "idempotency_key", "client_retries",
     "request_bytes",
 )  # fmt: skip
 """The columns of an entry that are known when it is opened."""

@@ -75,7 +75,7 @@ class SentRequest(msgspec.Struct, frozen=True, kw_only=True):
     body: msgspec.Raw
 
 
-class Cost(msgspec.Struct, frozen=True, kw_only=True):
+class Cost(msgspec.Struct, frozen=True):
     """Exact money: `nanos` is in 10⁻⁹ of `currency`. `source` is `provider` or `price`;
     `price` names the dated price row that was used."""
 

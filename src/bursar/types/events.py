@@ -77,6 +77,16 @@ class ErrorReport(msgspec.Struct, frozen=True):
     code: str | None = None
 
 
+class Answered(msgspec.Struct, frozen=True):
+    """A whole answer that is one text and no more, said at once: to a call that was not asked for as a stream."""
+
+    id: str | None
+    model: str | None
+    text: str
+    finish: str | None
+    usage: Usage | None
+
+
 class Completed(msgspec.Struct, frozen=True):
     """The last event of a stream that went well: the settled result, with usage, cost and call id."""
 

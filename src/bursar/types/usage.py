@@ -15,12 +15,12 @@ ESTIMATED = "estimated"
 NONE = "none"
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
+class Usage(msgspec.Struct, frozen=True):
     """Token counts (integers ≥ 0, or `None` where the provider did not say).
 
     `total_tokens` is input + output where both are known, else the provider's own total;
     `provider_total_tokens` is what the provider sent as its total. `cost_nanos` is a cost the
-    provider itself reported, in 10⁻⁹ of `cost_currency`. `raw` is the provider's usage object.
+    provider itself reported, in 10⁻⁹ of `cost_currency`. `raw_json` is the provider's usage object as JSON.
     """
 
     input_tokens: int | None = None
@@ -31,7 +31,12 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     provider_total_tokens: int | None = None
     cost_nanos: int | None = None
     cost_currency: str | None = None
-    raw: dict[str, object] | None = None
+    raw_json: bytes | None = None
+
+    @property
+    def raw(self) -> dict[str, object] | None:
+        """The provider's usage object."""
+        return msgspec.json.decode(self.raw_json) if self.raw_json is not None else None
 
     @property
     def total_tokens(self) -> int | None:

@@ -12,6 +12,7 @@ import msgspec
 
 from bursar.types.call import ToolCall
 from bursar.types.events import (
+    Answered,
     Embedded,
     ErrorReport,
     Event,
@@ -72,6 +73,14 @@ class Assembly:
 
     def __init__(self) -> None:
         self._choices: dict[int, _Choice] = {}
+
+    def take_whole(self, answered: Answered) -> None:
+        """Takes an answer that was read at once."""
+        self.id, self.model, text, finish, self.usage = msgspec.structs.astuple(answered)
+        self._choices[0] = choice = _Choice()
+        choice.text.append(text)
+        choice.finish = finish
+        self.has_content = True
 
     def take(self, events: list[Event]) -> bool:
         """Folds the events in; true where they hold content (text, reasoning, refusal, tool calls, vectors)."""
@@ -163,8 +172,8 @@ class Assembly:
             pieces = choice.text
             if choice.reasoning or choice.refusal or choice.calls:
                 pieces = [*pieces, *choice.reasoning, *choice.refusal]
-            for call in (choice.calls or {}).values():
-                pieces += call.arguments
+                for call in (choice.calls or {}).values():
+                    pieces += call.arguments
             written = pieces[0] if len(pieces) == 1 else "".join(pieces)
             size += len(written) if written.isascii() else len(written.encode("utf-8", "replace"))
         return size
@@ -192,7 +201,8 @@ class Assembly:
             "choices": choices,
         }
         if self.usage is not None:
-            out["usage"] = self.usage.raw if own_usage and self.usage.raw is not None else usage_object(self.usage)
+            raw = self.usage.raw_json if own_usage else None
+            out["usage"] = msgspec.Raw(raw) if raw is not None else usage_object(self.usage)
         return out
 
 

@@ -15,7 +15,7 @@ from bursar.wire.spec import Spec
 _JSON = msgspec.json.Encoder()
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class Request(msgspec.Struct, frozen=True):
     """What leaves for a provider, without its credential.
 
     `logged` is what stands on the ledger: the body, or, for a provider with names of its own, the call in
@@ -41,19 +41,30 @@ def encode(
     include_usage: bool,
 ) -> Request:
     """The request for `model` at `url`. Raises RequestError with the field's name."""
+    body = call.body
+    adds_usage = include_usage and call.stream and call.operation != EMBEDDINGS
+    if body is not None and model == call.model and not adds_usage and is_plain(spec) and _is_said_once(body):
+        return Request(url, headers, body, body, call.stream, False)
     fields = dict(call.fields)
     added_usage = False
-    if call.stream and call.operation != EMBEDDINGS and include_usage:
+    if adds_usage:
         added_usage = _ask_for_usage(fields)
     fields["model"] = msgspec.Raw(_JSON.encode(model))
     logged = _JSON.encode(fields)
-    body = logged if _is_plain(spec) else _JSON.encode(_written(spec, call, fields))
-    return Request(url=url, headers=headers, body=body, logged=logged, stream=call.stream, added_usage=added_usage)
+    body = logged if is_plain(spec) else _JSON.encode(_written(spec, call, fields))
+    return Request(url, headers, body, logged, call.stream, added_usage)
 
 
-def _is_plain(spec: Spec) -> bool:
+def is_plain(spec: Spec) -> bool:
+    """Whether a provider takes OpenAI's fields as they are."""
     request = spec.request
     return not (request.names or request.defaults or request.extra or request.system_prompt)
+
+
+def _is_said_once(body: bytes) -> bool:
+    """Whether a body may pass as it came. One that names its model twice, or may do so in escapes, is written
+    anew: who reads it behind us could take the other one."""
+    return body.count(b'"model"') == 1 and b"\\u00" not in body
 
 
 def _ask_for_usage(fields: dict[str, msgspec.Raw]) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from bursar.types.events import (
+    Answered,
     Embedded,
     ErrorReport,
     Event,
@@ -27,14 +28,11 @@ from bursar.types.events import (
 from bursar.wire.framing import Framer, RawFrame, framer
 from bursar.wire.paths import Getter, getter
 from bursar.wire.spec import AnswerSpec, Paths, Spec, UsageSpec
-from bursar.wire.typed import CONTENT, Typed, typed
+from bursar.wire.typed import CONTENT, UNTYPED, Typed, Whole, typed, whole
 from bursar.wire.usage import UsageReader
 
 _decode = msgspec.json.Decoder().decode
 _ABSENT: Getter = lambda _data: None  # noqa: E731
-# What makes an answer not typed: it is not JSON, not of the layout, or null where an object is looked into.
-_UNTYPED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, AttributeError)
-
 _READ = frozenset({"choices", "usage", "id", "model", "object", "error", "obfuscation"})
 
 
@@ -87,6 +85,7 @@ class Readers:
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
         self.answer = _Reader(spec.answer, spec.usage, spec)
+        self.whole: Whole | None = whole(spec.answer, spec.usage)
         self.stream = _Reader(spec.stream, spec.usage, spec)
         self.embeddings = _Reader(spec.embeddings, spec.embeddings_usage, spec)
         self.end_mark = (spec.stream.end or "").encode()
@@ -110,6 +109,8 @@ class Decoder:
     _framer: Framer | None = None
     _started: tuple[object, object] = (None, None)
     _usual: tuple[object, ...] | None = None
+    _begun: frozenset[int] = frozenset()
+    _finished: frozenset[int] = frozenset()
 
     def __init__(self, readers: Readers, *, stream: bool, embeddings: bool = False) -> None:
         self._readers = readers
@@ -117,8 +118,6 @@ class Decoder:
         self.embeddings = embeddings
         self._reader = readers.stream
         self._end_mark = readers.end_mark
-        self._begun: set[int] = set()
-        self._finished: set[int] = set()
         self.extras: dict[str, object] = {}
         """What frames say beside the answer itself (created, service_tier, …): the last value of each. Frames
         that bring a piece of text and no more are not asked."""
@@ -132,6 +131,14 @@ class Decoder:
     def finished(self) -> bool:
         """Whether the answer said that it ended (or its format has no way to say so)."""
         return self.ended or self.saw_finish or not self._readers.says_ends
+
+    def read_whole(self, data: bytes) -> Answered | None:
+        """All of a plain answer, read at once; None where it is for `feed` and `close` to read."""
+        reader = self._readers.whole
+        answered = reader.read(data) if reader is not None and not self.embeddings else None
+        if answered is not None:
+            self.is_whole = self.ended = True
+        return answered
 
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that are whole now. Raises FrameTooLongError."""
@@ -186,7 +193,7 @@ class Decoder:
                             frames.append(Frame(frame.raw, [TextDelta(said[0])] if said[0] else []))
                             continue
                     every = [kind.said(choice) for choice in choices or ()]
-                except _UNTYPED:
+                except UNTYPED:
                     frames.append(self._read(frame))
                 else:
                     frames.append(self._of_typed(frame.raw, data, kind, named, every))
@@ -226,9 +233,9 @@ class Decoder:
             if values[3:] == kind.no_others and type(text) is str and type(index) is int:
                 if text:
                     events.append(TextDelta(text, index))
-                    self._begun.add(index)
+                    self._begun |= {index}
                 if finish is not None and finish != "":
-                    self._finished.add(index)
+                    self._finished |= {index}
                     events.append(Finish(str(finish), index))
             else:
                 self._content(kind.one_each(values), events)
@@ -293,9 +300,9 @@ class Decoder:
         if isinstance(calls, list):
             events.extend(_tool_call(call, position, choice) for position, call in enumerate(calls))
         if len(events) > before:
-            self._begun.add(choice)
+            self._begun |= {choice}
         if finish is not None and finish != "":
-            self._finished.add(choice)
+            self._finished |= {choice}
             events.append(Finish(str(finish), choice))
 
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
+from bursar.types.events import Answered
+from bursar.types.usage import Usage
 from bursar.wire.paths import parse
 from bursar.wire.spec import AnswerSpec, Paths, UsageSpec
+from bursar.wire.usage import MAX_COUNT
 
 CONTENT = ("text", "choice", "finish", "reasoning", "refusal", "tool_calls")
 
@@ -25,6 +28,10 @@ class _Base(msgspec.Struct, frozen=True, gc=False):
     """What a spec does not name is absent from every answer."""
 
     absent: ClassVar[None] = None
+
+
+# What makes an answer not typed: it is not JSON, not of the layout, or null where an object is looked into.
+UNTYPED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, AttributeError)
 
 
 class NotTypedError(Exception):
@@ -77,6 +84,105 @@ class Typed:
         return out
 
 
+_COUNTS = ("input", "output", "cached", "cache_write", "reasoning", "total")
+_Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
+# The type and the default of each field of a choice that is one text; all others are absent or null.
+_WHOLE_LEAVES: dict[str, tuple[Any, Any]] = {
+    "text": (str, msgspec.NODEFAULT),
+    "choice": (Literal[0], 0),
+    "finish": (str | None, None),
+}
+
+
+class Whole:
+    """Reads an answer that is one text, with its usage, at once. All that it may be is in its types, so whatever is
+    otherwise is refused by their decoder, and read as frames are."""
+
+    def __init__(self, section: AnswerSpec, usage: UsageSpec) -> None:
+        if not isinstance(section.choices, str) or not section.choices.isidentifier():
+            raise NotTypedError
+        if section.vectors is not None or usage.cost is not None or not isinstance(usage.raw, str):
+            raise NotTypedError
+        if _usage_roots(usage) != [usage.raw]:
+            raise NotTypedError
+        choice, said = _text_type(section)
+        names = [_root_name(section.id), _root_name(section.model)]
+        fields: dict[str, tuple[Any, Any]] = {name: (str | None, None) for name in names if name is not None}
+        fields |= {section.choices: (tuple[choice], msgspec.NODEFAULT), usage.raw: (msgspec.Raw, None)}  # type: ignore[valid-type]
+        if (error := _root_name(section.error)) is not None:
+            fields[error] = (None, None)
+        root = _struct("Whole", [(name, kind, default) for name, (kind, default) in fields.items()])
+        keys = {name: f"f{n}" for n, name in enumerate(fields)}
+        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(root).decode
+        self._named: Callable[[Any], tuple[Any, ...]] = attrgetter(
+            *(keys[name] if name is not None else _ABSENT for name in names), keys[section.choices], keys[usage.raw]
+        )
+        self._said = said
+        self._decode_usage, self._counts = _usage_type(usage)
+
+    def read(self, data: bytes) -> Answered | None:
+        """What the answer says; None where it is not of this kind."""
+        try:
+            id, model, choices, raw = self._named(self._decode(data))
+            text, finish = self._said(choices[0])
+            if not text or finish == "":
+                return None
+            usage = None
+            if raw is not None:
+                counts = self._counts(self._decode_usage(raw))
+                if counts != _NO_COUNTS:
+                    usage = Usage(*counts, None, None, bytes(raw))  # type: ignore[call-arg]
+        except UNTYPED:
+            return None
+        return Answered(id, model, text, finish, usage)
+
+
+_NO_COUNTS = (None,) * len(_COUNTS)
+
+
+def whole(section: AnswerSpec, usage: UsageSpec) -> Whole | None:
+    """The reader of whole answers of this section, None where its layout has none."""
+    try:
+        return Whole(section, usage)
+    except NotTypedError:
+        return None
+
+
+def _text_type(section: AnswerSpec) -> tuple[type[msgspec.Struct], Callable[[Any], tuple[Any, ...]]]:
+    """The type of a choice that says a text and why it ended, and what takes the two out of it."""
+    tree: Tree = {}
+    paths: dict[str, tuple[str, ...]] = {}
+    for field in CONTENT:
+        given = getattr(section, field)
+        for path in [given] if isinstance(given, str) else given or []:
+            if field in paths and field in _WHOLE_LEAVES:
+                raise NotTypedError  # which of them it is would have to be asked
+            paths[field] = _inside_choice(section, path)
+            _plant(tree, paths[field], _WHOLE_LEAVES.get(field, (None, None)))
+    if "text" not in paths or "finish" not in paths:
+        raise NotTypedError
+    kind, keys = _node("Said", tree)
+    return kind, attrgetter(*(".".join(_renamed(keys, paths[field])) for field in ("text", "finish")))
+
+
+def _usage_type(usage: UsageSpec) -> tuple[Callable[[Any], Any], Callable[[Any], tuple[Any, ...]]]:
+    """What decodes a usage object, and what takes its counts out in the order of `Usage`'s fields."""
+    tree: Tree = {}
+    paths: list[tuple[str, ...]] = []
+    for name in _COUNTS:
+        given = getattr(usage, name)
+        if given is None:
+            paths.append((_ABSENT,))
+            continue
+        steps = parse(given) if isinstance(given, str) and "+" not in given else [0]
+        if steps[0] != usage.raw or not all(isinstance(step, str) for step in steps):
+            raise NotTypedError
+        paths.append(tuple(str(step) for step in steps[1:]))
+        _plant(tree, paths[-1], (_Count | None, None))
+    kind, keys = _node("Usage", tree)
+    return msgspec.json.Decoder(kind).decode, attrgetter(*(".".join(_renamed(keys, path)) for path in paths))
+
+
 def typed(section: AnswerSpec, usage: UsageSpec) -> Typed | None:
     """The section as types, None where it is not of that layout."""
     try:
@@ -94,6 +200,7 @@ def _struct(name: str, fields: list[tuple[str, Any, Any]]) -> type[msgspec.Struc
         bases=(_Base,),
         frozen=True,
         gc=False,
+        kw_only=True,
     )
 
 
@@ -108,23 +215,31 @@ def _choice_type(section: AnswerSpec) -> tuple[type[msgspec.Struct], Callable[[A
         if not alternatives:
             paths.append((_ABSENT,))
         for path in alternatives:
-            steps = parse(path)
-            names = tuple(step for step in steps[2:] if isinstance(step, str))
-            if steps[:2] != (section.choices, 0) or not names or len(names) != len(steps) - 2:
-                raise NotTypedError
-            paths.append(names)
-            _plant(tree, names)
+            paths.append(_inside_choice(section, path))
+            _plant(tree, paths[-1], (Any, None))
     kind, keys = _node("Choice", tree)
     return kind, attrgetter(*(".".join(_renamed(keys, p)) for p in paths)), widths
 
 
-def _plant(tree: Tree, steps: tuple[str, ...]) -> None:
+def _inside_choice(section: AnswerSpec, path: str) -> tuple[str, ...]:
+    """A path inside the first choice, from there on."""
+    steps = parse(path)
+    names = tuple(step for step in steps[2:] if isinstance(step, str))
+    if steps[:2] != (section.choices, 0) or not names or len(names) != len(steps) - 2:
+        raise NotTypedError
+    return names
+
+
+def _plant(tree: Tree, steps: tuple[str, ...], leaf: tuple[Any, Any]) -> None:
+    """Puts a leaf, its type and its default, at the end of the steps."""
+    if not steps:
+        raise NotTypedError
     for step in steps[:-1]:
         below = tree.setdefault(step, {})
         if not isinstance(below, dict):
             raise NotTypedError  # a value here, an object there
         tree = below
-    if isinstance(tree.setdefault(steps[-1], Any), dict):
+    if tree.setdefault(steps[-1], leaf) != leaf:
         raise NotTypedError
 
 
@@ -135,10 +250,12 @@ def _node(name: str, tree: Tree) -> tuple[type[msgspec.Struct], dict[str, Any]]:
     for n, (key, below) in enumerate(tree.items()):
         if isinstance(below, dict):
             kind, inner = _node(key.title(), below)
-            fields.append((key, kind | None, kind()))
+            # Where one of its fields must be there, it must be there itself.
+            needed = any(field.required for field in msgspec.structs.fields(kind))
+            fields.append((key, kind | None, msgspec.NODEFAULT if needed else kind()))
             keys[key] = (f"f{n}", inner)
         else:
-            fields.append((key, Any, None))
+            fields.append((key, *below))
             keys[key] = (f"f{n}", None)
     return _struct(name, fields), keys
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from decimal import Decimal, InvalidOperation
 
 from bursar.types.usage import Usage
+from bursar.wire.assemble import encode_json
 from bursar.wire.paths import Getter, getter
 from bursar.wire.spec import Paths, UsageSpec
 
@@ -99,7 +100,7 @@ class UsageReader:
             **found,
             cost_nanos=nanos,
             cost_currency=self._currency if nanos is not None else None,
-            raw=raw if isinstance(raw, dict) else None,
+            raw_json=encode_json(raw) if isinstance(raw, dict) else None,
         )
 
 
