@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import subprocess
@@ -13,30 +14,63 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bursar.ledger import records
+from bursar.ledger.bodies import Bodies
 from bursar.ledger.ids import uuid7
 from bursar.ledger.ledger import Ledger, Limits
 from bursar.ledger.locks import SpoolLock, is_held
 from bursar.ledger.records import SETTLE_RESERVE, Gap, Opened, Settled, SpoolHeader, encode, walk
 from bursar.ledger.spool import Spool, SpoolFullError
 from bursar.types.errors import AlreadySettledError, LedgerFullError
+from bursar.wire.assemble import encode_json
+
+_ASKED = b'{"messages":[{"role":"user"}]}'
 
 
-def opened(call_id: str = "c", attempt: int = 1, **more: object) -> Opened:
+def opened(
+    call_id: str = "c",
+    attempt: int = 1,
+    *,
+    request: bytes | None = _ASKED,
+    bodies: Bodies | None = None,
+    workspace: str = "default",
+    **more: object,
+) -> Opened:
+    """An entry's beginning, for a request's bytes; `bodies` is the ledger's that it is opened in."""
+    new: dict[bytes, str] = {}
+    refs, params = None, None
+    if request is not None:
+        names = bodies or Bodies()
+        fields = json.loads(request) if request.startswith(b"{") else {}
+        inputs = [encode_json(message) for message in fields.pop("messages", [])]
+        refs = names.names(workspace, inputs, new)
+        params = names.name(workspace, encode_json(fields) if request.startswith(b"{") else request, new)
     values: dict[str, object] = {
         "call_id": call_id, "attempt": attempt, "created_us": 1_000_000, "method_type": "chat_completion",
-        "workspace": "default", "user_id": None, "session_id": None, "turn": None, "request_id": None,
+        "workspace": workspace, "user_id": None, "session_id": None, "turn": None, "request_id": None,
         "function": None, "purpose": None, "tags": {}, "key_id": None, "provider": "up", "provider_type": "openai",
         "provider_url": "http://x", "requested_model": "m", "model": "m", "reason": "named",
-        "idempotency_key": None, "client_retries": None, "request_bytes": 2, "request": b'{"messages":[{"role":"user"}]}',
+        "idempotency_key": None, "client_retries": None, "request_bytes": 2, "input_refs": refs, "params_ref": params,
+        "bodies": new,
     }  # fmt: skip
     return Opened(**{**values, **more})  # type: ignore[arg-type]
 
 
-def settled(call_id: str = "c", attempt: int = 1, **more: object) -> Settled:
+def settled(
+    call_id: str = "c",
+    attempt: int = 1,
+    *,
+    output: bytes | None = b'{"a": 1}',
+    bodies: Bodies | None = None,
+    workspace: str = "default",
+    **more: object,
+) -> Settled:
+    """An entry's end, with the bytes of an answer."""
+    new: dict[bytes, str] = {}
+    ref = (bodies or Bodies()).name(workspace, output, new) if output is not None else None
     values: dict[str, object] = {
-        "call_id": call_id, "attempt": attempt, "workspace": "default", "status": "completed",
+        "call_id": call_id, "attempt": attempt, "workspace": workspace, "status": "completed",
         "completed_us": 2_000_000, "response_time_ms": 5, "prompt_tokens": 3, "completion_tokens": 4,
-        "total_tokens": 7, "usage_source": "provider", "output": b'{"a": 1}',
+        "total_tokens": 7, "usage_source": "provider", "output_ref": ref, "bodies": new,
     }  # fmt: skip
     return Settled(**{**values, **more})  # type: ignore[arg-type]
 
@@ -150,7 +184,7 @@ def test_the_longest_end_fits_the_room_kept_for_it(ledger: Ledger) -> None:
     ledger.settle(
         entry,
         settled(error_message=long, error_code=long, finish_reason=long, provider_response_id=long, served_model=long,
-                raw_usage=b"x" * 2048, output=None, prompt_tokens=2**53, total_tokens=2**53),
+                raw_usage="x" * 2048, output=None, prompt_tokens=2**53, total_tokens=2**53),
     )  # fmt: skip
     assert ledger.spools[0].end - before <= SETTLE_RESERVE
 
@@ -195,10 +229,10 @@ def test_bodies_are_left_out_at_the_first_bound_and_entries_stay(tmp_path: Path)
         ledger.settle(ledger.open(opened(str(n), request=b'"' + b"x" * 1000 + b'"')), settled(str(n)))
     found = _spans(ledger)[1:]
     assert len(found) == 40
-    with_body = [r.request is not None for r in found[::2]]  # type: ignore[attr-defined]
+    with_body = [r.params_ref is not None for r in found[::2]]  # type: ignore[attr-defined]
     assert with_body == sorted(with_body, reverse=True)
     assert 0 < sum(with_body) < 10
-    assert all(r.output is None for r in found[-10::2] + found[-9::2] if isinstance(r, Settled))
+    assert all(r.output_ref is None and not r.bodies for r in found[-10::2] + found[-9::2] if isinstance(r, Settled))
 
 
 def test_at_the_hard_bound_refuse_refuses_and_running_entries_settle(tmp_path: Path) -> None:

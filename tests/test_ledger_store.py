@@ -47,10 +47,12 @@ class Books:
         return Adopter(self.ledger.directory, store_id or self.store_id, self.store, self.drain)
 
     def call(self, call_id: str, *, settle: bool = True, **more: Any) -> None:
-        entry = self.ledger.open(opened(call_id, **{k: v for k, v in more.items() if k in opened().__struct_fields__}))
+        known = {*opened().__struct_fields__, "request"}
+        asked = {k: v for k, v in more.items() if k in known}
+        entry = self.ledger.open(opened(call_id, bodies=self.ledger.bodies, **asked))
         if settle:
-            own = {k: v for k, v in more.items() if k in settled().__struct_fields__ and k != "request"}
-            self.ledger.settle(entry, settled(call_id, **own))
+            own = {k: v for k, v in more.items() if k in settled().__struct_fields__ and k != "bodies"}
+            self.ledger.settle(entry, settled(call_id, bodies=self.ledger.bodies, **own))
 
     def rows(self, sql: str, *values: Any) -> list[Any]:
         with sqlite3.connect(self.folder / "l.db") as c:

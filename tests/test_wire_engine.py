@@ -257,7 +257,7 @@ def test_a_custom_provider_is_read_by_its_paths() -> None:
     plain = b'{"output": {"parts": [{"said": "hi"}]}, "spent": {"all": "12"}}'
     assembly, _, _ = _read(plain, stream=False, readers=readers)
     assert assembly.text == "hi"
-    assert assembly.usage == Usage(provider_total_tokens=12, raw={"all": "12"})
+    assert assembly.usage == Usage(provider_total_tokens=12, raw_json=b'{"all":"12"}')
     lines = b'{"piece": "a"}\n{"piece": "b", "why": "stop", "spent": {"all": 3}}\n'
     assembly, decoder, _ = _read(lines, readers=readers)
     assert (assembly.text, decoder.finished) == ("ab", True)

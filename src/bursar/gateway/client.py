@@ -15,7 +15,7 @@ from bursar.types.call import CHAT, EMBEDDINGS, Call, Context, Result
 from bursar.types.errors import BursarError, RequestError
 from bursar.types.events import Completed, Event
 from bursar.wire.assemble import encode_json
-from bursar.wire.ingress import check
+from bursar.wire.ingress import read
 
 Message = Mapping[str, object]
 
@@ -94,14 +94,17 @@ class Client:
                     fields[name] = msgspec.Raw(encode_json(value))
                 except TypeError as e:
                     raise RequestError(f"'{name}' cannot be written as JSON: {e}", field=name) from None
-        asked = check(operation, fields)
+        body = encode_json(fields)
+        asked = read(operation, body)
         _check_context(context or self._context)
         call = Call(
             call_id=uuid7(now_us()),
             operation=operation,
             model=asked.model,
-            fields=asked.fields,
             stream=asked.stream,
+            body=body,
+            inputs=asked.inputs,
+            params=asked.params,
             context=context or self._context,
             headers=tuple((headers or {}).items()),
         )

@@ -11,6 +11,7 @@ import msgspec
 from msgspec.structs import astuple
 
 from bursar.gateway.registry import Provider, Target, shown_url
+from bursar.ledger.bodies import Bodies
 from bursar.ledger.ledger import now_us as wall_us
 from bursar.ledger.records import Opened, Settled
 from bursar.net.transport import Answer
@@ -39,21 +40,27 @@ _NO_MONEY: tuple[int | None, str | None, int | None, str | None, str | None] = (
 _STATUS_OF_KIND = {"rate_limit": 429, "overloaded": 503, "quota": 429, "timeout": 504}
 
 
-def opened(call: Call, target: Target, request: Request, attempt: int, now_us: int) -> Opened:
+def opened(bodies: Bodies, call: Call, target: Target, request: Request, attempt: int, now_us: int) -> Opened:
     """The beginning of an entry."""
+    new: dict[bytes, str] = {}
+    *who, tags = astuple(call.context)
+    workspace = who[0]
     return Opened(  # type: ignore[call-arg]  # the slices are as long as their fields
+        now_us,
         call.call_id,
         attempt,
-        now_us,
         call.method_type,
-        *astuple(call.context),
+        *who,
         call.key_id,
         call.model,
         *target.shown,
         call.idempotency_key,
         call.client_retries,
-        len(request.logged),
-        request.logged,
+        len(request.body),
+        bodies.names(workspace, call.inputs, new),
+        bodies.name(workspace, request.params, new),
+        tags,
+        new,
     )
 
 
@@ -78,12 +85,15 @@ def settled(gateway: Gateway, call: Call, attempt: Attempt, status: str, error: 
             nanos, currency = charged.nanos, charged.currency
             money = (nanos, currency, nanos if currency == "USD" else None, charged.source, charged.price)
     output, text_at, text = _output(call, attempt)
+    attempt.output = output
+    new: dict[bytes, str] = {}
+    name, workspace = gateway.ledger.bodies.name, opened.workspace
     return Settled(  # type: ignore[call-arg]
+        wall_us(),
         opened.call_id,
         opened.attempt,
-        opened.workspace,
+        workspace,
         status,
-        wall_us(),
         (ended_ns - entry.started_ns) // 1_000_000,
         _first_token_ms(attempt) if call.stream else None,
         answer.status if answer is not None else None,
@@ -93,12 +103,13 @@ def settled(gateway: Gateway, call: Call, attempt: Attempt, status: str, error: 
         assembly.model,
         *(_NO_COUNTS if usage is None else _counts(usage)),
         source,
-        usage.raw_json if usage is not None else None,
+        usage.raw_json.decode("utf-8", "replace") if usage is not None and usage.raw_json is not None else None,
         *money,
         output_bytes,
-        output,
+        name(workspace, output, new) if output is not None else None,
+        name(workspace, text.encode("utf-8", "replace"), new) if text else None,
         text_at,
-        text,
+        new,
     )
 
 
@@ -140,7 +151,7 @@ def result(call: Call, attempt: Attempt, settled: Settled) -> Result:
         usage_source=settled.usage_source,
         cost=attempt.cost,
         vectors=assembly.vectors,
-        raw=msgspec.Raw(settled.output) if settled.output is not None else None,
+        raw=msgspec.Raw(attempt.output) if attempt.output is not None else None,
         request=as_sent(provider, attempt.request),
         response_time_ms=settled.response_time_ms or 0,
         time_to_first_token_ms=settled.time_to_first_token_ms,

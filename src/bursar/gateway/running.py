@@ -48,6 +48,7 @@ class Attempt:
     answer: Answer | None = None
     first_content_ns: int | None = None
     whole = b""
+    output: bytes | None = None
     cost: Cost | None = None
 
     def __init__(self, target: Target, request: Request, entry: Entry, decoder: Decoder) -> None:
@@ -193,7 +194,8 @@ class Running:
         target, request = self._plan[self._position]
         self._tries += 1
         self.attempts += 1
-        entry = self._gateway.ledger.open(outcome.opened(self.call, target, request, self.attempts, now_us()))
+        ledger = self._gateway.ledger
+        entry = ledger.open(outcome.opened(ledger.bodies, self.call, target, request, self.attempts, now_us()))
         decoder = Decoder(
             target.provider.readers, stream=self.call.stream, embeddings=self.call.operation == EMBEDDINGS
         )

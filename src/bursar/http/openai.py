@@ -83,7 +83,7 @@ def _call(call_id: str, operation: str, principal: Principal, headers: Mapping[b
     others = headers.keys() - _PASSED_OVER
     if not others:
         context, key_id = principal.plain, principal.key_id
-        return Call(call_id, operation, asked.model, asked.fields, asked.stream, context, key_id, body)
+        return Call(call_id, operation, asked.model, asked.stream, body, asked.inputs, asked.params, context, key_id)
     given = {name.decode("latin-1"): headers[name].decode("latin-1") for name in others}
     context = principal.context(given)
     if context.request_id is None and "x-request-id" in given:
@@ -96,11 +96,12 @@ def _call(call_id: str, operation: str, principal: Principal, headers: Mapping[b
         call_id,
         operation,
         asked.model,
-        asked.fields,
         asked.stream,
+        body,
+        asked.inputs,
+        asked.params,
         context,
         principal.key_id,
-        body,
         idempotency_key=key,
         client_retries=_small_count(retries) if retries is not None else None,
         headers=_forwarded(given) if given.keys() - _NOT_FORWARDED else (),
@@ -217,10 +218,13 @@ class _StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
+class _Streamed(msgspec.Struct):
+    stream_options: _StreamOptions | None = None
+
+
 def _asked_for_usage(call: Call) -> bool:
-    given = call.fields.get("stream_options")
     try:
-        options = msgspec.json.decode(given, type=_StreamOptions | None) if given is not None else None
+        options = msgspec.json.decode(call.params, type=_Streamed).stream_options
     except msgspec.MsgspecError:
         return False
     return options is not None and options.include_usage is True

@@ -15,8 +15,8 @@ from typing import Protocol
 import msgspec
 
 from bursar.ledger.ledger import Ledger, now_us
-from bursar.ledger.records import Span, walk
-from bursar.ledger.rows import BatchBuilder, KnownBodies
+from bursar.ledger.records import Span, good_records, walk
+from bursar.ledger.rows import BatchBuilder
 from bursar.ledger.spool import Spool
 from bursar.store.port import Batch, LedgerStore, OffsetMovedError, RecordRefusedError
 from bursar.types.errors import StoreError
@@ -59,7 +59,6 @@ class Drain:
         self._store = store
         self._interval_s = interval_s
         self.state = DrainState()
-        self._known = KnownBodies()
         self._lock = asyncio.Lock()
         self._stopped = asyncio.Event()
 
@@ -138,7 +137,7 @@ class Drain:
             size = _READ_BYTES
             try:
                 await self._store.apply(batch)
-                self._known.learn(batch)
+                self._ledger.bodies.learn(batch.bodies)
                 on_progress(batch)
                 offset = batch.new_offset
             except RecordRefusedError:
@@ -171,7 +170,7 @@ class Drain:
 
     async def _read_offset_again(self, spool: Spool) -> None:
         """Somebody, or a commit whose answer was lost, moved the offset: the store knows how far it is."""
-        self._known = KnownBodies()
+        self._ledger.bodies.forget()
         state = await self._store.spool_state(spool.id)
         if state is not None:
             self._ledger.drained[spool.id] = state.offset
@@ -179,18 +178,19 @@ class Drain:
 
     async def _read(self, spool_id: str, offset: int, data: bytes, last: bool) -> tuple[Batch, int]:
         """The batch of the records in `data`, and how many they are; the loop goes on in between."""
-        builder = BatchBuilder(spool_id, offset, now_us(), self._known)
-        walker = walk(data, offset, last=last)
-        count, end = 0, offset
+        builder = BatchBuilder(spool_id, offset, now_us())
+        count, at = 0, 0
         while count < _BATCH_RECORDS:
-            began = end
-            for span in islice(walker, _YIELD_RECORDS):
-                builder.add(span, data, offset)
-                count, end = count + 1, span.end
-                if end - began >= _YIELD_BYTES:
+            payloads, ends = good_records(data, at, _YIELD_RECORDS, _YIELD_BYTES)
+            if payloads:
+                builder.add_good(payloads, ends, offset)
+                count, at = count + len(ends), ends[-1]
+            else:
+                span = next(walk(data[at:], offset + at, last=last), None)
+                if span is None:
                     break
-            if end == began:
-                break
+                builder.add(span, data, offset)
+                count, at = count + 1, span.end - offset
             await asyncio.sleep(0)
         return builder.batch, count
 
@@ -213,13 +213,13 @@ class Drain:
     def _of_one(
         self, spool_id: str, offset: int, span: Span, data: bytes, base: int, *, refused: str | None = None
     ) -> Batch:
-        builder = BatchBuilder(spool_id, offset, now_us(), self._known)
+        builder = BatchBuilder(spool_id, offset, now_us())
         builder.add(span, data, base, refused=refused)
         return builder.batch
 
     def _failed(self, error: str) -> None:
         # It may be another store by the next time, one that was restored: what it holds is not known any more.
-        self._known = KnownBodies()
+        self._ledger.bodies.forget()
         self.state.error = error
         if self.state.behind_since_us is None and self._ledger.undrained_bytes:
             self.state.behind_since_us = now_us()

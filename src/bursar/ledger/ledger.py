@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from bursar.ledger.bodies import Bodies
 from bursar.ledger.ids import uuid7
 from bursar.ledger.records import Correction, Gap, Opened, Settled, encode
 from bursar.ledger.spool import Spool, SpoolFullError
@@ -71,6 +72,7 @@ class Ledger:
         self.directory = directory
         self.store_id = store_id
         self.limits = limits
+        self.bodies = Bodies()
         self._observers = tuple(observers)
         self._active: Spool | None = None
         self._retiring: list[Spool] = []
@@ -101,16 +103,16 @@ class Ledger:
         held = self.undrained_bytes + self.others_bytes
         if held >= self.limits.hard_bytes:
             return self._without_room(opened)
-        if held >= self.limits.max_bytes and opened.request is not None:
-            opened = msgspec.structs.replace(opened, request=None)
+        if held >= self.limits.max_bytes:
+            opened = _without_bodies(opened)
         try:
             spool = self._spool()
             try:
                 spool.append_opened(encode(opened))
             except SpoolFullError:
-                if opened.request is None:
+                if opened.params_ref is None:
                     raise
-                spool.append_opened(encode(msgspec.structs.replace(opened, request=None)))
+                spool.append_opened(encode(_without_bodies(opened)))
         except (SpoolFullError, OSError):
             return self._without_room(opened)
         self._no_room = False
@@ -231,7 +233,7 @@ class Ledger:
     def _append_settled(self, spool: Spool, settled: Settled) -> None:
         settled = _bounded(settled)
         if self.undrained_bytes + self.others_bytes >= self.limits.max_bytes:
-            settled = msgspec.structs.replace(settled, output=None, text=None, text_at=None)
+            settled = _without_answer(settled)
         try:
             try:
                 spool.append_settled(encode(settled))
@@ -257,10 +259,18 @@ class Ledger:
             self._gap = None
 
 
+def _without_bodies(opened: Opened) -> Opened:
+    return msgspec.structs.replace(opened, input_refs=None, params_ref=None, bodies={})
+
+
+def _without_answer(settled: Settled) -> Settled:
+    return msgspec.structs.replace(settled, output_ref=None, text_ref=None, text_at=None, bodies={})
+
+
 def _bare(settled: Settled) -> bytes:
     """The record without bodies; where even that cannot be written, its end alone."""
     try:
-        return encode(msgspec.structs.replace(settled, output=None, text=None, text_at=None))
+        return encode(_without_answer(settled))
     except (OverflowError, TypeError):
         return encode(
             Settled(
@@ -278,14 +288,15 @@ def _bare(settled: Settled) -> bytes:
 def _bounded(settled: Settled) -> Settled:
     """Cuts what a provider may make as long as it likes, so that the record fits the room kept for it."""
     chars = len(settled.finish_reason or "") + len(settled.provider_response_id or "") + len(settled.served_model or "")
-    if chars <= _ID_CHARS and settled.error_kind is None and len(settled.raw_usage or b"") <= _RAW_USAGE_BYTES:
+    raw = settled.raw_usage or ""
+    if chars <= _ID_CHARS and settled.error_kind is None and len(raw) <= _RAW_USAGE_BYTES and raw.isascii():
         return settled
     cuts: dict[str, object] = {}
     for name in ("error_message", "error_code", "finish_reason", "provider_response_id", "served_model"):
         value, most = getattr(settled, name), _MESSAGE_CHARS if name == "error_message" else _ID_CHARS
         if value is not None and len(value) > most:
             cuts[name] = value[: most - 1] + "…"
-    if settled.raw_usage is not None and len(settled.raw_usage) > _RAW_USAGE_BYTES:
+    if len(raw.encode("utf-8", "replace")) > _RAW_USAGE_BYTES:
         cuts["raw_usage"] = None
     return msgspec.structs.replace(settled, **cuts) if cuts else settled
 

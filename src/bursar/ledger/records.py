@@ -21,6 +21,7 @@ _HEAD = struct.Struct("<4sII")
 _HEAD_SIZE = _HEAD.size
 OVERHEAD = _HEAD_SIZE + len(TRAILER)
 MAX_PAYLOAD = 256 * 1024 * 1024
+_AT_ONCE = 64
 
 # The room every open entry keeps for its own end; a settled record without bodies always fits.
 SETTLE_RESERVE = 12288
@@ -36,13 +37,17 @@ class SpoolHeader(msgspec.Struct, frozen=True, array_like=True, tag=0):
 
 
 class Opened(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """An attempt is about to leave. Times are microseconds since 1970 (UTC); `request` is JSON, None
-    where bodies are left out because the spool is at its first bound. What is of the context stands together, and so
-    does what is of the target: each is taken over in one piece."""
+    """An attempt is about to leave. Times are microseconds since 1970 (UTC).
 
+    `input_refs` are the names of the messages it sends, one behind the other, `params_ref` the name of what else it
+    asks; `bodies` has those that are not known to be in the store, by name. All three are empty where bodies are left
+    out because the spool is at its first bound. From `call_id` to `params_ref` the fields stand as the store's columns
+    do, so that they are taken over in one piece.
+    """
+
+    created_us: int
     call_id: str
     attempt: int
-    created_us: int
     method_type: str
     workspace: str
     user_id: str | None
@@ -51,7 +56,6 @@ class Opened(msgspec.Struct, frozen=True, array_like=True, tag=1):
     request_id: str | None
     function: str | None
     purpose: str | None
-    tags: dict[str, str]
     key_id: str | None
     requested_model: str
     provider: str
@@ -62,19 +66,24 @@ class Opened(msgspec.Struct, frozen=True, array_like=True, tag=1):
     idempotency_key: str | None
     client_retries: int | None
     request_bytes: int
-    request: bytes | None
+    input_refs: bytes | None
+    params_ref: bytes | None
+    tags: dict[str, str]
+    bodies: dict[bytes, str]
 
 
 class Settled(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """How an attempt ended. `output` is the complete answer as JSON, `text_at` the place of its text in it
-    (`$.choices[0].message.content`); where it has no such place the text stands in `text`."""
+    """How an attempt ended. `output_ref` names the complete answer as JSON, `text_at` is the place of its text in it
+    (`$.choices[0].message.content`); where it has no such place `text_ref` names the text. `bodies` has those that
+    are not known to be in the store, by name. From `status` to `text_at` the fields stand as the store's columns do.
+    """
 
+    completed_us: int | None
     call_id: str
     attempt: int
     workspace: str
     status: str
-    completed_us: int | None
-    response_time_ms: int | None
+    response_time_ms: int | None = None
     time_to_first_token_ms: int | None = None
     http_status: int | None = None
     error_kind: str | None = None
@@ -91,16 +100,17 @@ class Settled(msgspec.Struct, frozen=True, array_like=True, tag=2):
     reasoning_tokens: int | None = None
     provider_total_tokens: int | None = None
     usage_source: str = "none"
-    raw_usage: bytes | None = None
+    raw_usage: str | None = None
     cost_nanos: int | None = None
     cost_currency: str | None = None
     cost_usd_nanos: int | None = None
     cost_source: str | None = None
     price_id: str | None = None
     output_bytes: int = 0
-    output: bytes | None = None
+    output_ref: bytes | None = None
+    text_ref: bytes | None = None
     text_at: str | None = None
-    text: str | None = None
+    bodies: dict[bytes, str] = {}
 
 
 class Gap(msgspec.Struct, frozen=True, array_like=True, tag=3):
@@ -140,7 +150,12 @@ def encode(record: Record) -> bytes:
         payload = _encoder.encode(record)
     except UnicodeEncodeError:
         payload = _encoder.encode(_mended(record))
-    return _HEAD.pack(MAGIC, len(payload), zlib.crc32(payload)) + payload + TRAILER
+    return framed(payload)
+
+
+def framed(payload: bytes) -> bytes:
+    """A payload as it stands in a spool."""
+    return b"%b%b%b" % (_HEAD.pack(MAGIC, len(payload), zlib.crc32(payload)), payload, TRAILER)
 
 
 def decode(payload: bytes | memoryview) -> Record:
@@ -162,15 +177,34 @@ def _mended(record: Record) -> Record:
 class Span(msgspec.Struct, frozen=True):
     """A stretch of a spool, from `start` to `end`.
 
-    `payload` is the record's, a view into the bytes; where it is None the stretch is no record: `fault` is
+    `payload` is the record's; where it is None the stretch is no record: `fault` is
     `damaged`, for bytes that were a record or have good ones behind them, or `torn`, for one that was never
     written to its end.
     """
 
     start: int
     end: int
-    payload: memoryview | None
+    payload: bytes | None
     fault: str | None = None
+
+
+def good_records(data: bytes, at: int, most: int, most_bytes: int) -> tuple[list[bytes], list[int]]:
+    """The payloads of good records that follow each other from `at` on, and where each record ends: up to `most`
+    of them, and no more behind `most_bytes`."""
+    size = min(len(data) - OVERHEAD, at + most_bytes)
+    unpack, crc32 = _HEAD.unpack_from, zlib.crc32
+    payloads: list[bytes] = []
+    ends: list[int] = []
+    while at <= size and len(ends) < most:
+        magic, length, crc = unpack(data, at)
+        end = at + length + OVERHEAD
+        payload = data[at + _HEAD_SIZE : end - 1]
+        if crc32(payload) != crc or magic != MAGIC or data[end - 1 : end] != TRAILER or length > MAX_PAYLOAD:
+            break
+        payloads.append(payload)
+        ends.append(end)
+        at = end
+    return payloads, ends
 
 
 def walk(data: bytes, base: int = 0, *, last: bool = True) -> Iterator[Span]:
@@ -179,19 +213,14 @@ def walk(data: bytes, base: int = 0, *, last: bool = True) -> Iterator[Span]:
     With `last` the bytes reach the file's end; otherwise what may be continued behind them is left out.
     Zeros up to the end are room kept, not a record.
     """
-    at, size, view = 0, len(data), memoryview(data)
-    unpack, crc32 = _HEAD.unpack_from, zlib.crc32
+    at, size = 0, len(data)
     while at < size:
-        if at + OVERHEAD <= size:
-            # As `_record_at` reads it, without a call for each of many.
-            magic, length, crc = unpack(data, at)
-            whole = at + OVERHEAD + length
-            if magic == MAGIC and whole <= size and length <= MAX_PAYLOAD:
-                payload = view[at + _HEAD_SIZE : whole - 1]
-                if crc32(payload) == crc and data[whole - 1 : whole] == TRAILER:
-                    yield Span(base + at, base + whole, payload)
-                    at = whole
-                    continue
+        payloads, ends = good_records(data, at, _AT_ONCE, size)
+        for payload, end in zip(payloads, ends, strict=True):
+            yield Span(base + at, base + end, payload)
+            at = end
+        if payloads:
+            continue
         if not data.count(0, at) < len(data) - at:
             return
         if not last and _may_continue(data, at):

@@ -13,9 +13,9 @@ from pathlib import Path
 import msgspec
 
 from bursar.ledger.adopt import read_header
+from bursar.ledger.bodies import body_name
 from bursar.ledger.locks import is_held
 from bursar.ledger.records import walk
-from bursar.ledger.rows import body_name
 from bursar.ledger.spool import LOCK_SUFFIX, SUFFIX
 from bursar.store.proof import Proof, SpoolRow
 

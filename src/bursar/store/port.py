@@ -13,14 +13,13 @@ BODY_NAME_BYTES = 16
 """How long the name of a body is: it stands in entries, and is the key bodies are found by."""
 
 OPENED_COLUMNS = (
-    "call_id", "attempt", "spool_id", "created_at", "hour", "tags", "input_refs", "params_ref", "method_type",
-    "workspace", "user_id", "session_id", "turn", "request_id", "function", "purpose", "key_id", "requested_model",
-    "provider", "provider_type", "provider_url", "model", "reason", "idempotency_key", "client_retries",
-    "request_bytes",
+    "spool_id", "created_at", "hour", "tags", "call_id", "attempt", "method_type", "workspace", "user_id", "session_id",
+    "turn", "request_id", "function", "purpose", "key_id", "requested_model", "provider", "provider_type",
+    "provider_url", "model", "reason", "idempotency_key", "client_retries", "request_bytes", "input_refs", "params_ref",
 )  # fmt: skip
 """The columns of an entry that are known when it is opened."""
 SETTLED_COLUMNS = (
-    "status", "completed_at", "response_time_ms", "time_to_first_token_ms", "http_status", "error_kind",
+    "completed_at", "status", "response_time_ms", "time_to_first_token_ms", "http_status", "error_kind",
     "error_code", "error_message", "finish_reason", "provider_response_id", "served_model", "prompt_tokens",
     "completion_tokens", "total_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens",
     "provider_total_tokens", "usage_source", "raw_usage", "cost_nanos", "cost_currency", "cost_usd_nanos",
@@ -42,8 +41,7 @@ class Batch(msgspec.Struct, kw_only=True):
 
     `entries` are rows of entries opened in it (settled in it or not), in the order of `OPENED_COLUMNS` and
     `SETTLED_COLUMNS`; `settlements` are (call_id, attempt) and the settled columns of entries opened earlier.
-    `bodies` maps a body's name to its workspace and text; `repeated` maps (workspace, body) of those that
-    came before to their name. `close` ends the spool for good.
+    `bodies` maps a body's name to its workspace and text. `close` ends the spool for good.
     """
 
     spool_id: str
@@ -54,7 +52,6 @@ class Batch(msgspec.Struct, kw_only=True):
     entries: list[Values] = []
     settlements: list[Values] = []
     bodies: dict[bytes, tuple[str, str]] = {}
-    repeated: dict[tuple[str, bytes], bytes] = {}
     rejects: list[Row] = []
     gaps: list[Row] = []
     corrections: list[Row] = []

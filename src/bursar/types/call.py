@@ -34,19 +34,20 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 class Call(msgspec.Struct, frozen=True):
     """What an application asks, before it is known who will answer.
 
-    `fields` is the request in OpenAI's shape, each field's JSON kept as it was sent; `body` is all of it, where it
-    came as one.
+    `body` is the request in OpenAI's shape, as it was sent; `inputs` are its messages or inputs, each as JSON, and
+    `params` is all else of it, as one JSON object.
     `headers` are the caller's own extra headers for the provider.
     """
 
     call_id: str
     operation: str
     model: str
-    fields: dict[str, msgspec.Raw]
-    stream: bool = False
+    stream: bool
+    body: bytes
+    inputs: list[bytes]
+    params: bytes
     context: Context = Context()
     key_id: str | None = None
-    body: bytes | None = None
     idempotency_key: str | None = None
     client_retries: int | None = None
     headers: tuple[tuple[str, str], ...] = ()

@@ -10,23 +10,26 @@ import msgspec
 from bursar.types.call import EMBEDDINGS, Call
 from bursar.types.errors import RequestError
 from bursar.wire import paths
+from bursar.wire.ingress import fields_of, params_of
 from bursar.wire.spec import Spec
 
 _JSON = msgspec.json.Encoder()
+_COLONS = (b":", b": ")
+_ASKS_FOR_USAGE = b',"stream_options":{"include_usage":true}}'
 
 
 class Request(msgspec.Struct, frozen=True):
     """What leaves for a provider, without its credential.
 
-    `logged` is what stands on the ledger: the body, or, for a provider with names of its own, the call in
-    OpenAI's names. `added_usage` is true where bursar itself asked for usage in the stream, so that what comes of it
-    is taken out again.
+    `params` is what stands on the ledger of it beside the call's inputs: in OpenAI's names, whatever the provider's
+    are. `added_usage` is true where bursar itself asked for usage in the stream, so that what comes of it is taken
+    out again.
     """
 
     url: str
     headers: tuple[tuple[str, str], ...]
     body: bytes
-    logged: bytes
+    params: bytes
     stream: bool
     added_usage: bool
 
@@ -43,28 +46,44 @@ def encode(
     """The request for `model` at `url`. Raises RequestError with the field's name."""
     body = call.body
     adds_usage = include_usage and call.stream and call.operation != EMBEDDINGS
-    if body is not None and model == call.model and not adds_usage and is_plain(spec) and _is_said_once(body):
-        return Request(url, headers, body, body, call.stream, False)
-    fields = dict(call.fields)
-    added_usage = False
-    if adds_usage:
-        added_usage = _ask_for_usage(fields)
+    if is_plain(spec) and body.count(b'"model"') == 1 and b"\\u00" not in body:
+        # A body that names its model twice, or may do so in escapes, never passes as it came: who reads it behind us
+        # could take the other one.
+        if model == call.model and not adds_usage:
+            return Request(url, headers, body, call.params, call.stream, False)
+        changed = _changed(body, call.model, model, adds_usage), _changed(call.params, call.model, model, adds_usage)
+        if changed[0] is not None and changed[1] is not None:
+            return Request(url, headers, changed[0], changed[1], call.stream, adds_usage)
+    fields = fields_of(body)
+    added_usage = adds_usage and _ask_for_usage(fields)
     fields["model"] = msgspec.Raw(_JSON.encode(model))
-    logged = _JSON.encode(fields)
-    body = logged if is_plain(spec) else _JSON.encode(_written(spec, call, fields))
-    return Request(url, headers, body, logged, call.stream, added_usage)
+    written = fields if is_plain(spec) else _written(spec, call, fields)
+    return Request(url, headers, _JSON.encode(written), params_of(fields), call.stream, added_usage)
+
+
+def _changed(body: bytes, asked: str, model: str, adds_usage: bool) -> bytes | None:
+    """A body that has one `"model"` in it, with another one and with what asks for usage; None where that takes more
+    than putting bytes in their places."""
+    if model != asked:
+        new = _JSON.encode(model)
+        for colon in _COLONS:
+            old = b'"model"%b%b' % (colon, _JSON.encode(asked))
+            if old in body:
+                body = body.replace(old, b'"model"%b%b' % (colon, new), 1)
+                break
+        else:
+            return None
+    if adds_usage:
+        if b'"stream_options"' in body or not body.endswith(b"}"):
+            return None
+        body = body[:-1] + _ASKS_FOR_USAGE
+    return body
 
 
 def is_plain(spec: Spec) -> bool:
     """Whether a provider takes OpenAI's fields as they are."""
     request = spec.request
     return not (request.names or request.defaults or request.extra or request.system_prompt)
-
-
-def _is_said_once(body: bytes) -> bool:
-    """Whether a body may pass as it came. One that names its model twice, or may do so in escapes, is written
-    anew: who reads it behind us could take the other one."""
-    return body.count(b'"model"') == 1 and b"\\u00" not in body
 
 
 def _ask_for_usage(fields: dict[str, msgspec.Raw]) -> bool:

@@ -11,29 +11,81 @@ import msgspec
 from bursar.types.call import EMBEDDINGS
 from bursar.types.errors import RequestError
 
-_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_encode = msgspec.json.Encoder().encode
+_INPUTS = ("messages", "input")
+# How nearly all messages begin: with their role.
+_BEGINNINGS = (b'{"role":"', b'{"role": "')
+# A list of token numbers is one input, not a thousand.
+_ITEMS = (b"{", b'"')
 
 
 class _Message(msgspec.Struct):
     role: str
 
 
-_messages = msgspec.json.Decoder(list[_Message])
+_messages = msgspec.json.Decoder(list[_Message]).decode
+_message = msgspec.json.Decoder(_Message).decode
+
+# The parameters of a chat in OpenAI's names, read in one go; a request with any other is read field by field.
+_ABSENT = msgspec.Raw(b"")
+_PARAMETERS = (
+    "audio", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs", "max_completion_tokens",
+    "max_tokens", "metadata", "modalities", "n", "parallel_tool_calls", "prediction", "presence_penalty",
+    "prompt_cache_key", "reasoning_effort", "response_format", "safety_identifier", "seed", "service_tier", "stop",
+    "store", "stream_options", "temperature", "tool_choice", "tools", "top_logprobs", "top_p", "user", "verbosity",
+    "web_search_options",
+)  # fmt: skip
+_Chat = msgspec.defstruct(
+    "_Chat",
+    [
+        ("model", str),
+        ("messages", list[msgspec.Raw], msgspec.field(default_factory=list)),
+        ("stream", bool, False),
+        *((name, msgspec.Raw, _ABSENT) for name in _PARAMETERS),
+    ],
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    gc=False,
+)
+_chat = msgspec.json.Decoder(_Chat).decode
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """The fields of a request, each as the JSON it came as, and the two that every call goes by."""
+    """What a request says: the model, whether its answer is to be streamed, its messages or inputs, each as JSON,
+    and all else as one JSON object."""
 
-    fields: dict[str, msgspec.Raw]
     model: str
     stream: bool
+    inputs: list[bytes]
+    params: bytes
 
 
 def read(operation: str, body: bytes) -> Asked:
     """A request's body. Raises RequestError that names the field."""
+    if operation != EMBEDDINGS:
+        try:
+            if not body.isascii():
+                body.decode()
+            chat: Any = _chat(body)
+            inputs = [bytes(message) for message in chat.messages]
+            for message in inputs:
+                if not message.startswith(_BEGINNINGS):
+                    _message(message)
+            chat.messages = []
+            if inputs and chat.model:
+                return Asked(chat.model, chat.stream, inputs, _encode(chat))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            pass  # what is wrong with it, if anything is, is found out field by field
+    return _read_fields(operation, body)
+
+
+def fields_of(body: bytes) -> dict[str, msgspec.Raw]:
+    """The fields of a request, each as the JSON it came as. Raises RequestError."""
     try:
         body.decode()
-        fields = _object.decode(body)
+        return _object(body)
     except UnicodeDecodeError:
         raise RequestError("the body is not UTF-8") from None
     except msgspec.ValidationError:
@@ -42,28 +94,44 @@ def read(operation: str, body: bytes) -> Asked:
         raise RequestError(f"the body is not JSON: {e}") from None
     except RecursionError:
         raise RequestError("the body is nested too deeply") from None
-    return check(operation, fields)
 
 
-def check(operation: str, fields: dict[str, msgspec.Raw]) -> Asked:
+def params_of(fields: dict[str, msgspec.Raw]) -> bytes:
+    """All of a request but its messages or inputs."""
+    return _encode({name: value for name, value in fields.items() if name not in _INPUTS})
+
+
+def _read_fields(operation: str, body: bytes) -> Asked:
     """The fields a call goes by. Raises RequestError that names the one that is wrong."""
+    fields = fields_of(body)
     model = _value(fields, "model", str, "a text", required=True)
     if not model:
         raise RequestError("'model' is empty: name a model", field="model")
+    stream = False
     if operation == EMBEDDINGS:
         if "input" not in fields or bytes(fields["input"]) == b"null":
             raise RequestError("'input' is missing: give a text, or a list of texts", field="input")
-        return Asked(fields, model, False)
-    _check_messages(fields)
-    stream = _value(fields, "stream", bool | None, "true or false", required=False)
-    return Asked(fields, model, bool(stream))
+    else:
+        _check_messages(fields)
+        stream = bool(_value(fields, "stream", bool | None, "true or false", required=False))
+    inputs = [item for name in _INPUTS if name in fields for item in _items(fields[name])]
+    return Asked(model, stream, inputs, params_of(fields))
+
+
+def _items(value: msgspec.Raw) -> list[bytes]:
+    """The elements of a list of messages or texts; anything else is one item."""
+    if bytes(memoryview(value)[:1]) == b"[":
+        items = _list(value)
+        if items and bytes(memoryview(items[0])[:1]) in _ITEMS:
+            return [bytes(item) for item in items]
+    return [bytes(value)]
 
 
 def _check_messages(fields: dict[str, msgspec.Raw]) -> None:
     if "messages" not in fields:
         raise RequestError("'messages' is missing: give a list of messages", field="messages")
     try:
-        messages = _messages.decode(fields["messages"])
+        messages = _messages(fields["messages"])
     except RecursionError:
         raise RequestError("'messages' is nested too deeply", field="messages") from None
     except msgspec.MsgspecError as e:

@@ -1,0 +1,80 @@
+"""Bodies: what was asked and answered, each stored once within a workspace, under a name made of its content.
+
+Messages are bodies of their own, so a conversation that grows by a turn adds one message to the ledger, not all of
+them again: neither to the spool, where an entry only names what is in the store already, nor to the store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from bursar.store.port import BODY_NAME_BYTES
+
+_KNOWN_BYTES = 8 * 1024 * 1024
+_KNOWN_NAMES = 20_000
+_LOOK_BYTES = 48
+
+_sha256 = hashlib.sha256
+
+
+def body_name(workspace: str, body: bytes) -> bytes:
+    """The name a body is stored under: the first 128 bits of the SHA-256 of its workspace, a NUL, and itself.
+
+    It is bytes, and short, because names are random and every one is a place in an index.
+    """
+    return _sha256(b"%b\0%b" % (workspace.encode("utf-8", "replace"), body)).digest()[:BODY_NAME_BYTES]
+
+
+class Bodies:
+    """Names bodies, and knows which of them are in the store: they need not be brought there again.
+
+    It learns from batches that were committed, and from nothing else. Of bodies that come again and again, as system
+    prompts and parameters do, the name need not even be worked out anew. All of it is bounded: names in two
+    generations, of which the older is forgotten, and a few megabytes of bodies.
+    """
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """What is in the store is not known any more."""
+        self._names: set[bytes] = set()
+        self._names_before: set[bytes] = set()
+        self._repeated: dict[tuple[str, int, bytes], tuple[bytes, bytes]] = {}
+        self._repeated_bytes = 0
+
+    def learn(self, names: Iterable[bytes]) -> None:
+        """These are in the store now."""
+        self._names.update(names)
+        if len(self._names) > _KNOWN_NAMES:
+            self._names_before, self._names = self._names, set()
+
+    def name(self, workspace: str, body: bytes, new: dict[bytes, str]) -> bytes:
+        """The name of a body, which is put among the new ones where it is not known to be in the store."""
+        # Two bodies that end alike are told apart by comparing them, which is cheaper than a digest of either.
+        look = (workspace, len(body), body[-_LOOK_BYTES:])
+        repeated = self._repeated.get(look)
+        if repeated is not None and repeated[0] == body:
+            return repeated[1]
+        try:
+            text = body.decode()
+            name = body_name(workspace, body)
+        except UnicodeDecodeError:
+            text = body.decode("utf-8", "replace")
+            name = body_name(workspace, text.encode())
+        if name in self._names or name in self._names_before:
+            self._repeats(look, body, name)
+        else:
+            new[name] = text
+        return name
+
+    def names(self, workspace: str, bodies: Iterable[bytes], new: dict[bytes, str]) -> bytes:
+        """The names of several bodies, one behind the other."""
+        return b"".join([self.name(workspace, body, new) for body in bodies])
+
+    def _repeats(self, look: tuple[str, int, bytes], body: bytes, name: bytes) -> None:
+        if self._repeated_bytes > _KNOWN_BYTES:
+            self._repeated, self._repeated_bytes = {}, 0
+        self._repeated[look] = (body, name)
+        self._repeated_bytes += len(body)
