@@ -50,7 +50,7 @@ NOT_KEPT = [(CLOSING, BODY), (OLD, BODY)]
 
 def request(url: str = "http://127.0.0.1:1/v1", body: bytes = b"{}", **headers: str) -> Request:
     named = tuple((k.replace("_", "-"), v) for k, v in headers.items())
-    return Request(url=url, headers=named, body=body, logged=body, stream=False, added_usage=False)
+    return Request(url=url, headers=named, body=body, params=b"{}", stream=False, added_usage=False)
 
 
 class Wire(asyncio.Transport):
@@ -135,7 +135,7 @@ def test_an_answer_cut_at_every_byte_is_the_same_and_keeps_its_connection_where_
             exchange, got = await answered(client, feed)
             assert got == body
             assert exchange.status == (204 if answer is EMPTY else 200)
-            assert not {"x-trailer", "status", "x-early"} & exchange.headers.keys()
+            assert not {b"x-trailer", b"status", b"x-early"} & exchange.headers.keys()
             exchange.done()
             assert client.last[1].aborted is not keeps
             await client.close()

@@ -87,7 +87,7 @@ def settled(gateway: Gateway, call: Call, attempt: Attempt, status: str, error: 
     output, text_at, text = _output(call, attempt)
     attempt.output = output
     new: dict[bytes, str] = {}
-    name, workspace = gateway.ledger.bodies.name, opened.workspace
+    name, workspace = gateway.ledger.bodies.fresh_name, opened.workspace
     return Settled(  # type: ignore[call-arg]
         wall_us(),
         opened.call_id,
@@ -177,6 +177,7 @@ def http_failure(provider: Provider, answer: Answer, body: bytes) -> ProviderErr
     text = _masked(provider, text)
     code, type = (report.code, report.type) if report is not None else (None, None)
     kind = kind_of(answer.status, code, type)
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers.items()}
     error = RateLimitedError if kind == "rate_limit" else ProviderError
     return error(
         f"'{provider.name}' answered {answer.status}: {text or 'with an empty body'}",
@@ -185,8 +186,8 @@ def http_failure(provider: Provider, answer: Answer, body: bytes) -> ProviderErr
         http_status=answer.status,
         code=code,
         type=type,
-        retry_after_s=retry_after_s(answer.headers),
-        headers=tuple(answer.headers.items()),
+        retry_after_s=retry_after_s(headers),
+        headers=tuple(headers.items()),
         body=body,
     )
 
@@ -242,6 +243,9 @@ def _of_cut_off(gateway: Gateway, attempt: Attempt, output_bytes: int) -> tuple[
 def _output(call: Call, attempt: Attempt) -> tuple[bytes | None, str | None, str | None]:
     """The complete answer as JSON; where its text stands in it; the text itself where it stands nowhere."""
     assembly, decoder = attempt.assembly, attempt.decoder
+    text_at = attempt.target.provider.readers.text_at
+    if attempt.read_at_once and text_at is not None and b"\\u0000" not in attempt.whole:
+        return attempt.whole.rstrip(), text_at, None
     text = assembly.text
     # SQL's JSON functions end a text at a NUL: such a text is kept beside the answer, not found in it.
     stands_apart = decoder.joined_text or (text is not None and "\0" in text)
@@ -249,7 +253,6 @@ def _output(call: Call, attempt: Attempt) -> tuple[bytes | None, str | None, str
         body = attempt.whole.strip() if decoder.is_strict else _strict(attempt.whole)
         if text is None or decoder.embeddings:
             return body, None, None
-        text_at = attempt.target.provider.readers.text_at
         return (body, None, clean_text(text)) if stands_apart or text_at is None else (body, text_at, None)
     if not assembly.has_content:
         return None, None, None

@@ -48,6 +48,7 @@ class Attempt:
     answer: Answer | None = None
     first_content_ns: int | None = None
     whole = b""
+    read_at_once = False
     output: bytes | None = None
     cost: Cost | None = None
 
@@ -263,6 +264,7 @@ class Running:
             return False
         attempt.assembly.take_whole(answered)
         attempt.whole = data
+        attempt.read_at_once = True
         return True
 
     async def _rest(self, attempt: Attempt, data: bytes) -> bytes:

@@ -25,9 +25,9 @@ _TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permi
           413: "invalid_request_error", 429: "rate_limit_error"}  # fmt: skip
 
 # What of a provider's headers reaches the client: its limits, when to come back, and its own request id.
-_PASSED = frozenset({"retry-after", "retry-after-ms", "x-request-id"})
-_PASSED_PREFIXES = ("x-ratelimit-", "openai-")
-_USUAL = frozenset({"content-type", "content-length", "transfer-encoding", "connection", "date", "server"})
+_PASSED = frozenset({b"retry-after", b"retry-after-ms", b"x-request-id"})
+_PASSED_PREFIXES = (b"x-ratelimit-", b"openai-")
+_USUAL = frozenset({b"content-type", b"content-length", b"transfer-encoding", b"connection", b"date", b"server"})
 
 
 class MethodError(RequestError):
@@ -75,7 +75,8 @@ _FINAL = (b"x-should-retry", b"false")
 def _provider_error(error: ProviderError) -> tuple[int, bytes, Headers]:
     status = error.http_status if error.http_status is not None and 400 <= error.http_status < 600 else None
     status = status or _STATUS_OF_KIND.get(error.kind, 502)
-    headers = [_FINAL, *passed_headers(dict(error.headers))]
+    given = {name.encode("latin-1"): value.encode("latin-1", "replace") for name, value in error.headers}
+    headers = [_FINAL, *passed_headers(given)]
     if error.body is not None and _has_error(error.body):
         return status, error.body, headers
     return status, _body(error.message, status, error.code or error.kind, type=error.type or "upstream_error"), headers
@@ -106,12 +107,7 @@ def _body(message: str, status: int, code: str | None, param: str | None = None,
     )
 
 
-def passed_headers(headers: Mapping[str, str]) -> Headers:
+def passed_headers(headers: Mapping[bytes, bytes]) -> Headers:
     """The headers of a provider's answer that are the client's to see."""
-    if headers.keys() <= _USUAL:
-        return []
-    return [
-        (name.encode("latin-1"), value.encode("latin-1", "replace"))
-        for name, value in headers.items()
-        if name in _PASSED or name.startswith(_PASSED_PREFIXES)
-    ]
+    others = headers.keys() - _USUAL
+    return [(name, headers[name]) for name in others if name in _PASSED or name.startswith(_PASSED_PREFIXES)]

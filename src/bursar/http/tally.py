@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
 import msgspec
@@ -15,12 +19,19 @@ import msgspec
 from bursar.ledger.records import Opened, Settled
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
-_BOUNDS_MS = tuple(int(s * 1000) for s in SECONDS)
+_bound_of = partial(bisect_left, tuple(int(s * 1000) for s in SECONDS))
 # A client names models as it likes: beyond so many, they are counted together.
 _MOST = 2000
 _OTHER = "(other)"
 
 Key = tuple[str, str, str, str]
+_End = tuple[int | None, int | None, int | None, int | None, int | None, str | None, str, int | None, int | None]
+_who: Callable[[Opened], tuple[str, str, str]] = attrgetter("provider", "model", "method_type")
+_end: Callable[[Settled], _End] = attrgetter(
+    "prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "cost_nanos", "cost_currency",
+    "usage_source", "response_time_ms", "time_to_first_token_ms",
+)  # fmt: skip
+_AT_ONCE = 500
 
 
 class Times(msgspec.Struct):
@@ -29,9 +40,11 @@ class Times(msgspec.Struct):
     counts: list[int] = msgspec.field(default_factory=lambda: [0] * (len(SECONDS) + 1))
     sum_ms: int = 0
 
-    def add(self, ms: int) -> None:
-        self.counts[bisect_left(_BOUNDS_MS, ms)] += 1
-        self.sum_ms += ms
+    def add(self, all_ms: Iterable[int | None]) -> None:
+        known = [ms for ms in all_ms if ms is not None]
+        for bound, count in Counter(map(_bound_of, known)).items():
+            self.counts[bound] += count
+        self.sum_ms += sum(known)
 
     def join(self, other: Times) -> None:
         self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
@@ -52,23 +65,24 @@ class Tally(msgspec.Struct):
     whole: Times = msgspec.field(default_factory=Times)
     first: Times = msgspec.field(default_factory=Times)
 
-    def add(self, settled: Settled) -> None:
-        self.attempts += 1
-        self.input += settled.prompt_tokens or 0
-        self.output += settled.completion_tokens or 0
-        self.cached += settled.cached_tokens or 0
-        self.reasoning += settled.reasoning_tokens or 0
-        if settled.cost_nanos is not None and settled.cost_currency is not None:
-            currency = settled.cost_currency
-            self.cost_nanos[currency] = self.cost_nanos.get(currency, 0) + settled.cost_nanos
-        elif settled.usage_source != "none":
-            self.without_price += 1
-        if settled.usage_source == "none" and settled.status == "completed":
-            self.without_usage += 1
-        if settled.response_time_ms is not None:
-            self.whole.add(settled.response_time_ms)
-        if settled.time_to_first_token_ms is not None:
-            self.first.add(settled.time_to_first_token_ms)
+    def add(self, ends: list[_End], *, completed: bool) -> None:
+        """Counts ends, column by column: there are many, and adding up a column is one step."""
+        read, written, cached, reasoning, nanos, currencies, sources, whole, first = zip(*ends, strict=True)
+        self.attempts += len(ends)
+        self.input += sum(filter(None, read))
+        self.output += sum(filter(None, written))
+        self.cached += sum(filter(None, cached))
+        self.reasoning += sum(filter(None, reasoning))
+        for currency in set(currencies):
+            if currency is not None:
+                paid = [n for n, c in zip(nanos, currencies, strict=True) if c == currency]
+                self.cost_nanos[currency] = self.cost_nanos.get(currency, 0) + sum(filter(None, paid))
+        if None in nanos:
+            self.without_price += sum(n is None and s != "none" for n, s in zip(nanos, sources, strict=True))
+        if completed:
+            self.without_usage += sources.count("none")
+        self.whole.add(whole)
+        self.first.add(first)
 
     def join(self, other: Tally) -> None:
         for name in ("attempts", "input", "output", "cached", "reasoning", "without_usage", "without_price"):
@@ -88,21 +102,24 @@ class Tallies:
 
     def __init__(self, folder: str | None = None) -> None:
         self._own: dict[Key, Tally] = {}
+        self._waiting: dict[Key, list[_End]] = {}
         self._file = Path(folder) / f"{os.getpid()}.tally" if folder is not None else None
-        self._changed = False
 
     def observe(self, opened: Opened, settled: Settled) -> None:
         """Counts a settled entry."""
-        key = (opened.provider, opened.model, opened.method_type, settled.status)
-        tally = self._own.get(key) or self._new(key)
-        tally.add(settled)
-        self._changed = True
+        key = (*_who(opened), settled.status)
+        waiting = self._waiting.get(key)
+        if waiting is None:
+            waiting = self._begin(key)
+        waiting.append(_end(settled))
+        if len(waiting) >= _AT_ONCE:
+            self._add_up()
 
     def publish(self) -> None:
         """Shows the numbers to the other workers, where there are any."""
-        if self._file is None or not self._changed:
+        if self._file is None or not self._waiting:
             return
-        self._changed = False
+        self._add_up()
         made = self._file.with_suffix(".new")
         with suppress(OSError):  # the next time they are all shown again
             made.write_bytes(_encode(list(self._own.items())))
@@ -111,6 +128,7 @@ class Tallies:
     def all(self) -> dict[Key, Tally]:
         """The numbers of all workers, of those that have ended too."""
         if self._file is None:
+            self._add_up()
             return self._own
         self.publish()
         total: dict[Key, Tally] = {}
@@ -126,8 +144,13 @@ class Tallies:
                     total[key] = tally
         return total
 
-    def _new(self, key: Key) -> Tally:
-        if len(self._own) >= _MOST:
+    def _begin(self, key: Key) -> list[_End]:
+        if len(self._own) + len(self._waiting) >= _MOST and key not in self._own:
             provider, _, method, status = key
             key = (provider, _OTHER, method, status)
-        return self._own.setdefault(key, Tally())
+        return self._waiting.setdefault(key, [])
+
+    def _add_up(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for key, ends in waiting.items():
+            self._own.setdefault(key, Tally()).add(ends, completed=key[3] == "completed")

@@ -6,8 +6,8 @@ them again: neither to the spool, where an entry only names what is in the store
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
+from hashlib import sha256
 
 from bursar.store.port import BODY_NAME_BYTES
 
@@ -15,15 +15,13 @@ _KNOWN_BYTES = 8 * 1024 * 1024
 _KNOWN_NAMES = 20_000
 _LOOK_BYTES = 48
 
-_sha256 = hashlib.sha256
-
 
 def body_name(workspace: str, body: bytes) -> bytes:
     """The name a body is stored under: the first 128 bits of the SHA-256 of its workspace, a NUL, and itself.
 
     It is bytes, and short, because names are random and every one is a place in an index.
     """
-    return _sha256(b"%b\0%b" % (workspace.encode("utf-8", "replace"), body)).digest()[:BODY_NAME_BYTES]
+    return sha256(b"%b\0%b" % (workspace.encode("utf-8", "replace"), body)).digest()[:BODY_NAME_BYTES]
 
 
 class Bodies:
@@ -53,28 +51,29 @@ class Bodies:
     def name(self, workspace: str, body: bytes, new: dict[bytes, str]) -> bytes:
         """The name of a body, which is put among the new ones where it is not known to be in the store."""
         # Two bodies that end alike are told apart by comparing them, which is cheaper than a digest of either.
-        look = (workspace, len(body), body[-_LOOK_BYTES:])
-        repeated = self._repeated.get(look)
+        repeated = self._repeated.get((workspace, len(body), body[-_LOOK_BYTES:]))
         if repeated is not None and repeated[0] == body:
             return repeated[1]
+        name = self.fresh_name(workspace, body, new)
+        if name not in new:
+            if self._repeated_bytes > _KNOWN_BYTES:
+                self._repeated, self._repeated_bytes = {}, 0
+            self._repeated[workspace, len(body), body[-_LOOK_BYTES:]] = (body, name)
+            self._repeated_bytes += len(body)
+        return name
+
+    def fresh_name(self, workspace: str, body: bytes, new: dict[bytes, str]) -> bytes:
+        """The same for a body that nobody would expect to come again."""
         try:
             text = body.decode()
-            name = body_name(workspace, body)
         except UnicodeDecodeError:
             text = body.decode("utf-8", "replace")
-            name = body_name(workspace, text.encode())
-        if name in self._names or name in self._names_before:
-            self._repeats(look, body, name)
-        else:
+            body = text.encode()
+        name = body_name(workspace, body)
+        if name not in self._names and name not in self._names_before:
             new[name] = text
         return name
 
     def names(self, workspace: str, bodies: Iterable[bytes], new: dict[bytes, str]) -> bytes:
         """The names of several bodies, one behind the other."""
         return b"".join([self.name(workspace, body, new) for body in bodies])
-
-    def _repeats(self, look: tuple[str, int, bytes], body: bytes, name: bytes) -> None:
-        if self._repeated_bytes > _KNOWN_BYTES:
-            self._repeated, self._repeated_bytes = {}, 0
-        self._repeated[look] = (body, name)
-        self._repeated_bytes += len(body)

@@ -24,6 +24,8 @@ from bursar.types.errors import AlreadySettledError, LedgerFullError
 CONTINUE = "continue"
 REFUSE = "refuse"
 _SEGMENT_BYTES = 32 * 1024 * 1024
+# Other processes' spools grow meanwhile: how much of them there is, is measured anew now and then.
+_LOOK_AGAIN_BYTES = 256 * 1024
 _RAW_USAGE_BYTES = 2048
 _MESSAGE_CHARS = 1000
 _ID_CHARS = 200
@@ -77,6 +79,7 @@ class Ledger:
         self._active: Spool | None = None
         self._retiring: list[Spool] = []
         self._gap: Gap | None = None
+        self._free_until = 0
         self._held: list[tuple[Spool, bytes]] = []
         self.drained: dict[str, int] = {}
         """Of each own spool, the offset up to which it is in the store; the drain keeps it."""
@@ -100,13 +103,14 @@ class Ledger:
         Raises LedgerFullError where there is no room and the policy is to refuse; under `continue` the
         attempt is counted as part of a gap.
         """
-        held = self.undrained_bytes + self.others_bytes
-        if held >= self.limits.hard_bytes:
-            return self._without_room(opened)
-        if held >= self.limits.max_bytes:
-            opened = _without_bodies(opened)
+        spool = self._active
         try:
-            spool = self._spool()
+            if spool is None or spool.end >= self._free_until:
+                if self._held_bytes() >= self.limits.hard_bytes:
+                    return self._without_room(opened)
+                spool = self._spool()
+                if not self._has_room():
+                    opened = _without_bodies(opened)
             try:
                 spool.append_opened(encode(opened))
             except SpoolFullError:
@@ -162,6 +166,17 @@ class Ledger:
         """The own spools, oldest first."""
         return [*self._retiring, self._active] if self._active is not None else self._retiring
 
+    def _held_bytes(self) -> int:
+        return self.undrained_bytes + self.others_bytes
+
+    def _has_room(self) -> bool:
+        """Whether bodies may be written; what is found is kept as an offset of the active spool, so that most
+        entries have only to look at that."""
+        left = self.limits.max_bytes - self._held_bytes()
+        spool = self._active
+        self._free_until = min(spool.end + left, _SEGMENT_BYTES, spool.end + _LOOK_AGAIN_BYTES) if spool else 0
+        return left > 0
+
     def is_full(self) -> bool:
         """Whether a new call would meet the policy now."""
         return (
@@ -190,6 +205,7 @@ class Ledger:
         if self._active is not None:
             self._retiring.append(self._active)
             self._active = None
+            self._free_until = 0
 
     def drop(self, spool: Spool) -> None:
         """Forgets a retired spool of which everything is in the store, and removes its files."""
@@ -232,7 +248,7 @@ class Ledger:
 
     def _append_settled(self, spool: Spool, settled: Settled) -> None:
         settled = _bounded(settled)
-        if self.undrained_bytes + self.others_bytes >= self.limits.max_bytes:
+        if spool.end >= self._free_until and not self._has_room():
             settled = _without_answer(settled)
         try:
             try:

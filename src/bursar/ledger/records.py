@@ -36,6 +36,11 @@ class SpoolHeader(msgspec.Struct, frozen=True, array_like=True, tag=0):
     created_us: int
 
 
+Name = bytearray
+"""The name of a body, or several: bytes where they are written. They are read as what SQLite's driver takes as it is;
+for bytes it looks for another form first."""
+
+
 class Opened(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """An attempt is about to leave. Times are microseconds since 1970 (UTC).
 
@@ -66,8 +71,8 @@ class Opened(msgspec.Struct, frozen=True, array_like=True, tag=1):
     idempotency_key: str | None
     client_retries: int | None
     request_bytes: int
-    input_refs: bytes | None
-    params_ref: bytes | None
+    input_refs: Name | None
+    params_ref: Name | None
     tags: dict[str, str]
     bodies: dict[bytes, str]
 
@@ -107,8 +112,8 @@ class Settled(msgspec.Struct, frozen=True, array_like=True, tag=2):
     cost_source: str | None = None
     price_id: str | None = None
     output_bytes: int = 0
-    output_ref: bytes | None = None
-    text_ref: bytes | None = None
+    output_ref: Name | None = None
+    text_ref: Name | None = None
     text_at: str | None = None
     bodies: dict[bytes, str] = {}
 
@@ -195,15 +200,18 @@ def good_records(data: bytes, at: int, most: int, most_bytes: int) -> tuple[list
     unpack, crc32 = _HEAD.unpack_from, zlib.crc32
     payloads: list[bytes] = []
     ends: list[int] = []
-    while at <= size and len(ends) < most:
-        magic, length, crc = unpack(data, at)
-        end = at + length + OVERHEAD
-        payload = data[at + _HEAD_SIZE : end - 1]
-        if crc32(payload) != crc or magic != MAGIC or data[end - 1 : end] != TRAILER or length > MAX_PAYLOAD:
+    for _ in range(most):
+        if at > size:
             break
+        magic, length, crc = unpack(data, at)
+        start = at + _HEAD_SIZE
+        at = start + length
+        payload = data[start:at]
+        if crc32(payload) != crc or magic != MAGIC or not data.startswith(TRAILER, at):
+            break
+        at += 1
         payloads.append(payload)
-        ends.append(end)
-        at = end
+        ends.append(at)
     return payloads, ends
 
 

@@ -66,7 +66,7 @@ class _DemoAnswer:
 
     def __init__(self, status: int, pieces: AsyncIterator[bytes], content_type: str = "application/json") -> None:
         self.status = status
-        self.headers: Mapping[str, str] = {"content-type": content_type}
+        self.headers: Mapping[bytes, bytes] = {b"content-type": content_type.encode()}
         self._pieces = pieces
 
     async def read(self, deadline: float) -> bytes:

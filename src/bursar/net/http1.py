@@ -213,7 +213,7 @@ class Exchange:
 
     def __init__(self, connection: _Connection) -> None:
         self._connection: _Connection | None = connection
-        self.headers: dict[str, str] = {}
+        self.headers: dict[bytes, bytes] = {}
         self._parts: list[bytes] = []
         self.on_body = self._parts.append
         # It knows this exchange, and this exchange it: the knot is undone at the end, or every call would wait
@@ -225,9 +225,9 @@ class Exchange:
         try:
             while not self._headed:
                 await self._news(deadline)
-            coding = self.headers.get("content-encoding")
-            if coding is not None and coding.lower() != "identity":
-                self._inflater = inflater(coding)
+            coding = self.headers.get(b"content-encoding")
+            if coding is not None and coding.lower() != b"identity":
+                self._inflater = inflater(coding.decode("latin-1"))
         except BaseException:
             self.abort()
             raise
@@ -316,8 +316,8 @@ class Exchange:
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._headed:
             return  # trailers come behind the body, when the headers are somebody's already
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-        self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
+        name, headers = name.lower(), self.headers
+        headers[name] = b"%b, %b" % (headers[name], value) if name in headers else value
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
@@ -397,5 +397,5 @@ class Exchange:
 
     def _ends_with_connection(self) -> bool:
         """Whether the end of the connection is the end of this answer: it said no other (RFC 9112, 6.3)."""
-        coded = self.headers.get("transfer-encoding", "").lower().rpartition(",")[2].strip()
-        return coded != "chunked" and "content-length" not in self.headers
+        coded = self.headers.get(b"transfer-encoding", b"").lower().rpartition(b",")[2].strip()
+        return coded != b"chunked" and b"content-length" not in self.headers

@@ -95,7 +95,10 @@ class _LibraryAnswer:
         self._pieces: AsyncIterator[bytes] = response.aiter_bytes()
         self._left = False
         self.status = response.status_code
-        self.headers: Mapping[str, str] = {k.lower(): v for k, v in response.headers.items()}
+        self.headers: Mapping[bytes, bytes] = {
+            name.lower().encode("latin-1"): value.encode("latin-1", "replace")
+            for name, value in response.headers.items()
+        }
 
     async def read(self, deadline: float) -> bytes:
         import httpx2

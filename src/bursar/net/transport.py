@@ -17,13 +17,13 @@ class HungUpError(Exception):
 
 
 class Answer(Protocol):
-    """An answer under way. `headers` are by lower-case name."""
+    """An answer under way. `headers` are as they came, by lower-case name."""
 
     @property
     def status(self) -> int: ...
 
     @property
-    def headers(self) -> Mapping[str, str]: ...
+    def headers(self) -> Mapping[bytes, bytes]: ...
 
     @property
     def is_over(self) -> bool:

@@ -14,6 +14,7 @@ from bursar.ledger.records import Opened, Settled
 from bursar.wire.assemble import encode_json
 
 _MOST_ALARMS = 1000
+_WORD_CHARS = 200
 
 
 def logger(*, as_json: bool, stream: TextIO | None = None) -> Any:
@@ -42,6 +43,7 @@ class ResponseLog:
         self._stream = stream or sys.stderr
         self._json = as_json
         self._lines: list[str] = []
+        self._words: dict[str, str] = {}
         self._unpriced: set[tuple[str, str]] = set()
 
     def observe(self, opened: Opened, settled: Settled) -> None:
@@ -64,10 +66,18 @@ class ResponseLog:
             return
         outcome = "" if settled.status == "completed" else f" outcome={settled.status}"
         tokens = "-" if settled.total_tokens is None else settled.total_tokens
+        model = opened.model
+        shown = self._words.get(model) or self._word(model)
         self._write(
-            f"[llm] provider={opened.provider} response status={status} model={_one_word(opened.model)} "
+            f"[llm] provider={opened.provider} response status={status} model={shown} "
             f"duration_ms={settled.response_time_ms} tokens={tokens} call_id={opened.call_id}{outcome}\n"
         )
+
+    def _word(self, name: str) -> str:
+        if len(self._words) >= _MOST_ALARMS:
+            self._words.clear()
+        word = self._words[name[:_WORD_CHARS]] = _one_word(name)
+        return word
 
     def flush(self) -> None:
         """Writes the lines that wait."""
@@ -105,6 +115,6 @@ class ResponseLog:
 
 def _one_word(name: str) -> str:
     """A model's name as one field of a line: a client may have written anything into it."""
-    if name.isprintable() and " " not in name and 0 < len(name) <= 200:
+    if name.isprintable() and " " not in name and 0 < len(name) <= _WORD_CHARS:
         return name
-    return "".join(c if c.isprintable() and c != " " else "_" for c in name[:200]) or "-"
+    return "".join(c if c.isprintable() and c != " " else "_" for c in name[:_WORD_CHARS]) or "-"

@@ -7,7 +7,8 @@ moment in which that thread lets go of the interpreter, and so has to wait for i
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 
 from bursar.store.engine import Database, refuses
 from bursar.store.port import (
@@ -42,23 +43,25 @@ def _insert(table: str, columns: Sequence[str], rows: int = 1, beyond: str = "")
     return f"insert into {table} ({', '.join(columns)}) values {_places(rows, len(columns))}{beyond}"
 
 
-def _settle(rows: int) -> str:
+def _settle(rows: int, columns: Sequence[str]) -> str:
     """Ends entries that were opened in an earlier batch: only such as are open, and of this spool."""
-    given = ", ".join(f"column{n} as {name}" for n, name in enumerate(_SETTLED_VALUES, 1))
-    new = ", ".join(f"{name} = n.{name}" for name in ("seq", *SETTLED_COLUMNS))
+    given = ", ".join(f"column{n} as {name}" for n, name in enumerate(columns, 1))
+    new = ", ".join(f"{name} = n.{name}" for name in columns if name not in ("call_id", "attempt"))
     return (
-        f"update ledger_entries set {new} from (select {given} from (values {_places(rows, len(_SETTLED_VALUES))})) n "
+        f"update ledger_entries set {new} from (select {given} from (values {_places(rows, len(columns))})) n "
         "where ledger_entries.call_id = n.call_id and ledger_entries.attempt = n.attempt "
         "and ledger_entries.spool_id = ? and ledger_entries.status = 'started'"
     )
 
 
-_ENTRIES = {n: _insert("ledger_entries", _ENTRY_COLUMNS, n) for n in _CUTS}
+def _begin(rows: int, columns: Sequence[str]) -> str:
+    return _insert("ledger_entries", columns, rows)
+
+
 _BODIES = {
     n: _insert("ledger_bodies", ("name", "workspace", "body", "created_at"), n, " on conflict do nothing")
     for n in _CUTS
 }
-_SETTLE = {n: _settle(n) for n in _CUTS}
 
 
 class SqlLedgerStore:
@@ -102,9 +105,10 @@ def _write(c: sqlite3.Connection, batch: Batch) -> None:
     entries, ends = len(batch.entries), len(batch.settlements)
     count = entries + ends + len(batch.corrections)
     seq = _take_seq(c, count) if count else 0
-    _many(c, _BODIES, [(name, *body, batch.now) for name, body in batch.bodies.items()])
-    _many(c, _ENTRIES, batch.entries, seq)
-    if _many(c, _SETTLE, batch.settlements, seq + entries, (batch.spool_id,)) != ends:
+    bodies: list[Values] = [(bytearray(name), *body, batch.now) for name, body in batch.bodies.items()]
+    _many(c, _BODIES, bodies)
+    _many_of(c, _begin, _ENTRY_COLUMNS, batch.entries, seq)
+    if _many_of(c, _settle, _SETTLED_VALUES, batch.settlements, seq + entries, (batch.spool_id,)) != ends:
         raise RecordRefusedError("an attempt that is settled here is not open")
     for n, row in enumerate(batch.corrections, seq + entries + ends):
         row["seq"] = n
@@ -150,26 +154,51 @@ def _take_seq(c: sqlite3.Connection, count: int) -> int:
     return int(row[0]) - count + 1
 
 
+def _many_of(
+    c: sqlite3.Connection,
+    statement: Callable[[int, Sequence[str]], str],
+    columns: Sequence[str],
+    rows: list[Values],
+    first: int,
+    beyond: Values = (),
+) -> int:
+    """`_many` for rows of entries, the first of which gets the number `first`. Columns in which none of them has
+    anything are left out: the driver looks in vain for another form of each null it is given, and that is most of
+    what a row costs."""
+    if not rows:
+        return 0
+    nothing = len(rows)
+    used = tuple(n for n, column in enumerate(zip(*rows, strict=True), 1) if column.count(None) < nothing)
+    names = (columns[0], *(columns[n] for n in used))
+    statements = {n: statement(n, names) for n in _CUTS if n <= nothing}
+    pick: Callable[[Values], Values] = itemgetter(*(n - 1 for n in used))
+    return _many(c, statements, rows, first, pick, beyond)
+
+
 def _many(
     c: sqlite3.Connection,
     statements: dict[int, str],
     rows: list[Values],
     first: int | None = None,
+    pick: Callable[[Values], Values] | None = None,
     beyond: Values = (),
 ) -> int:
     """Runs a statement over all rows, many at a time; returns how many rows it changed. From `first` on they
-    are numbered, the number before all else. The rows are used up: they are let go of here, a few at a time,
-    rather than all at once where the loop would wait for it."""
+    are numbered, the number before all else, and `pick` takes the values out of them. The rows are used up: they are
+    let go of here, a few at a time, rather than all at once where the loop would wait for it."""
     changed = 0
     rows.reverse()
     for size in _CUTS:
         while len(rows) >= size:
             values: list[object] = []
-            for _ in range(size):
-                if first is not None:
-                    values.append(first)
-                    first += 1
-                values += rows.pop()
+            if first is None or pick is None:
+                for _ in range(size):
+                    values += rows.pop()
+            else:
+                for number in range(first, first + size):
+                    values.append(number)
+                    values += pick(rows.pop())
+                first += size
             values += beyond
             changed += c.execute(statements[size], values).rowcount
     return changed

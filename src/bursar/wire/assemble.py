@@ -70,6 +70,7 @@ class Assembly:
     error: ErrorReport | None = None
     vectors: list[object] | None = None
     has_content = False
+    _size = 0
 
     def __init__(self) -> None:
         self._choices: dict[int, _Choice] = {}
@@ -81,6 +82,7 @@ class Assembly:
         choice.text.append(text)
         choice.finish = finish
         self.has_content = True
+        self._size = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
     def take(self, events: list[Event]) -> bool:
         """Folds the events in; true where they hold content (text, reasoning, refusal, tool calls, vectors)."""
@@ -167,7 +169,9 @@ class Assembly:
 
     def output_bytes(self) -> int:
         """UTF-8 bytes of everything the model wrote: what estimates of a cut-off answer go by."""
-        size = 0
+        size = self._size
+        if size:
+            return size  # it was read at once
         for choice in self._choices.values():
             pieces = choice.text
             if choice.reasoning or choice.refusal or choice.calls:

@@ -14,7 +14,6 @@ from bursar.wire.ingress import fields_of, params_of
 from bursar.wire.spec import Spec
 
 _JSON = msgspec.json.Encoder()
-_COLONS = (b":", b": ")
 _ASKS_FOR_USAGE = b',"stream_options":{"include_usage":true}}'
 
 
@@ -51,8 +50,8 @@ def encode(
         # could take the other one.
         if model == call.model and not adds_usage:
             return Request(url, headers, body, call.params, call.stream, False)
-        changed = _changed(body, call.model, model, adds_usage), _changed(call.params, call.model, model, adds_usage)
-        if changed[0] is not None and changed[1] is not None:
+        changed = _changed(call, model, adds_usage)
+        if changed is not None:
             return Request(url, headers, changed[0], changed[1], call.stream, adds_usage)
     fields = fields_of(body)
     added_usage = adds_usage and _ask_for_usage(fields)
@@ -61,23 +60,24 @@ def encode(
     return Request(url, headers, _JSON.encode(written), params_of(fields), call.stream, added_usage)
 
 
-def _changed(body: bytes, asked: str, model: str, adds_usage: bool) -> bytes | None:
-    """A body that has one `"model"` in it, with another one and with what asks for usage; None where that takes more
-    than putting bytes in their places."""
-    if model != asked:
-        new = _JSON.encode(model)
-        for colon in _COLONS:
-            old = b'"model"%b%b' % (colon, _JSON.encode(asked))
-            if old in body:
-                body = body.replace(old, b'"model"%b%b' % (colon, new), 1)
-                break
-        else:
+def _changed(call: Call, model: str, adds_usage: bool) -> tuple[bytes, bytes] | None:
+    """The body, which has one `"model"` in it, and the parameters, with another model and with what asks for usage;
+    None where that takes more than putting bytes in their places."""
+    body, params = call.body, call.params
+    if model != call.model:
+        old, new = _JSON.encode(call.model), b'"model":%b' % _JSON.encode(model)
+        found = b'"model":%b' % old
+        params = params.replace(found, new, 1)
+        if found not in body:
+            found = b'"model": %b' % old
+        body = body.replace(found, new, 1)
+        if body is call.body or params is call.params:
             return None
     if adds_usage:
-        if b'"stream_options"' in body or not body.endswith(b"}"):
+        if b'"stream_options"' in params or not body.endswith(b"}"):
             return None
-        body = body[:-1] + _ASKS_FOR_USAGE
-    return body
+        body, params = body[:-1] + _ASKS_FOR_USAGE, params[:-1] + _ASKS_FOR_USAGE
+    return body, params
 
 
 def is_plain(spec: Spec) -> bool:
