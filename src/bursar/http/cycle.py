@@ -1,8 +1,7 @@
 """One request and its answer, on one connection of a client.
 
 The data plane reads the request and writes its answer here as it is, without the messages of ASGI. An answer's
-head leaves with the first of its body in one write, for each write wakes the client's side. A client that leaves
-ends the work for it at once.
+head leaves with the first of its body in one write, for each write wakes the client's side.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import httptools
@@ -74,7 +73,6 @@ class Cycle:
     _is_told = False
     _reads_on = False
     _waiter: asyncio.Future[None] | None = None
-    _task: asyncio.Task[None] | None = None
     _head: bytes | None = None
     _left: int | None = None  # bytes of body still to come; None is chunked
 
@@ -89,17 +87,14 @@ class Cycle:
         self._transport = protocol.transport
         self._parts: list[bytes] = []
 
-    async def run(self, answer: Answering, tasks: set[Any]) -> None:
-        """Answers the request; a fault never goes without an answer or an end, and a client that leaves ends it."""
-        self._task = task = asyncio.current_task()
+    async def run(self, answer: Answering) -> None:
+        """Answers the request; a fault never goes without an answer or an end. Where it is cancelled, its client has
+        left, and nobody waits for the end of it, or the server goes."""
         try:
-            if not self.disconnected:
-                await answer(self)
+            await answer(self)
         except asyncio.CancelledError:
-            # Its client has left, and nobody waits for the end of this; or the server goes.
-            if not self.disconnected or task is None or task.uncancel() > 0:
-                self.fail()
-                raise
+            self.fail()
+            raise
         except BaseException as error:
             self.protocol.logger.error("a request failed inside", exc_info=error)
             self.fail()
@@ -107,15 +102,6 @@ class Cycle:
             if not self.response_complete and not self.disconnected:
                 self.protocol.logger.error("a request was left without an answer")
                 self.fail()
-        finally:
-            self._task = None
-            tasks.discard(task)
-
-    def left(self) -> None:
-        """The client has closed the connection."""
-        self.disconnected = True
-        if self._task is not None:
-            self._task.cancel()
 
     @property
     def message_event(self) -> Cycle:

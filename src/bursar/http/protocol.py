@@ -1,7 +1,8 @@
 """uvicorn's HTTP/1.1 protocol with cycles of our own.
 
-What is heard and when connections end stays uvicorn's. Different are the cycles (`http/cycle.py`), and that a
-keep-alive limit costs one timer a connection instead of one a request.
+What is heard and when connections end stays uvicorn's. Different are the cycles (`http/cycle.py`); that a connection
+has one task for all its requests, which ends with it, so that a client that leaves ends the work for it at once; and
+that a keep-alive limit costs one timer a connection instead of one a request.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from bursar.http.cycle import Cycle
+from bursar.http.cycle import Answering, Cycle
 
 
 class Protocol(HttpToolsProtocol):
     """One connection of a client. `config.app` is an `Answering`, not an ASGI application."""
 
     _quiet_since: float | None = None
+    _worker: asyncio.Task[None] | None = None
+    _rests: asyncio.Future[None] | None = None
+    _next: Cycle | None = None
 
     def on_message_begin(self) -> None:
         self._quiet_since = None
@@ -42,8 +46,29 @@ class Protocol(HttpToolsProtocol):
             self.pipeline.appendleft((cycle, self.app))  # type: ignore[arg-type]
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        # A name of its own would be made for each.
-        self.tasks.add(asyncio.Task(cycle.run(app, self.tasks), loop=self.loop, name="call"))
+        self._next = cycle
+        if self._worker is None:
+            self._worker = self.loop.create_task(self._work(app))
+        elif self._rests is not None:
+            rests, self._rests = self._rests, None
+            rests.set_result(None)
+        self.tasks.add(self._worker)
+
+    async def _work(self, answer: Answering) -> None:
+        """Answers one request after another: a task of its own for each would cost more than many a request."""
+        worker: Any = self._worker
+        try:
+            while not self.transport.is_closing():
+                cycle, self._next = self._next, None
+                if cycle is not None:
+                    await cycle.run(answer)
+                if self._next is None:
+                    self.tasks.discard(worker)
+                    self._rests = self.loop.create_future()
+                    await self._rests
+        finally:
+            self.tasks.discard(worker)
+            self._worker = None
 
     def on_body(self, body: bytes) -> None:
         cycle: Any = self.cycle
@@ -75,11 +100,9 @@ class Protocol(HttpToolsProtocol):
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
         super().connection_lost(exc)
-        answering: Any = [cycle for cycle, _ in self.pipeline]
-        for cycle in (*answering, self.cycle):
-            if cycle is not None and not cycle.response_complete:
-                cycle.left()
         self.pipeline.clear()
+        if self._worker is not None:
+            self._worker.cancel()
 
     def _close_if_quiet(self) -> None:
         self.timeout_keep_alive_task = None

@@ -210,6 +210,8 @@ class Exchange:
     _lingers = False
     _failure: Exception | None = None
     _inflater: Inflater | None = None
+    # What the parser looks for in each exchange: not to find it would cost it more than to find nothing.
+    on_url = on_status = on_chunk_header = on_chunk_complete = None
 
     def __init__(self, connection: _Connection) -> None:
         self._connection: _Connection | None = connection
