@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from bursar.types.usage import ESTIMATED, NONE, PROVIDER, PROVIDER_PARTIAL, Usage
 
 MIN_OBSERVATIONS = 20
+_AT_ONCE = 256
 
 
 class _Seen:
@@ -20,25 +21,37 @@ class _Seen:
         self.input_bytes, self.input_tokens = ib, it
         self.output_bytes, self.output_tokens = ob, ot
 
+    def add(self, request_bytes: int, input_tokens: int, output_bytes: int, output_tokens: int) -> None:
+        self.observations += 1
+        self.input_bytes += request_bytes
+        self.input_tokens += input_tokens
+        self.output_bytes += output_bytes
+        self.output_tokens += output_tokens
+
 
 class Estimator:
     """Bytes a token, by (provider, model); learns from each completed attempt."""
 
     def __init__(self, seen: Mapping[tuple[str, str], tuple[int, int, int, int, int]] | None = None) -> None:
         """`seen`: (observations, request bytes, input tokens, output bytes, output tokens) to begin with."""
+        self._fresh: list[tuple[str, str, int, int, int, int]] = []
         self._seen = {key: _Seen(*sums) for key, sums in (seen or {}).items()}
 
     def learn(self, provider: str, model: str, request_bytes: int, output_bytes: int, usage: Usage) -> None:
         """Adds a completed attempt whose usage the provider reported whole."""
-        read, written = usage.input_tokens, usage.output_tokens
-        if read is None or written is None:
+        if usage.input_tokens is None or usage.output_tokens is None:
             return
-        seen = self._seen.get((provider, model)) or self._seen.setdefault((provider, model), _Seen(0, 0, 0, 0, 0))
-        seen.observations += 1
-        seen.input_bytes += request_bytes
-        seen.input_tokens += read
-        seen.output_bytes += output_bytes
-        seen.output_tokens += written
+        fresh = self._fresh
+        fresh.append((provider, model, request_bytes, usage.input_tokens, output_bytes, usage.output_tokens))
+        if len(fresh) >= _AT_ONCE:
+            self._add_up()
+
+    def _add_up(self) -> None:
+        """Most attempts are never asked about: they are added up together."""
+        fresh, self._fresh = self._fresh, []
+        for provider, model, *sums in fresh:
+            seen = self._seen.setdefault((provider, model), _Seen(0, 0, 0, 0, 0))
+            seen.add(*sums)
 
     def of_cut_off(
         self,
@@ -57,6 +70,7 @@ class Estimator:
         """
         if reported is not None and reported.input_tokens is not None and reported.output_tokens is not None:
             return reported, PROVIDER if is_final else PROVIDER_PARTIAL
+        self._add_up()
         seen = self._seen.get((provider, model))
         if output_bytes == 0 or seen is None or seen.observations < MIN_OBSERVATIONS:
             return (reported, PROVIDER_PARTIAL) if reported is not None and not reported.is_empty else (None, NONE)

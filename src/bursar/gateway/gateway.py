@@ -5,16 +5,30 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Mapping
 
+import msgspec
+
 from bursar.gateway.estimate import Estimator
-from bursar.gateway.registry import FINISH, Provider, Registry, Target
+from bursar.gateway.registry import FINISH, Registry, Target
 from bursar.gateway.running import Running
 from bursar.ledger.ledger import Ledger
 from bursar.net.transport import Transport
 from bursar.prices.table import PriceTable
 from bursar.types.call import EMBEDDINGS, Call
 from bursar.types.errors import RequestError
-from bursar.wire.encode import Request, encode
+from bursar.wire.encode import Way
 from bursar.wire.headers import fault_of
+
+_REMEMBERED = 1024
+_REMEMBERED_CHARS = 200
+
+
+class _Ways(msgspec.Struct, frozen=True):
+    """The targets of a model as they were resolved, each with its way; `shields` is true where an answer of one may
+    have to be read on when nobody waits for it."""
+
+    targets: list[Target]
+    pairs: list[tuple[Target, Way]]
+    shields: bool
 
 
 class Gateway:
@@ -36,17 +50,19 @@ class Gateway:
         self.transports = transports
         self.estimator = estimator
         self._user_agent = user_agent
-        self._headers_of: dict[tuple[str, bool], tuple[Provider, tuple[tuple[str, str], ...]]] = {}
+        self._ways: dict[tuple[str, str, bool], _Ways] = {}
         self._finishing: set[asyncio.Task[None]] = set()
         self._running: set[Running] = set()
 
     def run(self, call: Call) -> Running:
         """A call ready to start. Raises RequestError where it cannot be said, UnknownModelError."""
-        plan, shields = [], False
-        for target in self.registry.resolve(call.model):
-            plan.append((target, self._request(target, call)))
-            shields = shields or target.provider.on_disconnect == FINISH
-        running = Running(self, call, plan, shields=shields)
+        targets = self.registry.resolve(call.model)
+        ways = self._ways.get((call.model, call.operation, call.stream))
+        if ways is None or ways.targets is not targets:
+            ways = self._ways_of(call, targets)
+        own = call.headers
+        plan = [(t, way.request(call, self._with_own(t, way, own) if own else way.headers)) for t, way in ways.pairs]
+        running = Running(self, call, plan, shields=ways.shields)
         self._running.add(running)
         return running
 
@@ -74,34 +90,39 @@ class Gateway:
         for transport in self.transports.values():
             await transport.close()
 
-    def _request(self, target: Target, call: Call) -> Request:
-        provider = target.provider
-        headers = self._headers(provider, call.stream)
-        if call.headers:
-            for name, value in call.headers:
-                if fault := fault_of(name, value):
-                    raise RequestError(fault, field=name)
-            own = {name.lower() for name, _ in provider.headers}
-            headers = (*headers, *((name, value) for name, value in call.headers if name.lower() not in own))
-        return encode(
-            provider.spec,
-            call,
-            model=target.model,
-            url=provider.embeddings_url if call.operation == EMBEDDINGS else provider.chat_url,
-            headers=headers,
-            include_usage=provider.include_usage,
-        )
+    @staticmethod
+    def _with_own(target: Target, way: Way, given: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+        """The headers with the call's own behind them."""
+        for name, value in given:
+            if fault := fault_of(name, value):
+                raise RequestError(fault, field=name)
+        own = {name.lower() for name, _ in target.provider.headers}
+        return (*way.headers, *((name, value) for name, value in given if name.lower() not in own))
 
-    def _headers(self, provider: Provider, stream: bool) -> tuple[tuple[str, str], ...]:
-        key = (provider.name, stream)
-        known = self._headers_of.get(key)
-        if known is None or known[0] is not provider:
-            headers = (
-                ("content-type", "application/json"),
-                ("accept", "text/event-stream" if stream else "application/json"),
-                ("accept-encoding", "identity"),
-                ("user-agent", self._user_agent),
-                *provider.headers,
-            )
-            known = self._headers_of[key] = (provider, headers)
-        return known[1]
+    def _ways_of(self, call: Call, targets: list[Target]) -> _Ways:
+        pairs = [(target, self._way(call, target)) for target in targets]
+        ways = _Ways(targets, pairs, any(target.provider.on_disconnect == FINISH for target in targets))
+        if len(self._ways) >= _REMEMBERED:
+            self._ways.clear()
+        if len(call.model) <= _REMEMBERED_CHARS:
+            self._ways[call.model, call.operation, call.stream] = ways
+        return ways
+
+    def _way(self, call: Call, target: Target) -> Way:
+        provider = target.provider
+        embeds = call.operation == EMBEDDINGS
+        headers = (
+            ("content-type", "application/json"),
+            ("accept", "text/event-stream" if call.stream else "application/json"),
+            ("accept-encoding", "identity"),
+            ("user-agent", self._user_agent),
+            *provider.headers,
+        )
+        return Way(
+            provider.spec,
+            asked=call.model,
+            model=target.model,
+            url=provider.embeddings_url if embeds else provider.chat_url,
+            headers=headers,
+            adds_usage=provider.include_usage and not embeds,
+        )

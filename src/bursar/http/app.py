@@ -59,7 +59,7 @@ class App:
             if cycle.method == b"OPTIONS":
                 return self._control(cycle)
             if not path.startswith("/api/"):
-                cycle.own_lines = self._cors(dict(cycle.headers).get(b"origin", b""))
+                cycle.own_lines = self._cors(cycle.head.named.get(b"origin", b""))
         if path in openai.OPERATIONS and not self.stopping:
             return openai.serve(self._gateway, self._ring, self._max_body_bytes, cycle)
         if path.startswith("/v1/"):
@@ -73,7 +73,7 @@ class App:
     async def _data_plane(self, path: str, cycle: Cycle) -> None:
         """What is not metered under /v1."""
         try:
-            self._ring.authenticate(dict(cycle.headers).get(b"authorization"))
+            self._ring.authenticate(cycle.head.named.get(b"authorization"))
             if path in openai.OPERATIONS:
                 raise StoppingError
             if path != "/v1/models" and not path.startswith("/v1/models/"):

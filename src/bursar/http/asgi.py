@@ -29,7 +29,7 @@ def answering(app: Asgi) -> Answering:
 
 def _scope(cycle: Cycle) -> dict[str, Any]:
     protocol = cycle.protocol
-    parsed = httptools.parse_url(cycle.url)
+    parsed = httptools.parse_url(cycle.head.url)
     return {
         "type": "http",
         "asgi": {"version": protocol.asgi_version, "spec_version": "2.3"},
@@ -40,7 +40,7 @@ def _scope(cycle: Cycle) -> dict[str, Any]:
         "raw_path": parsed.path or b"/",
         "query_string": parsed.query or b"",
         "root_path": "",
-        "headers": cycle.headers,
+        "headers": cycle.head.headers,
         "server": protocol.server,
         "client": protocol.client,
         "state": {},

@@ -41,7 +41,32 @@ class TooLargeError(RequestError):
     code = "request_too_large"
 
 
-def path_of(url: bytes) -> str:
+class Head:
+    """The head of a request. `headers` are by lower-case name, in the order they came; `named` has the last of each
+    name; `path` is decoded; `length` is the number of bytes the body is said to have, None where it is not said."""
+
+    def __init__(self, method: bytes, url: bytes, headers: Headers, keep_alive: bool) -> None:
+        """Raises HttpParserInvalidURLError."""
+        self.method = method
+        self.url = url
+        self.headers = headers
+        self.keep_alive = keep_alive
+        self.named = named = dict(headers)
+        self.path = _path_of(url)
+        said = named.get(b"content-length", b"")
+        self.length = int(said) if said.isdigit() else None
+
+    @property
+    def is_common(self) -> bool:
+        """Whether a request with just this head may come again, with nothing in it but its length to go by."""
+        return self.length is not None and self.keep_alive and not (self.named.keys() & _SPECIAL)
+
+
+# What makes more of a head than its method, its target and the length of its body.
+_SPECIAL = frozenset({b"connection", b"expect", b"te", b"trailer", b"transfer-encoding", b"upgrade"})
+
+
+def _path_of(url: bytes) -> str:
     """The decoded path of a request's target. Raises HttpParserInvalidURLError."""
     if b"?" in url or b"%" in url or not url.startswith(b"/"):
         url = httptools.parse_url(url).path or b"/"
@@ -76,13 +101,11 @@ class Cycle:
     _head: bytes | None = None
     _left: int | None = None  # bytes of body still to come; None is chunked
 
-    def __init__(self, protocol: Protocol, method: bytes, url: bytes, headers: Headers, keep_alive: bool) -> None:
-        """`headers` are by lower-case name, in the order they came. Raises HttpParserInvalidURLError."""
-        self.method = method
-        self.url = url
-        self.path = path_of(url)
-        self.headers = headers
-        self.keep_alive = keep_alive
+    def __init__(self, protocol: Protocol, head: Head) -> None:
+        self.head = head
+        self.method = head.method
+        self.path = head.path
+        self.keep_alive = head.keep_alive
         self.protocol = protocol
         self._transport = protocol.transport
         self._parts: list[bytes] = []
@@ -125,9 +148,9 @@ class Cycle:
     async def body(self, most: int) -> bytes | None:
         """The whole body, None where the client left before it was sent. Raises TooLargeError beyond `most` bytes."""
         if not self.complete:
-            said = dict(self.headers).get(b"content-length", b"")
-            if said.isdigit() and int(said) > most:
-                raise TooLargeError(f"the body of {int(said)} bytes is larger than the {most} this server takes")
+            said = self.head.length
+            if said is not None and said > most:
+                raise TooLargeError(f"the body of {said} bytes is larger than the {most} this server takes")
             self._reads_on = True
             while not (self.complete or self.disconnected or self._size > most):
                 await self._news()
@@ -228,7 +251,7 @@ class Cycle:
         """Waits for more of the body; a client that asked whether it may send it is told so."""
         if not self._permitted:
             self._permitted = True
-            expects = dict(self.headers).get(b"expect", b"").lower() == b"100-continue"
+            expects = self.head.named.get(b"expect", b"").lower() == b"100-continue"
             if expects and not (self._started or self._parts or self._transport.is_closing()):
                 self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self.protocol.flow.resume_reading()

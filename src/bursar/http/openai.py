@@ -56,7 +56,7 @@ async def serve(gateway: Gateway, ring: KeyRing, most_bytes: int, cycle: Cycle) 
     call_id = uuid7(now_us())
     running = None
     try:
-        headers = dict(cycle.headers)
+        headers = cycle.head.named
         principal = ring.authenticate(headers.get(b"authorization"))
         if cycle.method != b"POST":
             raise MethodError(f"{cycle.path} knows POST only")

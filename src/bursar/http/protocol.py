@@ -13,7 +13,10 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from bursar.http.cycle import Answering, Cycle
+from bursar.http.cycle import Answering, Cycle, Head
+
+_MOST_HEADS = 1024
+_MOST_HEAD_BYTES = 4096
 
 
 class Protocol(HttpToolsProtocol):
@@ -23,9 +26,35 @@ class Protocol(HttpToolsProtocol):
     _worker: asyncio.Task[None] | None = None
     _rests: asyncio.Future[None] | None = None
     _next: Cycle | None = None
+    _parses = False  # whether the parser is inside a request
+    _first: bytes | None = None  # what a request in the parser begins with, up to the end of its head
+
+    def __init__(self, *given: Any, heads: dict[bytes, Head] | None = None, **named: Any) -> None:
+        """`heads` are those that were read before, on any connection, by their bytes."""
+        super().__init__(*given, **named)
+        self._heads = heads if heads is not None else {}
+
+    def data_received(self, data: bytes) -> None:
+        # Most requests come in one piece, with a head that was read before to the byte: what the parser would say of
+        # it is known.
+        if not self._parses:
+            size = data.find(b"\r\n\r\n") + 4
+            head = self._heads.get(data[:size])
+            if head is not None and len(data) == size + head.length:  # type: ignore[operator]
+                cycle = Cycle(self, head)
+                cycle.take(data[size:])
+                cycle.complete = True
+                self._begin(cycle)
+                return
+            self._first = data[:size] if _MOST_HEAD_BYTES > size > 4 else None
+            self._parses = True
+        else:
+            self._first = None
+        super().data_received(data)
 
     def on_message_begin(self) -> None:
         self._quiet_since = None
+        self._parses = True
         self.url = b""
         self.headers = []
 
@@ -33,11 +62,20 @@ class Protocol(HttpToolsProtocol):
         self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        self._quiet_since = None
         parser = self.parser
         keeps = parser.should_keep_alive() and parser.get_http_version() != "1.0"
+        head = Head(parser.get_method(), self.url, self.headers, keeps)
+        first, self._first = self._first, None
+        # Its end is where the parser saw it only if no line ends otherwise than the lines of heads do.
+        if first is not None and head.is_common and first.count(b"\n") == first.count(b"\r\n"):
+            if len(self._heads) >= _MOST_HEADS:
+                self._heads.clear()
+            self._heads[first] = head
+        self._begin(Cycle(self, head))
+
+    def _begin(self, cycle: Cycle) -> None:
+        self._quiet_since = None
         before = self.cycle
-        cycle = Cycle(self, parser.get_method(), self.url, self.headers, keeps)
         self.cycle = cycle  # type: ignore[assignment]
         if before is None or before.response_complete:
             self._start_asgi_task(cycle, self.app)
@@ -79,6 +117,7 @@ class Protocol(HttpToolsProtocol):
         cycle: Any = self.cycle
         cycle.complete = True
         cycle.set()
+        self._parses = False
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1

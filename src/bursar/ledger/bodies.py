@@ -69,7 +69,8 @@ class Bodies:
         except UnicodeDecodeError:
             text = body.decode("utf-8", "replace")
             body = text.encode()
-        name = body_name(workspace, body)
+        # As `body_name` says, for nearly every body there is.
+        name = sha256(b"%b\0%b" % (workspace.encode("utf-8", "replace"), body)).digest()[:BODY_NAME_BYTES]
         if name not in self._names and name not in self._names_before:
             new[name] = text
         return name

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from time import time_ns
 
 import msgspec
 
@@ -26,6 +27,8 @@ REFUSE = "refuse"
 _SEGMENT_BYTES = 32 * 1024 * 1024
 # Other processes' spools grow meanwhile: how much of them there is, is measured anew now and then.
 _LOOK_AGAIN_BYTES = 256 * 1024
+# An end is cut only where it is longer than this without its bodies.
+_SHORT_BYTES = 4096
 _RAW_USAGE_BYTES = 2048
 _MESSAGE_CHARS = 1000
 _ID_CHARS = 200
@@ -57,7 +60,7 @@ Observer = Callable[[Opened, Settled], None]
 
 def now_us() -> int:
     """The wall clock, in microseconds since 1970."""
-    return time.time_ns() // 1000
+    return time_ns() // 1000
 
 
 class Ledger:
@@ -112,11 +115,11 @@ class Ledger:
                 if not self._has_room():
                     opened = _without_bodies(opened)
             try:
-                spool.append_opened(encode(opened))
+                spool.append(encode(opened), 1)
             except SpoolFullError:
                 if opened.params_ref is None:
                     raise
-                spool.append_opened(encode(_without_bodies(opened)))
+                spool.append(encode(_without_bodies(opened)), 1)
         except (SpoolFullError, OSError):
             return self._without_room(opened)
         self._no_room = False
@@ -188,7 +191,7 @@ class Ledger:
         still: list[tuple[Spool, bytes]] = []
         for spool, frame in self._held:
             try:
-                spool.append_settled(frame)
+                spool.append(frame, -1)
             except (SpoolFullError, OSError):
                 still.append((spool, frame))
         self._held = still
@@ -247,14 +250,16 @@ class Ledger:
         return self._active
 
     def _append_settled(self, spool: Spool, settled: Settled) -> None:
-        settled = _bounded(settled)
         if spool.end >= self._free_until and not self._has_room():
             settled = _without_answer(settled)
         try:
             try:
-                spool.append_settled(encode(settled))
+                frame = encode(settled)
+                if len(frame) > _SHORT_BYTES:
+                    frame = _bounded(settled, frame)
+                spool.append(frame, -1)
             except (SpoolFullError, OverflowError, TypeError):
-                spool.append_settled(_bare(settled))
+                spool.append(_bare(settled), -1)
         except (SpoolFullError, OSError):
             # Until it is written the entry stays open there, so that nobody takes the spool for finished.
             self._held.append((spool, _bare(settled)))
@@ -286,7 +291,7 @@ def _without_answer(settled: Settled) -> Settled:
 def _bare(settled: Settled) -> bytes:
     """The record without bodies; where even that cannot be written, its end alone."""
     try:
-        return encode(_without_answer(settled))
+        return encode(_cut(_without_answer(settled)))
     except (OverflowError, TypeError):
         return encode(
             Settled(
@@ -301,18 +306,21 @@ def _bare(settled: Settled) -> bytes:
         )
 
 
-def _bounded(settled: Settled) -> Settled:
-    """Cuts what a provider may make as long as it likes, so that the record fits the room kept for it."""
-    chars = len(settled.finish_reason or "") + len(settled.provider_response_id or "") + len(settled.served_model or "")
-    raw = settled.raw_usage or ""
-    if chars <= _ID_CHARS and settled.error_kind is None and len(raw) <= _RAW_USAGE_BYTES and raw.isascii():
-        return settled
+def _bounded(settled: Settled, frame: bytes) -> bytes:
+    """The record's frame, where its bodies are what makes it long. What else a provider may make as long as it likes is
+    cut, so that the record without bodies fits the room kept for it."""
+    if len(frame) - sum(len(text.encode("utf-8", "replace")) for text in settled.bodies.values()) <= _SHORT_BYTES:
+        return frame
+    return encode(_cut(settled))
+
+
+def _cut(settled: Settled) -> Settled:
     cuts: dict[str, object] = {}
     for name in ("error_message", "error_code", "finish_reason", "provider_response_id", "served_model"):
         value, most = getattr(settled, name), _MESSAGE_CHARS if name == "error_message" else _ID_CHARS
         if value is not None and len(value) > most:
             cuts[name] = value[: most - 1] + "…"
-    if len(raw.encode("utf-8", "replace")) > _RAW_USAGE_BYTES:
+    if settled.raw_usage is not None and len(settled.raw_usage.encode("utf-8", "replace")) > _RAW_USAGE_BYTES:
         cuts["raw_usage"] = None
     return msgspec.structs.replace(settled, **cuts) if cuts else settled
 

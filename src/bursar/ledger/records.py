@@ -19,6 +19,7 @@ MAGIC = b"\xb5RS1"
 TRAILER = b"\xb5"
 _HEAD = struct.Struct("<4sII")
 _HEAD_SIZE = _HEAD.size
+_pack = _HEAD.pack
 OVERHEAD = _HEAD_SIZE + len(TRAILER)
 MAX_PAYLOAD = 256 * 1024 * 1024
 _AT_ONCE = 64
@@ -155,12 +156,12 @@ def encode(record: Record) -> bytes:
         payload = _encoder.encode(record)
     except UnicodeEncodeError:
         payload = _encoder.encode(_mended(record))
-    return framed(payload)
+    return _pack(MAGIC, len(payload), zlib.crc32(payload)) + payload + TRAILER
 
 
 def framed(payload: bytes) -> bytes:
     """A payload as it stands in a spool."""
-    return b"%b%b%b" % (_HEAD.pack(MAGIC, len(payload), zlib.crc32(payload)), payload, TRAILER)
+    return _pack(MAGIC, len(payload), zlib.crc32(payload)) + payload + TRAILER
 
 
 def decode(payload: bytes | memoryview) -> Record:

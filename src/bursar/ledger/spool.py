@@ -43,26 +43,37 @@ class Spool:
         try:
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
             header = SpoolHeader(spool_id, store_id, os.getpid(), now_us)
-            self._append(encode(header), keep=0)
+            self.append(encode(header))
         except BaseException:
             self.path.unlink(missing_ok=True)
             self.lock.remove()
             raise
 
-    def append_opened(self, frame: bytes) -> None:
-        """Appends an entry's beginning and keeps room for its end. Raises SpoolFullError."""
-        self._append(frame, keep=(self.open_entries + 1) * SETTLE_RESERVE)
-        self.open_entries += 1
+    def append(self, frame: bytes, entries: int = 0) -> None:
+        """Appends a record; `entries` is 1 for an entry's beginning, which keeps room for its end, and -1 for that end.
 
-    def append_settled(self, frame: bytes) -> None:
-        """Appends an entry's end. Raises SpoolFullError where there is no room for it; one without bodies has
-        its room kept, and fails only where the disk breaks its word."""
-        self._append(frame, keep=(self.open_entries - 1) * SETTLE_RESERVE)
-        self.open_entries -= 1
-
-    def append(self, frame: bytes) -> None:
-        """Appends any other record. Raises SpoolFullError."""
-        self._append(frame, keep=self.open_entries * SETTLE_RESERVE)
+        Raises SpoolFullError where there is no room. An end without bodies has its room kept, and fails only where the
+        disk breaks its word.
+        """
+        if self._fd < 0:
+            raise SpoolFullError("the spool is closed")
+        start = self.end
+        end = start + len(frame)
+        entries += self.open_entries
+        needed = end + entries * SETTLE_RESERVE
+        if needed > self._allocated:
+            self._make_room(needed)
+        try:
+            written = os.pwrite(self._fd, frame, start)
+        except OSError as e:
+            self._cut_back()
+            raise SpoolFullError(f"the spool cannot be written: {os.strerror(e.errno or 0)}") from e
+        if start + written != end:
+            self._cut_back()
+            raise SpoolFullError("the spool took only a part of a record")
+        self.end = end
+        self.records += 1
+        self.open_entries = entries
 
     def make_room(self) -> None:
         """Takes room for another entry ahead of it. Raises SpoolFullError."""
@@ -90,21 +101,6 @@ class Spool:
         os.close(self._fd)
         self._fd = -1
         self.lock.forget()
-
-    def _append(self, frame: bytes, *, keep: int) -> None:
-        if self._fd < 0:
-            raise SpoolFullError("the spool is closed")
-        self._make_room(self.end + len(frame) + keep)
-        try:
-            written = os.pwrite(self._fd, frame, self.end)
-        except OSError as e:
-            self._cut_back()
-            raise SpoolFullError(f"the spool cannot be written: {os.strerror(e.errno or 0)}") from e
-        if written != len(frame):
-            self._cut_back()
-            raise SpoolFullError("the spool took only a part of a record")
-        self.end += written
-        self.records += 1
 
     def _make_room(self, needed: int) -> None:
         if needed <= self._allocated:

@@ -22,11 +22,6 @@ def cost(usage: Usage | None, row: PriceRow | None) -> Cost | None:
         return Cost(nanos=usage.cost_nanos, currency=usage.cost_currency, source="provider")
     if row is None:
         return None
-    nanos = _priced(usage, row)
-    return None if nanos is None else Cost(nanos, row.currency, "price", row.id)
-
-
-def _priced(usage: Usage, row: PriceRow) -> int | None:
     plain, output = usage.input_tokens, usage.output_tokens
     if plain is None or output is None:
         return _of_total(usage, row)
@@ -40,14 +35,14 @@ def _priced(usage: Usage, row: PriceRow) -> int | None:
     if written := usage.cache_write_tokens:
         plain -= written
         amount += written * (rates.input if rates.cache_write is None else rates.cache_write)
-    return None if plain < 0 else _rounded(amount + plain * rates.input)
+    return None if plain < 0 else _rounded(amount + plain * rates.input, row)
 
 
-def _of_total(usage: Usage, row: PriceRow) -> int | None:
+def _of_total(usage: Usage, row: PriceRow) -> Cost | None:
     total = usage.total_tokens
     if usage.input_tokens is not None or usage.output_tokens is not None or total is None or row.long is not None:
         return None
-    return _rounded(total * row.rates.input) if _flat(row.rates) else None
+    return _rounded(total * row.rates.input, row) if _flat(row.rates) else None
 
 
 def _flat(rates: Rates) -> bool:
@@ -56,5 +51,5 @@ def _flat(rates: Rates) -> bool:
     )
 
 
-def _rounded(amount: int) -> int:
-    return (amount + _MILLION // 2) // _MILLION
+def _rounded(amount: int, row: PriceRow) -> Cost:
+    return Cost((amount + _MILLION // 2) // _MILLION, row.currency, "price", row.id)

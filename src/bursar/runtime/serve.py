@@ -15,6 +15,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -248,7 +249,7 @@ def _config(answer: Any, settings: Settings) -> uvicorn.Config:
         answer,
         interface="asgi3",
         loop="none",
-        http=Protocol,
+        http=partial(Protocol, heads={}),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
         log_config=None,

@@ -70,6 +70,8 @@ class Assembly:
     error: ErrorReport | None = None
     vectors: list[object] | None = None
     has_content = False
+    finish_reason: str | None = None
+    """Why the first answer stopped."""
     _size = 0
 
     def __init__(self) -> None:
@@ -80,7 +82,7 @@ class Assembly:
         self.id, self.model, text, finish, self.usage = msgspec.structs.astuple(answered)
         self._choices[0] = choice = _Choice()
         choice.text.append(text)
-        choice.finish = finish
+        choice.finish = self.finish_reason = finish
         self.has_content = True
         self._size = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
@@ -125,6 +127,8 @@ class Assembly:
 
     def _finish(self, event: Finish) -> bool:
         self._choice(event.choice).finish = event.reason
+        if event.choice == 0:
+            self.finish_reason = event.reason
         return False
 
     def _usage(self, event: UsageReport) -> bool:
@@ -156,11 +160,6 @@ class Assembly:
     def refusal(self) -> str | None:
         first = self._choices.get(0)
         return "".join(first.refusal) if first and first.refusal else None
-
-    @property
-    def finish_reason(self) -> str | None:
-        first = self._choices.get(0)
-        return first.finish if first else None
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:

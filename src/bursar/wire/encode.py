@@ -33,51 +33,66 @@ class Request(msgspec.Struct, frozen=True):
     added_usage: bool
 
 
-def encode(
-    spec: Spec,
-    call: Call,
-    *,
-    model: str,
-    url: str,
-    headers: tuple[tuple[str, str], ...],
-    include_usage: bool,
-) -> Request:
-    """The request for `model` at `url`. Raises RequestError with the field's name."""
-    body = call.body
-    adds_usage = include_usage and call.stream and call.operation != EMBEDDINGS
-    if is_plain(spec) and body.count(b'"model"') == 1 and b"\\u00" not in body:
-        # A body that names its model twice, or may do so in escapes, never passes as it came: who reads it behind us
-        # could take the other one.
-        if model == call.model and not adds_usage:
-            return Request(url, headers, body, call.params, call.stream, False)
-        changed = _changed(call, model, adds_usage)
-        if changed is not None:
-            return Request(url, headers, changed[0], changed[1], call.stream, adds_usage)
-    fields = fields_of(body)
-    added_usage = adds_usage and _ask_for_usage(fields)
-    fields["model"] = msgspec.Raw(_JSON.encode(model))
-    written = fields if is_plain(spec) else _written(spec, call, fields)
-    return Request(url, headers, _JSON.encode(written), params_of(fields), call.stream, added_usage)
+class Way:
+    """How calls for one model go to one provider: what is the same for all of them is worked out once."""
 
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        asked: str,
+        model: str,
+        url: str,
+        headers: tuple[tuple[str, str], ...],
+        adds_usage: bool,
+    ) -> None:
+        """`asked` is the model's name as calls have it, `model` as the provider does; with `adds_usage` the provider
+        is asked to report usage in a stream."""
+        self.headers = headers
+        self._spec = spec
+        self._url = url
+        self._model = _JSON.encode(model)
+        self._adds_usage = adds_usage
+        self._is_plain = is_plain(spec)
+        self._renames = model != asked
+        old = _JSON.encode(asked)
+        self._old, self._old_apart = b'"model":%b' % old, b'"model": %b' % old
+        self._new = b'"model":%b' % self._model
 
-def _changed(call: Call, model: str, adds_usage: bool) -> tuple[bytes, bytes] | None:
-    """The body, which has one `"model"` in it, and the parameters, with another model and with what asks for usage;
-    None where that takes more than putting bytes in their places."""
-    body, params = call.body, call.params
-    if model != call.model:
-        old, new = _JSON.encode(call.model), b'"model":%b' % _JSON.encode(model)
-        found = b'"model":%b' % old
-        params = params.replace(found, new, 1)
-        if found not in body:
-            found = b'"model": %b' % old
-        body = body.replace(found, new, 1)
-        if body is call.body or params is call.params:
-            return None
-    if adds_usage:
-        if b'"stream_options"' in params or not body.endswith(b"}"):
-            return None
-        body, params = body[:-1] + _ASKS_FOR_USAGE, params[:-1] + _ASKS_FOR_USAGE
-    return body, params
+    def request(self, call: Call, headers: tuple[tuple[str, str], ...]) -> Request:
+        """The request of a call. Raises RequestError with the field's name."""
+        body = call.body
+        if self._is_plain and body.count(b'"model"') == 1 and b"\\u00" not in body:
+            # A body that names its model twice, or may do so in escapes, never passes as it came: who reads it behind
+            # us could take the other one.
+            params, stream = call.params, call.stream
+            if not (self._renames or (stream and self._adds_usage)):
+                return Request(self._url, headers, body, params, stream, False)
+            if (changed := self._changed(call)) is not None:
+                return Request(self._url, headers, changed[0], changed[1], stream, stream and self._adds_usage)
+        return self._written_anew(call, headers)
+
+    def _changed(self, call: Call) -> tuple[bytes, bytes] | None:
+        """The body, which has one `"model"` in it, and the parameters, with the provider's name of the model and with
+        what asks for usage; None where that takes more than putting bytes in their places."""
+        body, params = call.body, call.params
+        if self._renames:
+            old = self._old if self._old in body else self._old_apart
+            body, params = body.replace(old, self._new, 1), params.replace(self._old, self._new, 1)
+            if body is call.body or params is call.params:
+                return None
+        if call.stream and self._adds_usage:
+            if b'"stream_options"' in params or not body.endswith(b"}"):
+                return None
+            body, params = body[:-1] + _ASKS_FOR_USAGE, params[:-1] + _ASKS_FOR_USAGE
+        return body, params
+
+    def _written_anew(self, call: Call, headers: tuple[tuple[str, str], ...]) -> Request:
+        fields = fields_of(call.body)
+        added_usage = call.stream and self._adds_usage and _ask_for_usage(fields)
+        fields["model"] = msgspec.Raw(self._model)
+        written = fields if self._is_plain else _written(self._spec, call, fields)
+        return Request(self._url, headers, _JSON.encode(written), params_of(fields), call.stream, added_usage)
 
 
 def is_plain(spec: Spec) -> bool:
