@@ -260,7 +260,7 @@ class _Connection:
 
 async def _cycle(app: Callable[..., Any]) -> _Connection:
     connection = _Connection()
-    cycle = Cycle(connection, Head(b"POST", b"/", [], True))  # type: ignore[arg-type]
+    cycle = Cycle(connection, Head(b"POST", b"/", [], True), True)  # type: ignore[arg-type]
     await cycle.run(answering(app))
     return connection
 
@@ -274,7 +274,7 @@ async def test_permission_to_send_is_not_given_inside_an_answer() -> None:
         await send({"type": "http.response.body", "body": b""})
 
     connection = _Connection()
-    cycle = Cycle(connection, Head(b"POST", b"/", [(b"expect", b"100-continue")], True))  # type: ignore[arg-type]
+    cycle = Cycle(connection, Head(b"POST", b"/", [(b"expect", b"100-continue")], True), True)  # type: ignore[arg-type]
     await cycle.run(answering(app))
     assert b"100 Continue" not in connection.transport.written
 
@@ -334,7 +334,7 @@ def test_a_fault_in_the_middle_of_a_stream_never_looks_like_its_end() -> None:
 
     async def run() -> _Connection:
         connection = _Connection()
-        await Cycle(connection, Head(b"POST", b"/", [], True)).run(answer)  # type: ignore[arg-type]
+        await Cycle(connection, Head(b"POST", b"/", [], True), True).run(answer)  # type: ignore[arg-type]
         return connection
 
     connection = asyncio.run(run())

@@ -62,7 +62,7 @@ class Gateway:
             ways = self._ways_of(call, targets)
         own = call.headers
         plan = [(t, way.request(call, self._with_own(t, way, own) if own else way.headers)) for t, way in ways.pairs]
-        running = Running(self, call, plan, shields=ways.shields)
+        running = Running(self, call, plan, ways.shields)
         self._running.add(running)
         return running
 

@@ -13,6 +13,8 @@ import time
 from collections.abc import Awaitable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
+
 from bursar.gateway import outcome
 from bursar.gateway.attempts import GiveUp, NextTarget, Retry, decide
 from bursar.gateway.registry import FINISH, Target
@@ -42,48 +44,44 @@ _COLLECTED_BYTES = 4 * 1024 * 1024
 _AFTER_FINISH_S = 10.0
 
 
-class Attempt:
-    """One attempt under way: its entry, the answer, and what it has said so far."""
+class Attempt(msgspec.Struct, eq=False):
+    """One attempt under way: its entry, the answer, and what it has said so far; `deadline` is the end of its time, by
+    the monotonic clock."""
 
+    target: Target
+    request: Request
+    entry: Entry
+    decoder: Decoder
+    assembly: Assembly
+    deadline: float
     answer: Answer | None = None
     first_content_ns: int | None = None
-    whole = b""
-    read_at_once = False
+    whole: bytes = b""
+    read_at_once: bool = False
     output: bytes | None = None
     cost: Cost | None = None
 
-    def __init__(self, target: Target, request: Request, entry: Entry, decoder: Decoder) -> None:
-        self.target = target
-        self.request = request
-        self.entry = entry
-        self.decoder = decoder
-        self.assembly = Assembly()
-        self.deadline = entry.started_ns / 1e9 + target.provider.timeouts.total_s
 
-
-class Running:
+class Running(msgspec.Struct, eq=False):
     """One call. `attempt` is the current one, `attempts` says how many there were so far, `completed` is the last
-    entry's end, where it completed."""
+    entry's end, where it completed. `_shields` is true where an answer of the plan may have to be read on when nobody
+    waits for it."""
 
-    # What most calls never change stands here: a call has a lot to remember otherwise.
-    attempts = 0
+    _gateway: Gateway
+    call: Call
+    _plan: list[tuple[Target, Request]]
+    _shields: bool
+    attempts: int = 0
     attempt: Attempt | None = None
     completed: Settled | None = None
-    _position = 0
-    _tries = 0
+    _position: int = 0
+    _tries: int = 0
     _pending: Sequence[Frame] = ()
     _failure: ProviderError | None = None
     _step: asyncio.Future[Any] | None = None
-    _client_gone = False
-    _ended = False
+    _client_gone: bool = False
+    _ended: bool = False
     _result: Result | None = None
-
-    def __init__(self, gateway: Gateway, call: Call, plan: list[tuple[Target, Request]], *, shields: bool) -> None:
-        """`shields` is true where an answer of the plan may have to be read on when nobody waits for it."""
-        self._gateway = gateway
-        self.call = call
-        self._plan = plan
-        self._shields = shields
 
     @property
     def result(self) -> Result | None:
@@ -200,7 +198,8 @@ class Running:
         decoder = Decoder(
             target.provider.readers, stream=self.call.stream, embeddings=self.call.operation == EMBEDDINGS
         )
-        self.attempt = attempt = Attempt(target, request, entry, decoder)
+        deadline = entry.started_ns / 1e9 + target.provider.timeouts.total_s
+        self.attempt = attempt = Attempt(target, request, entry, decoder, Assembly(), deadline)
         return attempt
 
     async def _reach(self, attempt: Attempt) -> None:
@@ -317,13 +316,16 @@ class Running:
         except (TimeoutError, HungUpError) as error:
             return self._end_of(attempt, error, deadline)
 
-    @staticmethod
-    def _deadline(attempt: Attempt) -> float:
-        """Until when the next bytes must have come."""
+    def _deadline(self, attempt: Attempt) -> float:
+        """Until when the next bytes must have come. Raises ProviderTimeoutError where the time is up already: bytes
+        that keep coming are no reason to go on."""
         limit_s = attempt.target.provider.timeouts.chunk_s
         if attempt.decoder.saw_finish:
             limit_s = min(limit_s, _AFTER_FINISH_S)
-        return min(time.monotonic() + limit_s, attempt.deadline)
+        now = time.monotonic()
+        if now >= attempt.deadline:
+            raise self._timed_out(attempt, "end", attempt.target.provider.timeouts.total_s)
+        return min(now + limit_s, attempt.deadline)
 
     def _end_of(self, attempt: Attempt, error: TimeoutError | HungUpError, deadline: float) -> bytes:
         """What it means that no more bytes came: the end, or a failure, which is raised."""

@@ -54,9 +54,9 @@ class App:
 
     def answer(self, cycle: Cycle) -> Coroutine[object, object, None]:
         """What answers a request, to be awaited."""
-        path = cycle.path
+        path = cycle.head.path
         if self._cors is not None:
-            if cycle.method == b"OPTIONS":
+            if cycle.head.method == b"OPTIONS":
                 return self._control(cycle)
             if not path.startswith("/api/"):
                 cycle.own_lines = self._cors(cycle.head.named.get(b"origin", b""))
@@ -78,7 +78,7 @@ class App:
                 raise StoppingError
             if path != "/v1/models" and not path.startswith("/v1/models/"):
                 raise NoAddressError(f"there is nothing at {path}")
-            if cycle.method != b"GET":
+            if cycle.head.method != b"GET":
                 raise MethodError(f"{path} knows GET only")
             if path == "/v1/models":
                 found = openai.models(self._gateway)

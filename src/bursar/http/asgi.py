@@ -34,9 +34,9 @@ def _scope(cycle: Cycle) -> dict[str, Any]:
         "type": "http",
         "asgi": {"version": protocol.asgi_version, "spec_version": "2.3"},
         "http_version": "1.1",
-        "method": cycle.method.decode("ascii"),
+        "method": cycle.head.method.decode("ascii"),
         "scheme": protocol.scheme,
-        "path": cycle.path,
+        "path": cycle.head.path,
         "raw_path": parsed.path or b"/",
         "query_string": parsed.query or b"",
         "root_path": "",
@@ -74,6 +74,6 @@ class _Handed:
         if b"close" in given.get(b"connection", b"").lower():
             cycle.keep_alive = False
         length = int(given[b"content-length"]) if b"content-length" in given else None
-        if length is None and (status in _BODILESS or cycle.method == b"HEAD"):
+        if length is None and (status in _BODILESS or cycle.head.method == b"HEAD"):
             length = 0
         cycle.begin(status, lines_of(h for h in headers if h[0] != b"connection"), length)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import httptools
+import msgspec
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from bursar.types.errors import RequestError
@@ -83,32 +84,29 @@ def lines_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     return joined
 
 
-class Cycle:
-    """One request and its answer. Its answer is `answer`, or `begin` and any number of `write` up to the last."""
+class Cycle(msgspec.Struct, eq=False):
+    """One request and its answer. Its answer is `answer`, or `begin` and any number of `write` up to the last.
 
-    disconnected = False
-    response_complete = False
-    complete = False
-    """True when the request has come to its end."""
-    own_lines = b""
-    """Headers of every answer to this request, each with its line end."""
-    _size = 0
-    _started = False
-    _permitted = False
-    _is_told = False
-    _reads_on = False
+    `complete` is true when the request has come to its end; `own_lines` are headers of every answer to it, each with
+    its line end.
+    """
+
+    protocol: Protocol
+    head: Head
+    keep_alive: bool
+    disconnected: bool = False
+    response_complete: bool = False
+    complete: bool = False
+    own_lines: bytes = b""
+    _size: int = 0
+    _started: bool = False
+    _permitted: bool = False
+    _is_told: bool = False
+    _reads_on: bool = False
     _waiter: asyncio.Future[None] | None = None
-    _head: bytes | None = None
+    _answer_head: bytes | None = None
     _left: int | None = None  # bytes of body still to come; None is chunked
-
-    def __init__(self, protocol: Protocol, head: Head) -> None:
-        self.head = head
-        self.method = head.method
-        self.path = head.path
-        self.keep_alive = head.keep_alive
-        self.protocol = protocol
-        self._transport = protocol.transport
-        self._parts: list[bytes] = []
+    _parts: list[bytes] = []
 
     async def run(self, answer: Answering) -> None:
         """Answers the request; a fault never goes without an answer or an end. Where it is cancelled, its client has
@@ -187,7 +185,7 @@ class Cycle:
             return
         end = b"\r\n" if self.keep_alive else _CLOSE
         data = b"%b%b%bcontent-length: %d\r\n%b" % (_STATUS_LINES[status], lines, self.own_lines, len(body), end)
-        self._transport.write(data if self.method == b"HEAD" else data + body)
+        self.protocol.transport.write(data if self.head.method == b"HEAD" else data + body)
         self._end()
 
     def begin(self, status: int, lines: bytes, length: int | None = None) -> None:
@@ -199,7 +197,7 @@ class Cycle:
         self._left = length
         chunked = b"transfer-encoding: chunked\r\n" if length is None else b""
         end = b"\r\n" if self.keep_alive else _CLOSE
-        self._head = b"%b%b%b%b%b" % (_STATUS_LINES[status], lines, self.own_lines, chunked, end)
+        self._answer_head = b"%b%b%b%b%b" % (_STATUS_LINES[status], lines, self.own_lines, chunked, end)
 
     def write(self, body: bytes, *, more: bool = True) -> None:
         """Some of the body, without `more` its last."""
@@ -207,8 +205,8 @@ class Cycle:
             return
         if self.response_complete or not self._started:
             raise RuntimeError("the answer has not begun, or has ended already")
-        head, self._head = self._head or b"", None
-        if self.method == b"HEAD":
+        head, self._answer_head = self._answer_head or b"", None
+        if self.head.method == b"HEAD":
             body, self._left = b"", 0
         if self._left is None:
             data = b"%b%x\r\n%b\r\n" % (head, len(body), body) if body else head
@@ -220,7 +218,7 @@ class Cycle:
                 raise RuntimeError("the body of the answer is not as long as its head says")
             data = head + body
         if data:
-            self._transport.write(data)
+            self.protocol.transport.write(data)
         if not more:
             self._end()
 
@@ -228,8 +226,8 @@ class Cycle:
         """Says that it failed where nothing was said yet; elsewhere only closing can say so."""
         if self.response_complete or self.disconnected:
             return
-        if self._started and self._head is None:
-            self._transport.close()
+        if self._started and self._answer_head is None:
+            self.protocol.transport.close()
             return
         self._started = False
         self.answer(500, _FAULT_LINES, _FAULT)
@@ -238,7 +236,7 @@ class Cycle:
         self.response_complete = True
         self.set()
         if not self.keep_alive:
-            self._transport.close()
+            self.protocol.transport.close()
         self.protocol.on_response_complete()
 
     def _taken(self) -> bytes:
@@ -252,8 +250,8 @@ class Cycle:
         if not self._permitted:
             self._permitted = True
             expects = self.head.named.get(b"expect", b"").lower() == b"100-continue"
-            if expects and not (self._started or self._parts or self._transport.is_closing()):
-                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            if expects and not (self._started or self._parts or self.protocol.transport.is_closing()):
+                self.protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self.protocol.flow.resume_reading()
         self._waiter = self.protocol.loop.create_future()
         await self._waiter

@@ -58,12 +58,12 @@ async def serve(gateway: Gateway, ring: KeyRing, most_bytes: int, cycle: Cycle) 
     try:
         headers = cycle.head.named
         principal = ring.authenticate(headers.get(b"authorization"))
-        if cycle.method != b"POST":
-            raise MethodError(f"{cycle.path} knows POST only")
+        if cycle.head.method != b"POST":
+            raise MethodError(f"{cycle.head.path} knows POST only")
         body = await cycle.body(most_bytes)
         if body is None:
             return
-        running = gateway.run(_call(call_id, OPERATIONS[cycle.path], principal, headers, body))
+        running = gateway.run(_call(call_id, OPERATIONS[cycle.head.path], principal, headers, body))
         await running.start()
         if running.call.stream:
             await _stream(running, cycle, _STREAM_LINES + _lines(running))

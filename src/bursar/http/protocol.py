@@ -41,7 +41,7 @@ class Protocol(HttpToolsProtocol):
             size = data.find(b"\r\n\r\n") + 4
             head = self._heads.get(data[:size])
             if head is not None and len(data) == size + head.length:  # type: ignore[operator]
-                cycle = Cycle(self, head)
+                cycle = Cycle(self, head, head.keep_alive)
                 cycle.take(data[size:])
                 cycle.complete = True
                 self._begin(cycle)
@@ -71,7 +71,7 @@ class Protocol(HttpToolsProtocol):
             if len(self._heads) >= _MOST_HEADS:
                 self._heads.clear()
             self._heads[first] = head
-        self._begin(Cycle(self, head))
+        self._begin(Cycle(self, head, head.keep_alive))
 
     def _begin(self, cycle: Cycle) -> None:
         self._quiet_since = None

@@ -7,12 +7,11 @@ the spool is at its bounds or its disk is full, the stated policy applies here, 
 from __future__ import annotations
 
 import os
-import time
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from time import time_ns
+from time import monotonic_ns, time_ns
 
 import msgspec
 
@@ -43,16 +42,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     full: str = CONTINUE
 
 
-class Entry:
+class Entry(msgspec.Struct, eq=False):
     """An open entry. `spool` is None for one that could not be taken: a gap is counted instead."""
 
-    __slots__ = ("opened", "settled", "spool", "started_ns")
-
-    def __init__(self, opened: Opened, spool: Spool | None) -> None:
-        self.opened = opened
-        self.spool = spool
-        self.settled = False
-        self.started_ns = time.monotonic_ns()
+    opened: Opened
+    spool: Spool | None
+    started_ns: int
+    settled: bool = False
 
 
 Observer = Callable[[Opened, Settled], None]
@@ -126,7 +122,7 @@ class Ledger:
         if self._gap is not None:
             with suppress(SpoolFullError, OSError):
                 self._write_gap()
-        return Entry(opened, spool)
+        return Entry(opened, spool, monotonic_ns())
 
     def settle(self, entry: Entry, settled: Settled) -> None:
         """Settles an entry. Raises AlreadySettledError at a second time; a full disk is no reason to fail."""
@@ -272,7 +268,7 @@ class Ledger:
         gap = self._gap or Gap(0, at, at)
         self._gap = Gap(gap.count + 1, min(gap.first_us, at), max(gap.last_us, at))
         self.gap_count += 1
-        return Entry(opened, None)
+        return Entry(opened, None, monotonic_ns())
 
     def _write_gap(self) -> None:
         if self._gap is not None:

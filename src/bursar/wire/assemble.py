@@ -36,16 +36,14 @@ class _Call:
         self.arguments: list[str] = []
 
 
-class _Choice:
+class _Choice(msgspec.Struct, eq=False):
     """One answer of possibly several."""
 
+    text: list[str] = msgspec.field(default_factory=list)
     finish: str | None = None
     reasoning: list[str] | tuple[()] = ()
     refusal: list[str] | tuple[()] = ()
     calls: dict[int, _Call] | None = None
-
-    def __init__(self) -> None:
-        self.text: list[str] = []
 
     def add_call(self, event: ToolCallDelta) -> None:
         self.calls = self.calls or {}
@@ -61,28 +59,24 @@ class _Choice:
         )
 
 
-class Assembly:
-    """What an answer has said so far."""
+class Assembly(msgspec.Struct, eq=False):
+    """What an answer has said so far; `finish_reason` is why its first choice stopped."""
 
     id: str | None = None
     model: str | None = None
     usage: Usage | None = None
     error: ErrorReport | None = None
     vectors: list[object] | None = None
-    has_content = False
+    has_content: bool = False
     finish_reason: str | None = None
-    """Why the first answer stopped."""
-    _size = 0
-
-    def __init__(self) -> None:
-        self._choices: dict[int, _Choice] = {}
+    _size: int = 0
+    _choices: dict[int, _Choice] = msgspec.field(default_factory=dict)
 
     def take_whole(self, answered: Answered) -> None:
         """Takes an answer that was read at once."""
         self.id, self.model, text, finish, self.usage = msgspec.structs.astuple(answered)
-        self._choices[0] = choice = _Choice()
-        choice.text.append(text)
-        choice.finish = self.finish_reason = finish
+        self.finish_reason = finish
+        self._choices[0] = _Choice([text], finish)
         self.has_content = True
         self._size = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 

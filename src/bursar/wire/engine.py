@@ -95,32 +95,41 @@ class Readers:
         """Where the text of a whole answer stands, as SQL's JSON functions name places; None where it varies."""
 
 
-class Decoder:
+class Decoder(msgspec.Struct, eq=False):
     """Reads one answer. `finished` tells whether it said that it ended; a stream that stops without
-    saying so was cut off."""
+    saying so was cut off.
 
-    ended = False
-    is_whole = False
-    """True where the answer is one JSON value rather than frames."""
-    is_strict = True
-    """False where an answer was read though strict JSON would refuse it."""
-    joined_text = False
-    """True where a text came as a list of parts, so that no one place holds it."""
+    `is_whole` is true where the answer is one JSON value rather than frames; `is_strict` is false where it was read
+    though strict JSON would refuse it; `joined_text` is true where a text came as a list of parts, so that no one
+    place holds it.
+    """
+
+    readers: Readers
+    stream: bool
+    embeddings: bool = False
+    ended: bool = False
+    is_whole: bool = False
+    is_strict: bool = True
+    joined_text: bool = False
+    _extras: dict[str, object] | None = None
     _framer: Framer | None = None
     _started: tuple[object, object] = (None, None)
     _usual: tuple[object, ...] | None = None
     _begun: frozenset[int] = frozenset()
     _finished: frozenset[int] = frozenset()
 
-    def __init__(self, readers: Readers, *, stream: bool, embeddings: bool = False) -> None:
-        self._readers = readers
-        self._stream = stream
-        self.embeddings = embeddings
-        self._reader = readers.stream
-        self._end_mark = readers.end_mark
-        self.extras: dict[str, object] = {}
+    @property
+    def extras(self) -> dict[str, object]:
         """What frames say beside the answer itself (created, service_tier, …): the last value of each. Frames
         that bring a piece of text and no more are not asked."""
+        return self._extras or {}
+
+    @property
+    def _reader(self) -> _Reader:
+        readers = self.readers
+        if not self.is_whole:
+            return readers.stream
+        return readers.embeddings if self.embeddings else readers.answer
 
     @property
     def saw_finish(self) -> bool:
@@ -130,11 +139,11 @@ class Decoder:
     @property
     def finished(self) -> bool:
         """Whether the answer said that it ended (or its format has no way to say so)."""
-        return self.ended or self.saw_finish or not self._readers.says_ends
+        return self.ended or self.saw_finish or not self.readers.says_ends
 
     def read_whole(self, data: bytes) -> Answered | None:
         """All of a plain answer, read at once; None where it is for `feed` and `close` to read."""
-        reader = self._readers.whole
+        reader = self.readers.whole
         answered = reader.read(data) if reader is not None and not self.embeddings else None
         if answered is not None:
             self.is_whole = self.ended = True
@@ -146,8 +155,8 @@ class Decoder:
             # Blank lines before a JSON body are a provider's way to keep the connection open.
             head = data.lstrip() if self._framer is None else data
             if not head:
-                return [Frame(data, [], is_silent=True)] if self._stream and data else []
-            data = data if self._stream else head
+                return [Frame(data, [], is_silent=True)] if self.stream and data else []
+            data = data if self.stream else head
             self._framer = self._chosen(head)
         raw_frames = self._framer.feed(data)
         return self._read_all(raw_frames) if raw_frames else []
@@ -164,14 +173,13 @@ class Decoder:
         return [f for f in frames if not f.is_silent or f.raw[-1:] in b"\r\n"]
 
     def _chosen(self, head: bytes) -> Framer:
-        framing = self._readers.spec.stream.framing
+        framing = self.readers.spec.stream.framing
         looks_json = head[:1] in (b"{", b"[")
-        if looks_json and (not self._stream or framing == "sse"):
+        if looks_json and (not self.stream or framing == "sse"):
             framing = "json"
-        if framing == "json" or not (self._stream or head.startswith((b"data:", b":", b"event:"))):
+        if framing == "json" or not (self.stream or head.startswith((b"data:", b":", b"event:"))):
             framing = "json"
             self.is_whole = True
-            self._reader = self._readers.embeddings if self.embeddings else self._readers.answer
         return framer(framing)
 
     def _read_all(self, raw_frames: list[RawFrame]) -> list[Frame]:
@@ -205,7 +213,7 @@ class Decoder:
         data = frame.data
         if data is None:
             return Frame(frame.raw, [], is_silent=True)
-        if self._end_mark and data.startswith(self._end_mark):
+        if self.readers.end_mark and data.startswith(self.readers.end_mark):
             self.ended = True
             return Frame(frame.raw, [])
         value, strict = _json(data)
@@ -277,7 +285,8 @@ class Decoder:
     def _keep_extras(self, value: Mapping[str, object]) -> None:
         for name in value.keys() - _READ:
             if value[name] is not None:
-                self.extras[name] = value[name]
+                self._extras = self._extras or {}
+                self._extras[name] = value[name]
 
     def _started_as(self, id: object, model: object, events: list[Event]) -> None:
         named = (id or self._started[0], model or self._started[1])
