@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bursar.types.events import TextDelta
 from bursar.wire import spec as specs
 from bursar.wire.assemble import Assembly
 from bursar.wire.engine import Decoder, Readers
@@ -50,7 +51,15 @@ def _exchanges(*, stream: bool) -> list[Any]:
 def _events(pieces: list[bytes], *, stream: bool) -> tuple[list[Any], Decoder]:
     decoder = Decoder(READERS, stream=stream)
     frames = [f for piece in pieces for f in decoder.feed(piece)] + decoder.close()
-    return [e for f in frames for e in f.events], decoder
+    events: list[Any] = []
+    for event in [e for f in frames for e in f.events]:
+        before = events[-1] if events else None
+        # Pieces of a text that come in one read may be one event: only what they say together is the same.
+        if isinstance(event, TextDelta) and isinstance(before, TextDelta) and event.choice == before.choice:
+            events[-1] = TextDelta(before.text + event.text, event.choice)
+        else:
+            events.append(event)
+    return events, decoder
 
 
 def _assembled(events: list[Any]) -> Assembly:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bursar.types.events import TextDelta
 from bursar.wire import spec
 from bursar.wire.assemble import Assembly
 from bursar.wire.engine import Decoder, Frame, Readers
@@ -96,10 +97,29 @@ def _read(readers: Readers, body: bytes, cuts: list[int], *, stream: bool) -> tu
     return frames, decoder, assembly
 
 
+def _joined(frames: list[Frame]) -> list[Frame]:
+    """Frames with those that follow each other and bring nothing but text put together: they may come so."""
+    joined: list[Frame] = []
+    for frame in frames:
+        plain = not (frame.is_silent or frame.usage_only) and all(
+            isinstance(e, TextDelta) and e.choice == 0 for e in frame.events
+        )
+        before = joined[-1] if joined else None
+        if not plain or before is None or not before.events or not isinstance(before.events[-1], TextDelta):
+            joined.append(Frame(frame.raw, frame.events, frame.usage_only, frame.is_silent))
+        elif len(before.events) == 1 and before.events[0].choice == 0:  # type: ignore[union-attr]
+            text = "".join(e.text for e in (*before.events, *frame.events) if isinstance(e, TextDelta))
+            joined[-1] = Frame(before.raw + frame.raw, [TextDelta(text)])
+        else:
+            joined.append(frame)
+    return joined
+
+
 def _same(body: bytes, cuts: list[int], *, stream: bool) -> None:
     frames, decoder, assembly = _read(TYPED, body, cuts, stream=stream)
     others, plain, other = _read(BY_PATHS, body, cuts, stream=stream)
-    assert frames == others
+    assert b"".join(f.raw for f in frames) == b"".join(f.raw for f in others)
+    assert _joined(frames) == _joined(others)
     for name in ("finished", "saw_finish", "ended", "is_whole", "joined_text"):
         assert getattr(decoder, name) == getattr(plain, name), name
     for name in ("text", "reasoning", "refusal", "tool_calls", "finish_reason", "usage", "error", "id", "model"):
@@ -109,14 +129,71 @@ def _same(body: bytes, cuts: list[int], *, stream: bool) -> None:
 @given(st.lists(st.one_of(_frame, _plain, _plain), max_size=8), st.lists(st.integers(0, 2000), max_size=4))
 @settings(max_examples=600, deadline=None)
 def test_a_stream_says_the_same_both_ways(frames: list[Any], cuts: list[int]) -> None:
-    body = b"".join(b"data: " + json.dumps(f).encode() + b"\n\n" for f in frames) + b"data: [DONE]\n\n"
-    _same(body, cuts, stream=True)
+    for ascii in (True, False):
+        lines = [json.dumps(f, ensure_ascii=ascii).encode("utf-8", "replace") for f in frames]
+        _same(b"".join(b"data: " + line + b"\n\n" for line in (*lines, b"[DONE]")), cuts, stream=True)
 
 
 @given(st.one_of(_frame, _frame, _odd), st.lists(st.integers(0, 500), max_size=3))
 @settings(max_examples=400, deadline=None)
 def test_a_whole_answer_says_the_same_both_ways(answer: Any, cuts: list[int]) -> None:
     _same(json.dumps(answer).encode(), cuts, stream=False)
+
+
+_count = st.sampled_from([0, 1, 7, 20, 20, 7, 1, 300, None, -1, 2.0, "3", True, 10**12])
+_usage = st.fixed_dictionaries(
+    {},
+    optional={
+        "prompt_tokens": _count,
+        "completion_tokens": _count,
+        "total_tokens": _count,
+        "prompt_tokens_details": st.one_of(st.none(), st.fixed_dictionaries({}, optional={"cached_tokens": _count})),
+    },
+)
+_message = st.fixed_dictionaries(
+    {
+        "role": st.just("assistant"),
+        "content": st.one_of(st.text(min_size=1, max_size=5), st.sampled_from(["a", "", None])),
+    },
+    optional={"refusal": st.sampled_from([None, None, None, "no"]), "tool_calls": st.sampled_from([None, None, []])},
+)
+_one = st.fixed_dictionaries(
+    {
+        "index": st.sampled_from([0, 0, 0, 0, 0, 0, 0, 1]),
+        "message": _message,
+        "finish_reason": st.sampled_from(["stop", "stop", "length", None, ""]),
+    },
+    optional={"logprobs": _odd},
+)
+_reply = st.fixed_dictionaries(
+    {"choices": st.sampled_from([1, 1, 1, 1, 0, 2]).flatmap(lambda n: st.lists(_one, min_size=n, max_size=n))},
+    optional={
+        "id": st.just("c1"),
+        "model": st.just("m"),
+        "error": st.sampled_from([None, None, None, "x"]),
+        "usage": _usage,
+    },
+)
+
+
+@given(_reply)
+@settings(max_examples=1000, deadline=None)
+def test_an_answer_read_at_once_says_the_same_as_one_read_in_pieces(answer: Any) -> None:
+    body = json.dumps(answer, separators=(",", ":")).encode()
+    decoder = Decoder(TYPED, stream=False)
+    answered = decoder.read_whole(body)
+    if answered is None:
+        assert not decoder.is_whole
+        return
+    assembly = Assembly()
+    assembly.take_whole(answered)
+    _, plain, other = _read(BY_PATHS, body, [], stream=False)
+    for name in ("finished", "ended", "is_whole", "is_strict", "joined_text"):
+        assert getattr(decoder, name) == getattr(plain, name), name
+    for name in ("text", "reasoning", "refusal", "tool_calls", "finish_reason", "usage", "error", "id", "model"):
+        assert getattr(assembly, name) == getattr(other, name), name
+    assert assembly.output_bytes() == other.output_bytes()
+    assert assembly.has_content == other.has_content
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ bytes. A stream answered with plain JSON, and JSON answered as a stream, are tol
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -27,12 +28,15 @@ from bursar.types.events import (
 )
 from bursar.wire.framing import Framer, RawFrame, framer
 from bursar.wire.paths import Getter, getter
+from bursar.wire.runs import Around, around
 from bursar.wire.spec import AnswerSpec, Paths, Spec, UsageSpec
 from bursar.wire.typed import CONTENT, UNTYPED, Typed, Whole, typed, whole
 from bursar.wire.usage import UsageReader
 
 _decode = msgspec.json.Decoder().decode
 _ABSENT: Getter = lambda _data: None  # noqa: E731
+# How many frames are looked at for what they have in common before it is given up.
+_LEARNS = 8
 _READ = frozenset({"choices", "usage", "id", "model", "object", "error", "obfuscation"})
 
 
@@ -111,10 +115,12 @@ class Decoder(msgspec.Struct, eq=False):
     is_whole: bool = False
     is_strict: bool = True
     joined_text: bool = False
-    _extras: dict[str, object] | None = None
+    _asides: list[bytes] = []
     _framer: Framer | None = None
     _started: tuple[object, object] = (None, None)
     _usual: tuple[object, ...] | None = None
+    _around: Around | None = None
+    _learns: int = 0
     _begun: frozenset[int] = frozenset()
     _finished: frozenset[int] = frozenset()
 
@@ -122,7 +128,14 @@ class Decoder(msgspec.Struct, eq=False):
     def extras(self) -> dict[str, object]:
         """What frames say beside the answer itself (created, service_tier, …): the last value of each. Frames
         that bring a piece of text and no more are not asked."""
-        return self._extras or {}
+        extras: dict[str, object] = {}
+        for data in reversed(self._asides):
+            value, _ = _json(data)
+            if isinstance(value, list) and len(value) == 1:
+                value = value[0]
+            if isinstance(value, dict) and (names := value.keys() - _READ - extras.keys()):
+                extras.update({name: value[name] for name in names if value[name] is not None})
+        return extras
 
     @property
     def _reader(self) -> _Reader:
@@ -158,8 +171,54 @@ class Decoder(msgspec.Struct, eq=False):
                 return [Frame(data, [], is_silent=True)] if self.stream and data else []
             data = data if self.stream else head
             self._framer = self._chosen(head)
+            if self._framer.is_between and not self.is_whole and self._reader.typed is not None:
+                self._learns = _LEARNS
+        if self._learns or self._around is not None:
+            return self._feed_runs(self._framer, data)
         raw_frames = self._framer.feed(data)
         return self._read_all(raw_frames) if raw_frames else []
+
+    def _feed_runs(self, framer: Framer, data: bytes) -> list[Frame]:
+        """The same where frames that differ in their text alone are read together; until it is known what they have in
+        common, one after the other."""
+        frames: list[Frame] = []
+        while data and not self.ended:
+            around = self._around
+            run = around.take(data) if around is not None and framer.is_between else None
+            if run is not None:
+                text, size = run
+                frames.append(Frame(data[:size], [TextDelta(text)]))
+                data = data[size:]
+                continue
+            cut = data.find(b"\n\n") + 2 if self._learns else 0
+            first, data = (data[:cut], data[cut:]) if cut > 1 else (data, b"")
+            if (
+                cut > 1
+                and first.startswith(b"data: {")
+                and framer.is_between
+                and b"\n" not in first[:-2]
+                and b"\r" not in first
+            ):
+                frames += self._read_all([RawFrame(first, first[6:-2])])
+                self._learns -= 1
+            elif raw_frames := framer.feed(first):
+                frames += self._read_all(raw_frames)
+        return frames
+
+    def _learn(self, raw: bytes, text: str, kind: Typed) -> None:
+        """Looks at a frame that only brought a piece of text for what it has in common with the next."""
+
+        def read(data: bytes) -> str | None:
+            root = kind.decode(data)
+            named = kind.named(root)
+            said = [kind.said(choice) for choice in named[0]]
+            plain = named[1:] == self._usual and len(said) == 1 and said[0][1:] == kind.only_text
+            return said[0][0] if plain and isinstance(said[0][0], str) else None
+
+        with suppress(*UNTYPED):
+            self._around = around(raw, text, read)
+        if self._around is not None:
+            self._learns = 0
 
     def close(self) -> list[Frame]:
         """The frames left when the bytes have ended."""
@@ -199,6 +258,8 @@ class Decoder(msgspec.Struct, eq=False):
                         if said[1:] == kind.only_text and type(said[0]) is str:
                             # Most frames of most answers: one more piece of text, and nothing else.
                             frames.append(Frame(frame.raw, [TextDelta(said[0])] if said[0] else []))
+                            if self._learns and said[0]:
+                                self._learn(frame.raw, said[0], kind)
                             continue
                     every = [kind.said(choice) for choice in choices or ()]
                 except UNTYPED:
@@ -230,15 +291,13 @@ class Decoder(msgspec.Struct, eq=False):
         choices, id, model, error, *usages = named
         events: list[Event] = []
         if not self.is_whole:
-            value, _ = _json(data)
-            if isinstance(value, dict):
-                self._keep_extras(value)
+            self._asides.append(data)
         self._started_as(id or None, model or None, events)
         if error:
             events.append(_error(self._reader, error))
         for values in said:
             text, index, finish, *_ = values
-            if values[3:] == kind.no_others and type(text) is str and type(index) is int:
+            if values[3:] == kind.no_others and (text is None or type(text) is str) and type(index) is int:
                 if text:
                     events.append(TextDelta(text, index))
                     self._begun |= {index}
@@ -249,7 +308,9 @@ class Decoder(msgspec.Struct, eq=False):
                 self._content(kind.one_each(values), events)
         usage = None
         if usages != kind.no_usage:
-            usage = self._reader.usage.read(dict(zip(kind.usage_roots, usages, strict=True)))
+            usage = kind.usage(usages[0]) if kind.usage is not None else None
+            if usage is None:
+                usage = self._reader.usage.read(dict(zip(kind.usage_roots, usages, strict=True)))
             if usage is not None:
                 events.append(UsageReport(usage))
         if 0 in self._begun:
@@ -260,7 +321,7 @@ class Decoder(msgspec.Struct, eq=False):
     def _of_value(self, frame: RawFrame, value: dict[str, object]) -> Frame:
         reader = self._reader
         events: list[Event] = []
-        self._keep_extras(value)
+        self._asides.append(frame.data or b"")
         self._started_as(reader.id(value) or None, reader.model(value) or None, events)
         error = reader.error(value)
         if error is None and frame.event == "error":
@@ -282,17 +343,11 @@ class Decoder(msgspec.Struct, eq=False):
         usage_only = usage is not None and not error and choices == []
         return Frame(frame.raw, events, usage_only=usage_only)
 
-    def _keep_extras(self, value: Mapping[str, object]) -> None:
-        for name in value.keys() - _READ:
-            if value[name] is not None:
-                self._extras = self._extras or {}
-                self._extras[name] = value[name]
-
     def _started_as(self, id: object, model: object, events: list[Event]) -> None:
         named = (id or self._started[0], model or self._started[1])
         if named != self._started:
             self._started = named
-            self._usual = None
+            self._usual = self._around = None
             events.append(Started(*(str(n) if n is not None else None for n in named)))
 
     def _content(self, values: Sequence[Any], events: list[Event]) -> None:

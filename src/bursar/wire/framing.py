@@ -34,6 +34,10 @@ class RawFrame(msgspec.Struct):
 class Framer(Protocol):
     """Bytes into frames."""
 
+    @property
+    def is_between(self) -> bool:
+        """Whether the next byte begins a frame, of a kind that is cut by blank lines."""
+
     def feed(self, data: bytes) -> list[RawFrame]: ...
 
     def close(self) -> list[RawFrame]: ...
@@ -53,6 +57,10 @@ class _Buffered:
 
 class SseFramer(_Buffered):
     """Server-sent events, as the HTML standard's event stream is read."""
+
+    @property
+    def is_between(self) -> bool:
+        return not (self._buffer or self._after_cr)
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,7 +103,7 @@ class SseFramer(_Buffered):
         frames = []
         for text in whole:
             raw = text + b"\n\n"
-            if text.startswith(b"data: {") and b"\n" not in text:
+            if text.startswith(b"data: ") and b"\n" not in text:
                 frames.append(RawFrame(raw, text[6:]))
             else:
                 frames.append(self._frame_of_lines(raw, raw))
@@ -141,6 +149,8 @@ class SseFramer(_Buffered):
 class LineFramer(_Buffered):
     """One JSON value a line (NDJSON)."""
 
+    is_between = False
+
     def feed(self, data: bytes) -> list[RawFrame]:
         buffer = self._extend(data)
         frames = []
@@ -161,6 +171,8 @@ class LineFramer(_Buffered):
 
 class WholeFramer:
     """One frame: the whole body."""
+
+    is_between = False
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []

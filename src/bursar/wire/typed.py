@@ -14,6 +14,7 @@ import msgspec
 
 from bursar.types.events import Answered
 from bursar.types.usage import Usage
+from bursar.wire.assemble import encode_json
 from bursar.wire.paths import parse
 from bursar.wire.spec import AnswerSpec, Paths, UsageSpec
 from bursar.wire.usage import MAX_COUNT
@@ -64,6 +65,7 @@ class Typed:
             *(keys[name] if name is not None else _ABSENT for name in names)
         )
         self.said: Callable[[Any], tuple[Any, ...]] = said
+        self.usage: Callable[[object], Usage | None] | None = _usage_of(usage) if len(self.usage_roots) == 1 else None
         self.no_usage = [None] * len(self.usage_roots)
         self.nothing_else = (None,) * (1 + len(self.usage_roots))
         # Where the text, the choice's number or the finish has alternatives, no frame is told to be simple.
@@ -118,7 +120,8 @@ class Whole:
             *(keys[name] if name is not None else _ABSENT for name in names), keys[section.choices], keys[usage.raw]
         )
         self._said = said
-        self._decode_usage, self._counts = _usage_type(usage)
+        usage_kind, self._counts = _usage_type(usage)
+        self._decode_usage: Callable[[Any], Any] = msgspec.json.Decoder(usage_kind).decode
 
     def read(self, data: bytes) -> Answered | None:
         """What the answer says; None where it is not of this kind."""
@@ -165,8 +168,28 @@ def _text_type(section: AnswerSpec) -> tuple[type[msgspec.Struct], Callable[[Any
     return kind, attrgetter(*(".".join(_renamed(keys, paths[field])) for field in ("text", "finish")))
 
 
-def _usage_type(usage: UsageSpec) -> tuple[Callable[[Any], Any], Callable[[Any], tuple[Any, ...]]]:
-    """What decodes a usage object, and what takes its counts out in the order of `Usage`'s fields."""
+def _usage_of(usage: UsageSpec) -> Callable[[object], Usage | None] | None:
+    """What reads a usage object; it gives None for one that is not as its types say, or says nothing."""
+    if usage.raw is None or usage.cost is not None:
+        return None
+    try:
+        kind, counts_of = _usage_type(usage)
+    except NotTypedError:
+        return None
+    convert = msgspec.convert
+
+    def read(raw: object) -> Usage | None:
+        try:
+            counts = counts_of(convert(raw, kind))
+        except UNTYPED:
+            return None
+        return None if counts == _NO_COUNTS else Usage(*counts, None, None, encode_json(raw))  # type: ignore[call-arg]
+
+    return read
+
+
+def _usage_type(usage: UsageSpec) -> tuple[type[msgspec.Struct], Callable[[Any], tuple[Any, ...]]]:
+    """The type of a usage object, and what takes its counts out in the order of `Usage`'s fields."""
     tree: Tree = {}
     paths: list[tuple[str, ...]] = []
     for name in _COUNTS:
@@ -180,7 +203,7 @@ def _usage_type(usage: UsageSpec) -> tuple[Callable[[Any], Any], Callable[[Any],
         paths.append(tuple(str(step) for step in steps[1:]))
         _plant(tree, paths[-1], (_Count | None, None))
     kind, keys = _node("Usage", tree)
-    return msgspec.json.Decoder(kind).decode, attrgetter(*(".".join(_renamed(keys, path)) for path in paths))
+    return kind, attrgetter(*(".".join(_renamed(keys, path)) for path in paths))
 
 
 def typed(section: AnswerSpec, usage: UsageSpec) -> Typed | None:

@@ -1,0 +1,65 @@
+"""Frames that differ from each other in their text alone, read many at a time.
+
+Most frames of a streamed answer are the same bytes around another piece of text. Where one of them has been read,
+and what stands around its text is known, those that follow need not be decoded again: they are cut out by these
+bytes, and only the text between is read. Whatever is otherwise is not a run, and is read as any frame is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+_text = msgspec.json.Decoder(str).decode
+_PROBE = b"bursar 1"
+
+
+class Around(msgspec.Struct, frozen=True):
+    """The bytes before and behind the text of a frame, up to its end; `between` is what stands between two texts."""
+
+    before: bytes
+    behind: bytes
+    between: bytes
+
+    def take(self, data: bytes) -> tuple[str, int] | None:
+        """The text of the frames that `data` begins with, and how many bytes they are; None where its first frame is
+        not whole, or another one."""
+        if not data.startswith(self.before):
+            return None
+        pieces = data[len(self.before) :].split(self.between)
+        pieces[-1], found, _ = pieces[-1].partition(self.behind)
+        if not found:
+            pieces.pop()
+        joined = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if not joined:
+            return None
+        if b"\\" in joined and any(piece.endswith(b"\\") for piece in pieces):
+            return None  # the quote behind it may not be the end of the text
+        try:
+            if not joined.isascii():
+                for piece in pieces:
+                    piece.decode()
+            # A quote that ends the text early leaves something behind it, which is refused.
+            text = _text(b'"%b"' % joined)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+        return text, len(joined) + len(pieces) * (len(self.before) + len(self.behind))
+
+
+def around(raw: bytes, text: str, read: Callable[[bytes], str | None]) -> Around | None:
+    """What stands around the text of a frame, whose exact bytes are `raw`; None where that cannot be told.
+
+    `read` gives the text of a frame's data where the frame says that and nothing else. It is asked about a frame with
+    another text between the same bytes: what it says then is the proof.
+    """
+    quoted = b'"%b"' % text.encode("utf-8", "replace")
+    start = raw.find(quoted) + 1
+    if not start or not raw.startswith(b"data: {") or not raw.endswith(b"}\n\n") or raw.count(quoted) != 1:
+        return None
+    before, behind = raw[:start], raw[start + len(quoted) - 2 :]
+    if b"\n" in before or b"\n" in behind[:-2] or b"\r" in raw:
+        return None
+    if read(b"%b%b%b" % (before[6:], _PROBE, behind[:-2])) != _PROBE.decode():
+        return None
+    return Around(before, behind, behind + before)
