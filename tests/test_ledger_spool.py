@@ -60,17 +60,14 @@ def settled(
     attempt: int = 1,
     *,
     output: bytes | None = b'{"a": 1}',
-    bodies: Bodies | None = None,
     workspace: str = "default",
     **more: object,
 ) -> Settled:
     """An entry's end, with the bytes of an answer."""
-    new: dict[bytes, str] = {}
-    ref = (bodies or Bodies()).name(workspace, output, new) if output is not None else None
     values: dict[str, object] = {
         "call_id": call_id, "attempt": attempt, "workspace": workspace, "status": "completed",
         "completed_us": 2_000_000, "response_time_ms": 5, "prompt_tokens": 3, "completion_tokens": 4,
-        "total_tokens": 7, "usage_source": "provider", "output_ref": ref, "bodies": new,
+        "total_tokens": 7, "usage_source": "provider", "output": output.decode() if output is not None else None,
     }  # fmt: skip
     return Settled(**{**values, **more})  # type: ignore[arg-type]
 
@@ -232,7 +229,7 @@ def test_bodies_are_left_out_at_the_first_bound_and_entries_stay(tmp_path: Path)
     with_body = [r.params_ref is not None for r in found[::2]]  # type: ignore[attr-defined]
     assert with_body == sorted(with_body, reverse=True)
     assert 0 < sum(with_body) < 10
-    assert all(r.output_ref is None and not r.bodies for r in found[-10::2] + found[-9::2] if isinstance(r, Settled))
+    assert all(r.output is None for r in found[-10::2] + found[-9::2] if isinstance(r, Settled))
 
 
 def test_at_the_hard_bound_refuse_refuses_and_running_entries_settle(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ class Books:
         entry = self.ledger.open(opened(call_id, bodies=self.ledger.bodies, **asked))
         if settle:
             own = {k: v for k, v in more.items() if k in settled().__struct_fields__ and k != "bodies"}
-            self.ledger.settle(entry, settled(call_id, bodies=self.ledger.bodies, **own))
+            self.ledger.settle(entry, settled(call_id, **own))
 
     def rows(self, sql: str, *values: Any) -> list[Any]:
         with sqlite3.connect(self.folder / "l.db") as c:

@@ -86,13 +86,11 @@ def settled(gateway: Gateway, call: Call, attempt: Attempt, status: str, error: 
             money = (nanos, currency, nanos if currency == "USD" else None, charged.source, charged.price)
     output, text_at, text = _output(call, attempt)
     attempt.output = output
-    new: dict[bytes, str] = {}
-    name, workspace = gateway.ledger.bodies.fresh_name, opened.workspace
     return Settled(  # type: ignore[call-arg]
         wall_us(),
         opened.call_id,
         opened.attempt,
-        workspace,
+        opened.workspace,
         status,
         (ended_ns - entry.started_ns) // 1_000_000,
         _first_token_ms(attempt) if call.stream else None,
@@ -106,10 +104,9 @@ def settled(gateway: Gateway, call: Call, attempt: Attempt, status: str, error: 
         usage.raw_json.decode("utf-8", "replace") if usage is not None and usage.raw_json is not None else None,
         *money,
         output_bytes,
-        name(workspace, output, new) if output is not None else None,
-        name(workspace, text.encode("utf-8", "replace"), new) if text else None,
         text_at,
-        new,
+        output.decode("utf-8", "replace") if output is not None else None,
+        text,
     )
 
 

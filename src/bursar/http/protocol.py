@@ -41,10 +41,8 @@ class Protocol(HttpToolsProtocol):
             size = data.find(b"\r\n\r\n") + 4
             head = self._heads.get(data[:size])
             if head is not None and len(data) == size + head.length:  # type: ignore[operator]
-                cycle = Cycle(self, head, head.keep_alive)
-                cycle.take(data[size:])
-                cycle.complete = True
-                self._begin(cycle)
+                body = data[size:]
+                self._begin(Cycle(self, head, True, complete=True, _parts=[body], _size=len(body)))
                 return
             self._first = data[:size] if _MOST_HEAD_BYTES > size > 4 else None
             self._parses = True

@@ -54,25 +54,19 @@ class Bodies:
         repeated = self._repeated.get((workspace, len(body), body[-_LOOK_BYTES:]))
         if repeated is not None and repeated[0] == body:
             return repeated[1]
-        name = self.fresh_name(workspace, body, new)
-        if name not in new:
-            if self._repeated_bytes > _KNOWN_BYTES:
-                self._repeated, self._repeated_bytes = {}, 0
-            self._repeated[workspace, len(body), body[-_LOOK_BYTES:]] = (body, name)
-            self._repeated_bytes += len(body)
-        return name
-
-    def fresh_name(self, workspace: str, body: bytes, new: dict[bytes, str]) -> bytes:
-        """The same for a body that nobody would expect to come again."""
         try:
             text = body.decode()
         except UnicodeDecodeError:
             text = body.decode("utf-8", "replace")
             body = text.encode()
-        # As `body_name` says, for nearly every body there is.
-        name = sha256(b"%b\0%b" % (workspace.encode("utf-8", "replace"), body)).digest()[:BODY_NAME_BYTES]
+        name = body_name(workspace, body)
         if name not in self._names and name not in self._names_before:
             new[name] = text
+            return name
+        if self._repeated_bytes > _KNOWN_BYTES:
+            self._repeated, self._repeated_bytes = {}, 0
+        self._repeated[workspace, len(body), body[-_LOOK_BYTES:]] = (body, name)
+        self._repeated_bytes += len(body)
         return name
 
     def names(self, workspace: str, bodies: Iterable[bytes], new: dict[bytes, str]) -> bytes:

@@ -281,7 +281,7 @@ def _without_bodies(opened: Opened) -> Opened:
 
 
 def _without_answer(settled: Settled) -> Settled:
-    return msgspec.structs.replace(settled, output_ref=None, text_ref=None, text_at=None, bodies={})
+    return msgspec.structs.replace(settled, output=None, text=None, text_at=None)
 
 
 def _bare(settled: Settled) -> bytes:
@@ -305,7 +305,8 @@ def _bare(settled: Settled) -> bytes:
 def _bounded(settled: Settled, frame: bytes) -> bytes:
     """The record's frame, where its bodies are what makes it long. What else a provider may make as long as it likes is
     cut, so that the record without bodies fits the room kept for it."""
-    if len(frame) - sum(len(text.encode("utf-8", "replace")) for text in settled.bodies.values()) <= _SHORT_BYTES:
+    bodies = [text.encode("utf-8", "replace") for text in (settled.output, settled.text) if text is not None]
+    if len(frame) - sum(map(len, bodies)) <= _SHORT_BYTES:
         return frame
     return encode(_cut(settled))
 

@@ -79,9 +79,9 @@ class Opened(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
 
 class Settled(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """How an attempt ended. `output_ref` names the complete answer as JSON, `text_at` is the place of its text in it
-    (`$.choices[0].message.content`); where it has no such place `text_ref` names the text. `bodies` has those that
-    are not known to be in the store, by name. From `status` to `text_at` the fields stand as the store's columns do.
+    """How an attempt ended. `output` is the complete answer as JSON, `text_at` is the place of its text in it
+    (`$.choices[0].message.content`); where it has no such place the text stands in `text`. From `status` to
+    `output_bytes` the fields stand as the store's columns do.
     """
 
     completed_us: int | None
@@ -113,10 +113,9 @@ class Settled(msgspec.Struct, frozen=True, array_like=True, tag=2):
     cost_source: str | None = None
     price_id: str | None = None
     output_bytes: int = 0
-    output_ref: Name | None = None
-    text_ref: Name | None = None
     text_at: str | None = None
-    bodies: dict[bytes, str] = {}
+    output: str | None = None
+    text: str | None = None
 
 
 class Gap(msgspec.Struct, frozen=True, array_like=True, tag=3):

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from bursar.ledger import records
+from bursar.ledger.bodies import body_name
 from bursar.ledger.records import Correction, Gap, Opened, Settled, Span
 from bursar.store.port import SETTLED_COLUMNS, Batch, Row, Values
 
@@ -24,7 +25,7 @@ def _between(fields: tuple[str, ...], first: str, last: str) -> slice:
 _O, _S = Opened.__struct_fields__, Settled.__struct_fields__
 _BEGUN, _ENDED = _between(_O, "call_id", "params_ref"), _between(_S, "status", "text_at")
 
-LAYOUT = ("spool_id", "created_at", "hour", "tags", *_O[_BEGUN], "completed_at", *_S[_ENDED])
+LAYOUT = ("spool_id", "created_at", "hour", "tags", *_O[_BEGUN], "completed_at", *_S[_ENDED], "output_ref", "text_ref")
 """The order in which rows are put together below: the store's own."""
 _STARTED: Values = tuple(
     {"status": "started", "usage_source": "none", "output_bytes": 0}.get(name) for name in SETTLED_COLUMNS
@@ -156,15 +157,23 @@ class BatchBuilder:
         self._open[key] = (self._batch.spool_id, self._clock(at), at // _HOUR_US, tags, *_astuple(record)[_BEGUN])
 
     def _settle(self, record: Settled) -> None:
-        if record.bodies:
-            self._bring(record.workspace, record.bodies)
-        at = record.completed_us
-        settled = (self._clock(at) if at is not None else None, *_astuple(record)[_ENDED])
+        at, output, text = record.completed_us, record.output, record.text
+        settled = (
+            self._clock(at) if at is not None else None,
+            *_astuple(record)[_ENDED],
+            self._name(record.workspace, output) if output is not None else None,
+            self._name(record.workspace, text) if text else None,
+        )
         opened = self._open.pop((record.call_id, record.attempt), None)
         if opened is not None:
             self._batch.entries.append(opened + settled)
         else:
             self._batch.settlements.append((record.call_id, record.attempt, *settled))
+
+    def _name(self, workspace: str, text: str) -> bytearray:
+        name = body_name(workspace, text.encode("utf-8", "replace"))
+        self._batch.bodies[name] = (workspace, text)
+        return bytearray(name)
 
     def _bring(self, workspace: str, bodies: dict[bytes, str]) -> None:
         brought = self._batch.bodies

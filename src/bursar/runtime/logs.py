@@ -42,35 +42,57 @@ class ResponseLog:
     def __init__(self, *, as_json: bool, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
         self._json = as_json
-        self._lines: list[str] = []
+        self._ended: list[tuple[Opened, Settled]] = []
         self._words: dict[str, str] = {}
         self._unpriced: set[tuple[str, str]] = set()
 
     def observe(self, opened: Opened, settled: Settled) -> None:
-        """Writes `[llm] provider=… response status=… model=… duration_ms=… tokens=… call_id=…`."""
-        if settled.cost_nanos is None and settled.usage_source != "none":
-            self._alarm((opened.provider, opened.model))
+        """Writes `[llm] provider=… response status=… model=… duration_ms=… tokens=… call_id=…`.
+
+        Lines of one turn of the loop are written at its end, together.
+        """
+        self._ended.append((opened, settled))
+        if len(self._ended) == 1:
+            try:
+                asyncio.get_running_loop().call_soon(self.flush)
+            except RuntimeError:
+                self.flush()
+
+    def flush(self) -> None:
+        """Writes the lines that wait."""
+        ended, self._ended = self._ended, []
+        if ended:
+            lines: list[str] = []
+            for opened, settled in ended:
+                if settled.cost_nanos is None and settled.usage_source != "none":
+                    self._alarm((opened.provider, opened.model), lines)
+                lines.append(self._as_json(opened, settled) if self._json else self._as_text(opened, settled))
+            with suppress(OSError, ValueError):  # nobody reads it any more; the ledger has it all the same
+                self._stream.write("".join(lines))
+                self._stream.flush()
+
+    def _as_text(self, opened: Opened, settled: Settled) -> str:
         status = settled.http_status if settled.http_status is not None else settled.status
-        if self._json:
-            self._write_json(
-                level="info",
-                message="[llm] response",
-                provider=opened.provider,
-                status=status,
-                model=opened.model,
-                duration_ms=settled.response_time_ms,
-                tokens=settled.total_tokens,
-                call_id=opened.call_id,
-                outcome=settled.status,
-            )
-            return
         outcome = "" if settled.status == "completed" else f" outcome={settled.status}"
         tokens = "-" if settled.total_tokens is None else settled.total_tokens
         model = opened.model
         shown = self._words.get(model) or self._word(model)
-        self._write(
+        return (
             f"[llm] provider={opened.provider} response status={status} model={shown} "
             f"duration_ms={settled.response_time_ms} tokens={tokens} call_id={opened.call_id}{outcome}\n"
+        )
+
+    def _as_json(self, opened: Opened, settled: Settled) -> str:
+        return _json_line(
+            level="info",
+            message="[llm] response",
+            provider=opened.provider,
+            status=settled.http_status if settled.http_status is not None else settled.status,
+            model=opened.model,
+            duration_ms=settled.response_time_ms,
+            tokens=settled.total_tokens,
+            call_id=opened.call_id,
+            outcome=settled.status,
         )
 
     def _word(self, name: str) -> str:
@@ -79,38 +101,21 @@ class ResponseLog:
         word = self._words[name[:_WORD_CHARS]] = _one_word(name)
         return word
 
-    def flush(self) -> None:
-        """Writes the lines that wait."""
-        lines, self._lines = self._lines, []
-        if lines:
-            with suppress(OSError, ValueError):  # nobody reads it any more; the ledger has it all the same
-                self._stream.write("".join(lines))
-                self._stream.flush()
-
-    def _write(self, line: str) -> None:
-        """Lines of one turn of the loop are written at its end, together."""
-        if not self._lines:
-            try:
-                asyncio.get_running_loop().call_soon(self.flush)
-            except RuntimeError:
-                self._lines.append(line)
-                self.flush()
-                return
-        self._lines.append(line)
-
-    def _write_json(self, **values: object) -> None:
-        at = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-        self._write(encode_json({**values, "timestamp": at}).decode() + "\n")
-
-    def _alarm(self, who: tuple[str, str]) -> None:
+    def _alarm(self, who: tuple[str, str], lines: list[str]) -> None:
         """Says once of a model that its tokens have no price: its cost is null, not nothing."""
         if who in self._unpriced or len(self._unpriced) >= _MOST_ALARMS:
             return
         self._unpriced.add(who)
         if self._json:
-            self._write_json(level="warning", message="no price is known: cost is null", provider=who[0], model=who[1])
+            line = _json_line(level="warning", message="no price is known: cost is null", provider=who[0], model=who[1])
         else:
-            self._write(f"[llm] no price is known for {who[0]}/{_one_word(who[1])}: its cost is null\n")
+            line = f"[llm] no price is known for {who[0]}/{_one_word(who[1])}: its cost is null\n"
+        lines.append(line)
+
+
+def _json_line(**values: object) -> str:
+    at = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return encode_json({**values, "timestamp": at}).decode() + "\n"
 
 
 def _one_word(name: str) -> str:

@@ -23,7 +23,7 @@ SETTLED_COLUMNS = (
     "error_code", "error_message", "finish_reason", "provider_response_id", "served_model", "prompt_tokens",
     "completion_tokens", "total_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens",
     "provider_total_tokens", "usage_source", "raw_usage", "cost_nanos", "cost_currency", "cost_usd_nanos",
-    "cost_source", "price_id", "output_bytes", "output_ref", "text_ref", "text_at",
+    "cost_source", "price_id", "output_bytes", "text_at", "output_ref", "text_ref",
 )  # fmt: skip
 """The columns that are known when it is settled."""
 
