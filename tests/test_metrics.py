@@ -87,7 +87,7 @@ def test_models_without_end_are_counted_together_and_none_is_lost() -> None:
 def test_a_duration_falls_into_the_first_bound_it_does_not_exceed(durations: list[int]) -> None:
     times: Any = Times()
     for ms in durations:
-        times.add(ms)
+        times.add([ms])
     total = 0
     for bound, count in zip(SECONDS, times.counts, strict=False):
         total += count

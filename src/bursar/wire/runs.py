@@ -16,22 +16,25 @@ _PROBE = b"bursar 1"
 
 
 class Around(msgspec.Struct, frozen=True):
-    """The bytes before and behind the text of a frame, up to its end; `between` is what stands between two texts."""
+    """The bytes before and behind the text of a frame, without the blank line that ends it."""
 
     before: bytes
     behind: bytes
-    between: bytes
 
     def take(self, data: bytes) -> tuple[str, int] | None:
         """The text of the frames that `data` begins with, and how many bytes they are; None where its first frame is
         not whole, or another one."""
-        if not data.startswith(self.before):
+        before, behind = self.before, self.behind
+        if not data.startswith(before):
             return None
-        pieces = data[len(self.before) :].split(self.between)
-        pieces[-1], found, _ = pieces[-1].partition(self.behind)
-        if not found:
-            pieces.pop()
-        joined = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        start, stop = len(before), -len(behind)
+        pieces: list[bytes] = []
+        # Cut at blank lines, not at what stands between two texts: to look for something long takes long to begin.
+        for frame in data.split(b"\n\n")[:-1]:
+            if not (frame.startswith(before) and frame.endswith(behind) and len(frame) >= start - stop):
+                break
+            pieces.append(frame[start:stop])
+        joined = b"".join(pieces)
         if not joined:
             return None
         if b"\\" in joined and any(piece.endswith(b"\\") for piece in pieces):
@@ -44,7 +47,7 @@ class Around(msgspec.Struct, frozen=True):
             text = _text(b'"%b"' % joined)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return None
-        return text, len(joined) + len(pieces) * (len(self.before) + len(self.behind))
+        return text, len(joined) + len(pieces) * (start - stop + 2)
 
 
 def around(raw: bytes, text: str, read: Callable[[bytes], str | None]) -> Around | None:
@@ -57,9 +60,9 @@ def around(raw: bytes, text: str, read: Callable[[bytes], str | None]) -> Around
     start = raw.find(quoted) + 1
     if not start or not raw.startswith(b"data: {") or not raw.endswith(b"}\n\n") or raw.count(quoted) != 1:
         return None
-    before, behind = raw[:start], raw[start + len(quoted) - 2 :]
-    if b"\n" in before or b"\n" in behind[:-2] or b"\r" in raw:
+    before, behind = raw[:start], raw[start + len(quoted) - 2 : -2]
+    if b"\n" in before or b"\n" in behind or b"\r" in raw:
         return None
-    if read(b"%b%b%b" % (before[6:], _PROBE, behind[:-2])) != _PROBE.decode():
+    if read(b"%b%b%b" % (before[6:], _PROBE, behind)) != _PROBE.decode():
         return None
-    return Around(before, behind, behind + before)
+    return Around(before, behind)
