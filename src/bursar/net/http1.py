@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import time
 from collections import deque
-from typing import Any
+from time import monotonic
+from typing import Any, ClassVar
 
 import httptools
+import msgspec
 
 from bursar.net.head import Head, Origin, head_of
 from bursar.net.inflate import Inflater, inflater
@@ -54,7 +55,15 @@ class Http1Transport:
         self.busy.add(connection)
         if self._sweeper is None:
             self._sweep()
-        await exchange.headers_come(deadline)
+        try:
+            while not exchange.headed:
+                await exchange.news(deadline)
+            coding = exchange.headers.get(b"content-encoding")
+            if coding is not None:
+                exchange.inflate(coding.decode("latin-1"))
+        except BaseException:
+            exchange.abort()
+            raise
         return exchange
 
     async def close(self) -> None:
@@ -71,8 +80,11 @@ class Http1Transport:
         if self._closed:
             connection.abort()
             return
-        connection.idle_since = time.monotonic()
-        self._idle.setdefault(connection.origin, deque()).append(connection)
+        connection.idle_since = monotonic()
+        idle = self._idle.get(connection.origin)
+        if idle is None:
+            idle = self._idle[connection.origin] = deque()
+        idle.append(connection)
 
     def lost(self, connection: _Connection) -> None:
         """Forgets a connection that is closed."""
@@ -95,7 +107,7 @@ class Http1Transport:
         while idle:
             # The one used last is the one least likely to be closed by now.
             connection = idle.pop()
-            if connection.is_usable and time.monotonic() - connection.idle_since < _IDLE_S:
+            if monotonic() - connection.idle_since < _IDLE_S and connection.is_usable:
                 return connection
             connection.abort()
         return None
@@ -105,7 +117,7 @@ class Http1Transport:
         if origin.tls and self._tls is None:
             self._tls = await asyncio.to_thread(ssl.create_default_context)
         try:
-            async with asyncio.timeout(min(timeout_s, deadline - time.monotonic())):
+            async with asyncio.timeout(min(timeout_s, deadline - monotonic())):
                 _, connection = await loop.create_connection(
                     lambda: _Connection(self, origin),
                     origin.host,
@@ -122,7 +134,7 @@ class Http1Transport:
     def _sweep(self) -> None:
         """Ends waits whose time is up, and closes what has been idle for long. One timer serves all
         connections, so that a time limit costs a call nothing but a comparison now and then."""
-        now = time.monotonic()
+        now = monotonic()
         for connection in list(self.busy):
             connection.check(now)
         for idle in self._idle.values():
@@ -152,6 +164,7 @@ class _Connection(asyncio.Protocol):
 
     def begin(self, request: bytes) -> Exchange:
         self.exchange = exchange = Exchange(self)
+        exchange.begin()
         self._transport.write(request)
         return exchange
 
@@ -194,45 +207,43 @@ class _Connection(asyncio.Protocol):
         self._transport.resume_reading()
 
 
-class Exchange:
+class Exchange(msgspec.Struct, eq=False):
     """One request's answer under way (an `Answer`). It lets go of its connection at its end, so that nothing
     that is still held of it can touch the next one's."""
 
-    status = 0
+    _connection: _Connection | None
+    headers: dict[bytes, bytes] = {}
+    status: int = 0
+    headed: bool = False
+    _parts: list[bytes] = []
+    on_body: Any = None
+    _parser: Any = None
     _waiter: asyncio.Future[None] | None = None
-    _deadline = 0.0
-    _buffered = 0
-    _quiet = 0
-    _paused = False
-    _keeps = False
-    _complete = False
-    _headed = False
-    _lingers = False
+    _deadline: float = 0.0
+    _buffered: int = 0
+    _quiet: int = 0
+    _paused: bool = False
+    _keeps: bool = False
+    _complete: bool = False
+    _lingers: bool = False
     _failure: Exception | None = None
     _inflater: Inflater | None = None
     # What the parser looks for in each exchange: not to find it would cost it more than to find nothing.
-    on_url = on_status = on_chunk_header = on_chunk_complete = None
+    on_url: ClassVar[None] = None
+    on_status: ClassVar[None] = None
+    on_chunk_header: ClassVar[None] = None
+    on_chunk_complete: ClassVar[None] = None
 
-    def __init__(self, connection: _Connection) -> None:
-        self._connection: _Connection | None = connection
-        self.headers: dict[bytes, bytes] = {}
-        self._parts: list[bytes] = []
+    def begin(self) -> None:
+        """Makes ready to hear the answer. The parser knows this exchange, and this exchange it: the knot is undone at
+        the end, or every call would wait for the garbage collector with all it holds."""
         self.on_body = self._parts.append
-        # It knows this exchange, and this exchange it: the knot is undone at the end, or every call would wait
-        # for the garbage collector with all it holds.
-        self._parser: Any = httptools.HttpResponseParser(self)
+        self._parser = httptools.HttpResponseParser(self)
 
-    async def headers_come(self, deadline: float) -> None:
-        """Waits for the status and headers. Raises HungUpError, TimeoutError."""
-        try:
-            while not self._headed:
-                await self._news(deadline)
-            coding = self.headers.get(b"content-encoding")
-            if coding is not None and coding.lower() != b"identity":
-                self._inflater = inflater(coding.decode("latin-1"))
-        except BaseException:
-            self.abort()
-            raise
+    def inflate(self, coding: str) -> None:
+        """The body is in this coding. Raises HungUpError where nobody asked for it."""
+        if coding.lower() != "identity":
+            self._inflater = inflater(coding)
 
     @property
     def is_over(self) -> bool:
@@ -249,7 +260,7 @@ class Exchange:
             elif self._complete:
                 return self._inflater.close() if self._inflater is not None else b""
             else:
-                await self._news(deadline)
+                await self.news(deadline)
 
     def done(self) -> None:
         connection = self._connection
@@ -261,7 +272,7 @@ class Exchange:
         # The end mark was read but not the end of the body: it gets a moment to come, off the call's way.
         self._lingers = True
         self._taken()
-        self._deadline = time.monotonic() + _LINGER_S
+        self._deadline = monotonic() + _LINGER_S
 
     def abort(self) -> None:
         connection = self._connection
@@ -284,14 +295,15 @@ class Exchange:
         except httptools.HttpParserError as e:
             self._broke(f"it is not HTTP: {e}")
         else:
-            self._account(len(data))
+            if not self._complete or self._lingers:
+                self._account(len(data))
         self._wake()
 
     def connection_ended(self, error: Exception | None) -> None:
         """The other side has closed."""
         self._part()
         if not self._complete:
-            if error is None and self._headed and self._ends_with_connection():
+            if error is None and self.headed and self._ends_with_connection():
                 self._complete = True
             else:
                 self._failure = self._failure or HungUpError(
@@ -316,7 +328,7 @@ class Exchange:
         self.headers.clear()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._headed:
+        if self.headed:
             return  # trailers come behind the body, when the headers are somebody's already
         name, headers = name.lower(), self.headers
         headers[name] = b"%b, %b" % (headers[name], value) if name in headers else value
@@ -326,10 +338,10 @@ class Exchange:
         if status < 200:
             return  # what comes before the answer; a switch of protocols ends in feed()
         self.status = status
-        self._headed = True
+        self.headed = True
 
     def on_message_complete(self) -> None:
-        if self._headed:
+        if self.headed:
             self._complete = True
             self._keeps = self._parser.should_keep_alive()
 
@@ -362,7 +374,7 @@ class Exchange:
                 self._connection.resume()
         return data
 
-    def _news(self, deadline: float) -> asyncio.Future[None]:
+    def news(self, deadline: float) -> asyncio.Future[None]:
         """Done when something has come, or will not: to be awaited at once, by one at a time."""
         if self._failure is not None:
             raise self._failure
