@@ -12,7 +12,8 @@ import pytest
 from bursar.types.events import TextDelta
 from bursar.wire import spec as specs
 from bursar.wire.assemble import Assembly
-from bursar.wire.engine import Decoder, Readers
+from bursar.wire.engine import Decoder
+from bursar.wire.readers import Readers
 
 CORPUS = Path(os.environ.get("CORPUS_DIR", "../shared/corpus"))
 OPENAI_SHAPED = (

@@ -13,7 +13,8 @@ from bursar.types.errors import ConfigError, UnsupportedLlmProviderError
 from bursar.types.usage import Usage
 from bursar.wire import spec as specs
 from bursar.wire.assemble import Assembly
-from bursar.wire.engine import Decoder, Frame, Readers, read_error
+from bursar.wire.engine import Decoder, Frame, read_error
+from bursar.wire.readers import Readers
 from bursar.wire.usage import as_count, as_nanos
 
 OPENAI = Readers(specs.build("openai"))

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from bursar.types.events import TextDelta
 from bursar.wire import spec
 from bursar.wire.assemble import Assembly
-from bursar.wire.engine import Decoder, Frame, Readers
+from bursar.wire.engine import Decoder, Frame
+from bursar.wire.readers import Readers
 from bursar.wire.typed import NotTypedError, Typed, typed
 
 

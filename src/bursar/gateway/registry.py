@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from bursar.types.errors import UnknownModelError
-from bursar.wire.engine import Readers
+from bursar.wire.readers import Readers
 from bursar.wire.spec import Spec
 
 CANCEL = "cancel"

@@ -8,8 +8,8 @@ from bursar.gateway.registry import Provider, Registry, Timeouts
 from bursar.runtime.settings import ProviderSettings, Settings, secret
 from bursar.types.errors import ConfigError
 from bursar.wire import spec as specs
-from bursar.wire.engine import Readers
 from bursar.wire.headers import fault_of
+from bursar.wire.readers import Readers
 
 _PROXIES = ("http://", "https://", "socks5://", "socks5h://")
 _ALWAYS_SECRET = frozenset({"authorization", "proxy-authorization", "x-api-key", "api-key", "cookie"})
