@@ -99,20 +99,19 @@ def _read(readers: Readers, body: bytes, cuts: list[int], *, stream: bool) -> tu
 
 
 def _joined(frames: list[Frame]) -> list[Frame]:
-    """Frames with those that follow each other and bring nothing but text put together: they may come so."""
+    """Frames with those that follow each other and bring no more than text put together: they may come so."""
     joined: list[Frame] = []
+    plain_before = False
     for frame in frames:
         plain = not (frame.is_silent or frame.usage_only) and all(
             isinstance(e, TextDelta) and e.choice == 0 for e in frame.events
         )
-        before = joined[-1] if joined else None
-        if not plain or before is None or not before.events or not isinstance(before.events[-1], TextDelta):
-            joined.append(Frame(frame.raw, frame.events, frame.usage_only, frame.is_silent))
-        elif len(before.events) == 1 and before.events[0].choice == 0:  # type: ignore[union-attr]
-            text = "".join(e.text for e in (*before.events, *frame.events) if isinstance(e, TextDelta))
-            joined[-1] = Frame(before.raw + frame.raw, [TextDelta(text)])
+        if plain and plain_before:
+            text = "".join(e.text for e in (*joined[-1].events, *frame.events) if isinstance(e, TextDelta))
+            joined[-1] = Frame(joined[-1].raw + frame.raw, [TextDelta(text)] if text else [])
         else:
             joined.append(frame)
+        plain_before = plain
     return joined
 
 

@@ -105,6 +105,7 @@ class Client:
             body=body,
             inputs=asked.inputs,
             params=asked.params,
+            usual=asked.usual,
             context=context or self._context,
             headers=tuple((headers or {}).items()),
         )

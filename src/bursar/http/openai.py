@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 import msgspec
+from msgspec.structs import astuple
 
 from bursar.gateway.gateway import Gateway
 from bursar.gateway.running import Running
@@ -82,8 +83,8 @@ def _call(call_id: str, operation: str, principal: Principal, headers: Mapping[b
     asked = read(operation, body)
     others = headers.keys() - _PASSED_OVER
     if not others:
-        context, key_id = principal.plain, principal.key_id
-        return Call(call_id, operation, asked.model, asked.stream, body, asked.inputs, asked.params, context, key_id)
+        model, stream, inputs, params, usual = astuple(asked)
+        return Call(call_id, operation, model, stream, body, inputs, params, usual, principal.plain, principal.key_id)
     given = {name.decode("latin-1"): headers[name].decode("latin-1") for name in others}
     context = principal.context(given)
     if context.request_id is None and "x-request-id" in given:
@@ -100,6 +101,7 @@ def _call(call_id: str, operation: str, principal: Principal, headers: Mapping[b
         body,
         asked.inputs,
         asked.params,
+        asked.usual,
         context,
         principal.key_id,
         idempotency_key=key,

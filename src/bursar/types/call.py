@@ -35,7 +35,7 @@ class Call(msgspec.Struct, frozen=True):
     """What an application asks, before it is known who will answer.
 
     `body` is the request in OpenAI's shape, as it was sent; `inputs` are its messages or inputs, each as JSON, and
-    `params` is all else of it, as one JSON object.
+    `params` is all else of it, as one JSON object; `usual` is true for a chat of which these are all there is.
     `headers` are the caller's own extra headers for the provider.
     """
 
@@ -46,6 +46,7 @@ class Call(msgspec.Struct, frozen=True):
     body: bytes
     inputs: list[bytes]
     params: bytes
+    usual: bool
     context: Context = Context()
     key_id: str | None = None
     idempotency_key: str | None = None

@@ -55,37 +55,23 @@ class Way:
         self._adds_usage = adds_usage
         self._is_plain = is_plain(spec)
         self._renames = model != asked
-        old = _JSON.encode(asked)
-        self._old, self._old_apart = b'"model":%b' % old, b'"model": %b' % old
-        self._new = b'"model":%b' % self._model
+        self._old, self._new = b'{"model":%b' % _JSON.encode(asked), b'{"model":%b' % self._model
 
     def request(self, call: Call, headers: tuple[tuple[str, str], ...]) -> Request:
         """The request of a call. Raises RequestError with the field's name."""
-        body = call.body
-        if self._is_plain and body.count(b'"model"') == 1 and b"\\u00" not in body:
-            # A body that names its model twice, or may do so in escapes, never passes as it came: who reads it behind
-            # us could take the other one.
-            params, stream = call.params, call.stream
-            if not (self._renames or (stream and self._adds_usage)):
-                return Request(self._url, headers, body, params, stream, False)
-            if (changed := self._changed(call)) is not None:
-                return Request(self._url, headers, changed[0], changed[1], stream, stream and self._adds_usage)
-        return self._written_anew(call, headers)
-
-    def _changed(self, call: Call) -> tuple[bytes, bytes] | None:
-        """The body, which has one `"model"` in it, and the parameters, with the provider's name of the model and with
-        what asks for usage; None where that takes more than putting bytes in their places."""
-        body, params = call.body, call.params
+        if not (call.usual and self._is_plain):
+            return self._written_anew(call, headers)
+        params, stream, added = call.params, call.stream, False
         if self._renames:
-            old = self._old if self._old in body else self._old_apart
-            body, params = body.replace(old, self._new, 1), params.replace(self._old, self._new, 1)
-            if body is call.body or params is call.params:
-                return None
-        if call.stream and self._adds_usage:
-            if b'"stream_options"' in params or not body.endswith(b"}"):
-                return None
-            body, params = body[:-1] + _ASKS_FOR_USAGE, params[:-1] + _ASKS_FOR_USAGE
-        return body, params
+            params = params.replace(self._old, self._new, 1)
+        if stream and self._adds_usage:
+            if b'"stream_options"' in params:
+                return self._written_anew(call, headers)
+            params, added = params[:-1] + _ASKS_FOR_USAGE, True
+        # Put together anew, not passed on as it came: a body may name its model twice, and who reads it behind us could
+        # take the other one.
+        body = b'%b,"messages":[%b]}' % (params[:-1], b",".join(call.inputs))
+        return Request(self._url, headers, body, params, stream, added)
 
     def _written_anew(self, call: Call, headers: tuple[tuple[str, str], ...]) -> Request:
         fields = fields_of(call.body)

@@ -26,6 +26,7 @@ from bursar.types.events import (
     ToolCallDelta,
     UsageReport,
 )
+from bursar.types.usage import Usage
 from bursar.wire.framing import Framer, RawFrame, framer
 from bursar.wire.readers import Reader, Readers
 from bursar.wire.runs import Around, around
@@ -133,31 +134,30 @@ class Decoder(msgspec.Struct, eq=False):
         """The same where frames that differ in their text alone are read together; until it is known what they have in
         common, one after the other."""
         frames: list[Frame] = []
+        between = framer.is_between
         while data and not self.ended:
             around = self._around
-            run = around.take(data) if around is not None and framer.is_between else None
-            if run is not None:
+            if around is not None and between and (run := around.take(data)) is not None:
                 text, size = run
                 frames.append(Frame(data[:size], [TextDelta(text)]))
                 data = data[size:]
                 continue
-            cut = data.find(b"\n\n") + 2 if self._learns else 0
-            first, data = (data[:cut], data[cut:]) if cut > 1 else (data, b"")
-            if (
-                cut > 1
-                and first.startswith(b"data: {")
-                and framer.is_between
-                and b"\n" not in first[:-2]
-                and b"\r" not in first
-            ):
-                frames += self._read_all([RawFrame(first, first[6:-2])])
+            end = data.find(b"\n\n") + 2 if self._learns else 0
+            first, data = (data[:end], data[end:]) if end > 1 else (data, b"")
+            plain = end > 1 and between and first.startswith(b"data: {") and b"\r" not in first
+            if plain and first.find(b"\n") == end - 2:
                 self._learns -= 1
-            elif raw_frames := framer.feed(first):
-                frames += self._read_all(raw_frames)
+                frames += self._read_all([RawFrame(first, first[6:-2])])
+            else:
+                if raw_frames := framer.feed(first):
+                    frames += self._read_all(raw_frames)
+                between = framer.is_between
         return frames
 
-    def _learn(self, raw: bytes, text: str, kind: Typed) -> None:
-        """Looks at a frame that only brought a piece of text for what it has in common with the next."""
+    def _learn(self, raw: bytes, said: tuple[Any, ...], kind: Typed) -> None:
+        """Looks at a frame for what it has in common with the next, if all it brought was a piece of text."""
+        if said[1:] != kind.only_text or not said[0] or not isinstance(said[0], str):
+            return
 
         def read(data: bytes) -> str | None:
             root = kind.decode(data)
@@ -167,7 +167,7 @@ class Decoder(msgspec.Struct, eq=False):
             return said[0][0] if plain and isinstance(said[0][0], str) else None
 
         with suppress(*UNTYPED):
-            self._around = around(raw, text, read)
+            self._around = around(raw, said[0], read)
         if self._around is not None:
             self._learns = 0
 
@@ -209,8 +209,8 @@ class Decoder(msgspec.Struct, eq=False):
                         if said[1:] == kind.only_text and type(said[0]) is str:
                             # Most frames of most answers: one more piece of text, and nothing else.
                             frames.append(Frame(frame.raw, [TextDelta(said[0])] if said[0] else []))
-                            if self._learns and said[0]:
-                                self._learn(frame.raw, said[0], kind)
+                            if self._learns:
+                                self._learn(frame.raw, said, kind)
                             continue
                     every = [kind.said(choice) for choice in choices or ()]
                 except UNTYPED:
@@ -243,7 +243,8 @@ class Decoder(msgspec.Struct, eq=False):
         events: list[Event] = []
         if not self.is_whole:
             self._asides.append(data)
-        self._started_as(id or None, model or None, events)
+        if (id, model) != self._started:
+            self._started_as(id or None, model or None, events)
         if error:
             events.append(_error(self._reader, error))
         for values in said:
@@ -257,17 +258,19 @@ class Decoder(msgspec.Struct, eq=False):
                     events.append(Finish(str(finish), index))
             else:
                 self._content(kind.one_each(values), events)
-        usage = None
-        if usages != kind.no_usage:
-            usage = kind.usage(usages[0]) if kind.usage is not None else None
-            if usage is None:
-                usage = self._reader.usage.read(dict(zip(kind.usage_roots, usages, strict=True)))
-            if usage is not None:
-                events.append(UsageReport(usage))
+        usage = self._reported(kind, usages) if usages != kind.no_usage else None
+        if usage is not None:
+            events.append(UsageReport(usage))
         if 0 in self._begun:
             # From here on, what a frame names when it only brings another piece of the first answer's text.
             self._usual = (id, model, *kind.nothing_else)
+            if self._learns and len(said) == len(events) == 1:
+                self._learn(raw, said[0], kind)
         return Frame(raw, events, usage_only=usage is not None and not error and choices == [])
+
+    def _reported(self, kind: Typed, usages: list[Any]) -> Usage | None:
+        usage = kind.usage(usages[0]) if kind.usage is not None else None
+        return usage or self._reader.usage.read(dict(zip(kind.usage_roots, usages, strict=True)))
 
     def _of_value(self, frame: RawFrame, value: dict[str, object]) -> Frame:
         reader = self._reader

@@ -42,7 +42,7 @@ _Chat = msgspec.defstruct(
     [
         ("model", str),
         ("messages", list[msgspec.Raw], msgspec.field(default_factory=list)),
-        ("stream", bool, False),
+        ("stream", bool | None, None),
         *((name, msgspec.Raw, _ABSENT) for name in _PARAMETERS),
     ],
     forbid_unknown_fields=True,
@@ -54,12 +54,14 @@ _chat = msgspec.json.Decoder(_Chat).decode
 
 class Asked(msgspec.Struct, frozen=True):
     """What a request says: the model, whether its answer is to be streamed, its messages or inputs, each as JSON,
-    and all else as one JSON object."""
+    and all else as one JSON object. `usual` is true for a chat of which these are all there is, and in which the model
+    stands first."""
 
     model: str
     stream: bool
     inputs: list[bytes]
     params: bytes
+    usual: bool = False
 
 
 def read(operation: str, body: bytes) -> Asked:
@@ -75,7 +77,7 @@ def read(operation: str, body: bytes) -> Asked:
                     _message(message)
             chat.messages = []
             if inputs and chat.model:
-                return Asked(chat.model, chat.stream, inputs, _encode(chat))
+                return Asked(chat.model, chat.stream is True, inputs, _encode(chat), True)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             pass  # what is wrong with it, if anything is, is found out field by field
     return _read_fields(operation, body)

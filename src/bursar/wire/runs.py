@@ -27,13 +27,7 @@ class Around(msgspec.Struct, frozen=True):
         before, behind = self.before, self.behind
         if not data.startswith(before):
             return None
-        start, stop = len(before), -len(behind)
-        pieces: list[bytes] = []
-        # Cut at blank lines, not at what stands between two texts: to look for something long takes long to begin.
-        for frame in data.split(b"\n\n")[:-1]:
-            if not (frame.startswith(before) and frame.endswith(behind) and len(frame) >= start - stop):
-                break
-            pieces.append(frame[start:stop])
+        pieces = self._pieces(data)
         joined = b"".join(pieces)
         if not joined:
             return None
@@ -47,7 +41,24 @@ class Around(msgspec.Struct, frozen=True):
             text = _text(b'"%b"' % joined)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return None
-        return text, len(joined) + len(pieces) * (start - stop + 2)
+        return text, len(joined) + len(pieces) * (len(before) + len(behind) + 2)
+
+    def _pieces(self, data: bytes) -> list[bytes]:
+        """The texts of the frames that `data` begins with, as they stand in them."""
+        before, behind = self.before, self.behind
+        start, stop = len(before), -len(behind)
+        # Cut at blank lines, not at what stands between two texts: to look for something long takes long to begin.
+        frames = data.split(b"\n\n")
+        frames.pop()
+        while frames and not (frames[-1].startswith(before) and frames[-1].endswith(behind)):
+            frames.pop()
+        pieces = [frame[start:stop] for frame in frames]
+        if data.startswith(b"%b%b%b\n\n" % (before, (b"%b\n\n%b" % (behind, before)).join(pieces), behind)):
+            return pieces
+        for n, frame in enumerate(frames):  # another one stands between them
+            if not (frame.startswith(before) and frame.endswith(behind) and len(frame) >= start - stop):
+                return pieces[:n]
+        return pieces
 
 
 def around(raw: bytes, text: str, read: Callable[[bytes], str | None]) -> Around | None:
