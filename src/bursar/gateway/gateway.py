@@ -61,7 +61,9 @@ class Gateway:
         if ways is None or ways.targets is not targets:
             ways = self._ways_of(call, targets)
         own = call.headers
-        plan = [(t, way.request(call, self._with_own(t, way, own) if own else way.headers)) for t, way in ways.pairs]
+        plan = []
+        for target, way in ways.pairs:
+            plan.append((target, way.request(call, self._with_own(target, way, own) if own else way.headers)))
         running = Running(self, call, plan, ways.shields)
         self._running.add(running)
         return running

@@ -195,9 +195,7 @@ class Running(msgspec.Struct, eq=False):
         self.attempts += 1
         ledger = self._gateway.ledger
         entry = ledger.open(outcome.opened(ledger.bodies, self.call, target, request, self.attempts, now_us()))
-        decoder = Decoder(
-            target.provider.readers, stream=self.call.stream, embeddings=self.call.operation == EMBEDDINGS
-        )
+        decoder = Decoder(target.provider.readers, self.call.stream, self.call.operation == EMBEDDINGS)
         deadline = entry.started_ns / 1e9 + target.provider.timeouts.total_s
         self.attempt = attempt = Attempt(target, request, entry, decoder, Assembly(), deadline)
         return attempt
@@ -207,10 +205,10 @@ class Running(msgspec.Struct, eq=False):
         provider = attempt.target.provider
         transport = self._gateway.transports[provider.transport]
         try:
-            limit_s = min(provider.timeouts.first_byte_s, provider.timeouts.total_s)
-            deadline = time.monotonic() + limit_s
+            timeouts = provider.timeouts
+            deadline = min(time.monotonic() + timeouts.first_byte_s, attempt.deadline)
             answer = attempt.answer = await transport.send(
-                attempt.request, connect_timeout_s=provider.timeouts.connect_s, deadline=deadline
+                attempt.request, connect_timeout_s=timeouts.connect_s, deadline=deadline
             )
             data = await answer.read(deadline)
         except TimeoutError:

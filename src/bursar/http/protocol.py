@@ -75,7 +75,11 @@ class Protocol(HttpToolsProtocol):
         self._quiet_since = None
         before = self.cycle
         self.cycle = cycle  # type: ignore[assignment]
-        if before is None or before.response_complete:
+        if self._rests is not None:
+            self._next = cycle
+            rests, self._rests = self._rests, None
+            rests.set_result(None)
+        elif before is None or before.response_complete:
             self._start_asgi_task(cycle, self.app)
         else:
             self.flow.pause_reading()
@@ -85,10 +89,7 @@ class Protocol(HttpToolsProtocol):
         self._next = cycle
         if self._worker is None:
             self._worker = self.loop.create_task(self._work(app))
-        elif self._rests is not None:
-            rests, self._rests = self._rests, None
-            rests.set_result(None)
-        self.tasks.add(self._worker)
+            self.tasks.add(self._worker)
 
     async def _work(self, answer: Answering) -> None:
         """Answers one request after another: a task of its own for each would cost more than many a request."""
@@ -98,10 +99,9 @@ class Protocol(HttpToolsProtocol):
                 cycle, self._next = self._next, None
                 if cycle is not None:
                     await cycle.run(answer)
-                if self._next is None:
-                    self.tasks.discard(worker)
-                    self._rests = self.loop.create_future()
-                    await self._rests
+                else:
+                    self._rests = rests = self.loop.create_future()
+                    await rests
         finally:
             self.tasks.discard(worker)
             self._worker = None
@@ -118,10 +118,10 @@ class Protocol(HttpToolsProtocol):
         self._parses = False
 
     def on_response_complete(self) -> None:
-        self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
             return
