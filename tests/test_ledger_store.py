@@ -337,6 +337,29 @@ async def test_a_conversation_stores_each_message_once(books: Books) -> None:
     assert last["input_params"] == '{"model":"m"}'
 
 
+async def test_a_message_the_store_has_is_not_written_to_the_spool_again(books: Books) -> None:
+    prompt = b'{"role":"system","content":"%s"}' % (b"a long prompt " * 400)
+    request = b'{"model":"m","messages":[' + prompt + b"]}"
+    books.call("first", request=request)
+    (spool,) = books.ledger.spools
+    first = spool.end
+    await books.drain.flush()
+    books.call("second", request=request)
+    assert spool.end - first < 1000 < len(prompt) < first
+    # In another workspace it is another body; and what is known is forgotten when the store fails.
+    before = spool.end
+    books.call("elsewhere", request=request, workspace="other")
+    assert spool.end - before > len(prompt)
+    books.drain._failed("gone")
+    before = spool.end
+    books.call("again", request=request)
+    assert spool.end - before > len(prompt)
+    await books.drain.flush()
+    rows = books.rows("select input_messages m from llm_call_logs where is_final")
+    assert [r["m"].encode() for r in rows] == [b"[" + prompt + b"]"] * 4
+    assert (await books.verify()).is_green
+
+
 async def test_bodies_are_shared_within_a_workspace_and_not_beyond(books: Books) -> None:
     for workspace in ("a", "b", "a"):
         books.call(f"{workspace}{os.urandom(2).hex()}", workspace=workspace)

@@ -110,6 +110,64 @@ def test_a_connection_serves_one_request_after_another_however_it_is_cut(server:
         assert content(body)
 
 
+def test_a_head_that_was_read_before_says_what_the_parser_says(server: Server, upstream: Upstream) -> None:
+    """Requests with one head in all: in one piece, in two, with another's key, behind one another, and cut short."""
+    peer, asked = Peer(server), [f"text {n}" for n in range(6)]
+    assert len({len(chat(text)) for text in asked}) == 1
+    for text in asked[:2]:
+        assert peer.send(chat(text)).answer()[0] == "HTTP/1.1 200 OK"
+    whole = chat(asked[2])
+    end = whole.index(b"\r\n\r\n") + 4
+    assert peer.send(whole[:end], whole[end : end + 5], whole[end + 5 :]).answer()[0] == "HTTP/1.1 200 OK"
+    assert Peer(server).send(whole.replace(ADMIN.encode(), b"x" * len(ADMIN))).answer()[0].startswith("HTTP/1.1 401")
+    other = Peer(server).send(chat(asked[3]) + chat(asked[4]))
+    assert [other.answer()[0] for _ in range(2)] == ["HTTP/1.1 200 OK"] * 2
+    assert peer.send(chat(asked[5])).answer()[0] == "HTTP/1.1 200 OK"
+    assert [seen.json["messages"][0]["content"] for seen in upstream.seen] == asked
+
+
+async def test_only_heads_whose_end_is_certain_are_remembered() -> None:
+    asked: list[tuple[bytes, bytes]] = []
+
+    async def answer(cycle: Cycle) -> None:
+        asked.append((cycle.head.url, await cycle.body(1000) or b""))
+        cycle.answer(200, b"", b"")
+
+    heads: dict[bytes, Head] = {}
+    config = uvicorn.Config(answer, interface="asgi3", proxy_headers=False, ws="none", lifespan="off", log_config=None)
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Protocol(config, ServerState(), {}, heads=heads), "127.0.0.1", 0
+    )
+
+    async def exchange(*pieces: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+        answered = await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        return answered
+
+    async with server:
+        for head in (
+            b"POST /a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n",
+            b"POST /a HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+            b"POST /a HTTP/1.0\r\nhost: x\r\ncontent-length: 0\r\n\r\n",
+            b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n",
+        ):
+            body = b"0\r\n\r\n" if b"chunked" in head else b""
+            assert (await exchange(head + body)).startswith(b"HTTP/1.1 200")
+        assert heads == {}
+        usual = b"POST /b HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\n"
+        for _ in range(2):
+            assert (await exchange(usual + b"abc")).startswith(b"HTTP/1.1 200")
+        assert list(heads) == [usual]
+        # More, or less, than its body is the parser's to see.
+        assert (await exchange(usual + b"abc" + usual + b"abc")).startswith(b"HTTP/1.1 200")
+        assert (await exchange(usual + b"a", b"bc")).startswith(b"HTTP/1.1 200")
+    assert asked[-4:] == [(b"/b", b"abc")] * 4 or asked[-5:] == [(b"/b", b"abc")] * 5
+
+
 def test_pipelined_requests_are_answered_in_their_order(server: Server) -> None:
     peer = Peer(server)
     peer.send(
