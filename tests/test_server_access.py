@@ -180,3 +180,10 @@ def test_cors_is_a_setting(make_server: Callable[..., Server]) -> None:
     opened = make_server(more='[server]\ncors_origins = ["https://app.example"]')
     status, _, headers = opened.exchange("OPTIONS", "/v1/chat/completions", None, None, origin)
     assert (status, headers["access-control-allow-origin"]) == (200, "https://app.example")
+    for path in ("/v1/models", "/v1/nothing", "/health", "/api/calls"):
+        found = opened.exchange("GET", path, headers={"origin": "https://app.example"})[2]
+        assert found["access-control-allow-origin"] == "https://app.example", path
+        assert "x-bursar-call-id" in found["access-control-expose-headers"], path
+        other = opened.exchange("GET", path, headers={"origin": "https://evil.example"})[2]
+        assert "access-control-allow-origin" not in other, path
+        assert "access-control-allow-origin" not in closed.exchange("GET", path, headers=origin)[2], path
