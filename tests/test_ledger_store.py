@@ -360,6 +360,18 @@ async def test_a_message_the_store_has_is_not_written_to_the_spool_again(books: 
     assert (await books.verify()).is_green
 
 
+async def test_a_record_of_an_impossible_time_is_kept_aside(books: Books) -> None:
+    books.call("before")
+    books.call("never", created_us=10**18)
+    books.call("late", completed_us=10**18)
+    books.call("after")
+    await books.drain.flush()
+    assert [r["call_id"] for r in books.rows("select call_id from ledger_entries where status = 'completed'")] == [
+        "before", "after",
+    ]  # fmt: skip
+    assert {r["reason"] for r in books.rows("select reason from ledger_rejects")} >= {"unreadable"}
+
+
 async def test_bodies_are_shared_within_a_workspace_and_not_beyond(books: Books) -> None:
     for workspace in ("a", "b", "a"):
         books.call(f"{workspace}{os.urandom(2).hex()}", workspace=workspace)

@@ -94,3 +94,14 @@ def test_a_duration_falls_into_the_first_bound_it_does_not_exceed(durations: lis
         assert total == sum(ms <= bound * 1000 for ms in durations)
     assert sum(times.counts) == len(durations)
     assert times.sum_ms == sum(durations)
+
+
+def test_ends_that_were_added_up_are_shown_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tallies = Tallies(str(tmp_path))
+    for n in range(500):
+        tallies.observe(opened("a"), settled(f"c{n}"))
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError("full")))
+        tallies.publish()
+    tallies.publish()
+    assert sum(t.attempts for t in tallies.all().values()) == 500

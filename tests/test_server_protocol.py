@@ -157,6 +157,10 @@ async def test_only_heads_whose_end_is_certain_are_remembered() -> None:
         ):
             body = b"0\r\n\r\n" if b"chunked" in head else b""
             assert (await exchange(head + body)).startswith(b"HTTP/1.1 200")
+        # Line ends before a request are passed over by the parser, and are no head.
+        for lead in (b"\r\r\n\r\n", b"\r\n\r\r\n\r\n", b"\r\n\r\n", b"\r\n"):
+            with contextlib.suppress(asyncio.IncompleteReadError):
+                await exchange(lead + b"POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\nx")
         assert heads == {}
         usual = b"POST /b HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\n"
         for _ in range(2):
@@ -166,6 +170,14 @@ async def test_only_heads_whose_end_is_certain_are_remembered() -> None:
         assert (await exchange(usual + b"abc" + usual + b"abc")).startswith(b"HTTP/1.1 200")
         assert (await exchange(usual + b"a", b"bc")).startswith(b"HTTP/1.1 200")
     assert asked[-4:] == [(b"/b", b"abc")] * 4 or asked[-5:] == [(b"/b", b"abc")] * 5
+
+
+def test_a_client_that_leaves_after_a_long_prompt_is_noticed(server: Server, upstream: Upstream) -> None:
+    peer = Peer(server)
+    peer.send(chat("x" * 200_000, stream=True, script={"hang_after": 1})).head()
+    peer.socket.close()
+    upstream.wait(lambda: upstream.seen[-1].closed_at is not None)
+    wait_for(lambda: server.health()[1]["spool"]["open_entries"] == 0, 10, "the entry stays open")
 
 
 def test_pipelined_requests_are_answered_in_their_order(server: Server) -> None:
@@ -309,6 +321,7 @@ class _Connection:
     def __init__(self) -> None:
         self.flow, self.transport, self.logger = self._Flow(), self._Transport(), self._Logger()
         self.ended = 0
+        self.pipeline: list[Any] = []
         self.loop = asyncio.get_running_loop()
         self.asgi_version, self.scheme, self.server, self.client = "3.0", "http", None, None
 

@@ -56,6 +56,8 @@ def test_what_is_more_than_text_is_not_taken_for_it(inside: bytes) -> None:
 
 def test_halves_of_a_character_in_two_frames_are_not_joined() -> None:
     assert BOTH.take(frame(b"\xd0") + frame(b"\xb0")) is None
+    assert BOTH.take(frame(b"\\ud83d") + frame(b"\\ude00")) is None
+    assert BOTH.take(frame(b"\\u00") + frame(b"e9")) is None
 
 
 def test_another_frame_ends_a_run_and_a_part_of_one_waits() -> None:

@@ -253,3 +253,12 @@ def test_an_odd_finish_is_the_same_both_ways(finish: Any) -> None:
         answer = json.dumps({"id": "c1", "model": "m", "choices": [choice]}).encode()
         _same(answer, [], stream=False)
         _same(b"data: " + answer + b"\n\n", [], stream=True)
+
+
+@pytest.mark.parametrize("usage", [b'{"prompt_tokens":1,"x":1e999}', b'{"prompt_tokens":1,"x":"\xff"}'])
+def test_usage_that_is_no_strict_json_is_not_read_at_once(usage: bytes) -> None:
+    body = b'{"id":"","model":"","choices":[{"message":{"content":"a"}}],"usage":%b}'
+    assert Decoder(TYPED, stream=False).read_whole(body % usage) is None
+    answered = Decoder(TYPED, stream=False).read_whole(body % b'{"prompt_tokens":1}')
+    assert answered is not None
+    assert (answered.id, answered.model) == (None, None)

@@ -156,6 +156,8 @@ class Cycle(msgspec.Struct, eq=False):
             return None
         if self._size > most:
             raise TooLargeError(f"the body is larger than the {most} bytes this server takes")
+        if self._size > HIGH_WATER_LIMIT and not self.protocol.pipeline:
+            self.protocol.flow.resume_reading()  # or nobody would notice that the client leaves
         return self._taken()
 
     async def part(self) -> tuple[bytes, bool] | None:
@@ -224,7 +226,7 @@ class Cycle(msgspec.Struct, eq=False):
 
     def fail(self) -> None:
         """Says that it failed where nothing was said yet; elsewhere only closing can say so."""
-        if self.response_complete or self.disconnected:
+        if self.response_complete or self.disconnected or self.protocol.transport.is_closing():
             return
         if self._started and self._answer_head is None:
             self.protocol.transport.close()

@@ -64,8 +64,13 @@ class Protocol(HttpToolsProtocol):
         keeps = parser.should_keep_alive() and parser.get_http_version() != "1.0"
         head = Head(parser.get_method(), self.url, self.headers, keeps)
         first, self._first = self._first, None
-        # Its end is where the parser saw it only if no line ends otherwise than the lines of heads do.
-        if first is not None and head.is_common and first.count(b"\n") == first.count(b"\r\n"):
+        # It is what the parser saw only if it begins with the request, and every line ends as lines of heads do.
+        if (
+            first is not None
+            and head.is_common
+            and first.startswith(b"%b %b HTTP/1.1\r\n" % (head.method, head.url))
+            and first.count(b"\n") == first.count(b"\r") == first.count(b"\r\n")
+        ):
             if len(self._heads) >= _MOST_HEADS:
                 self._heads.clear()
             self._heads[first] = head

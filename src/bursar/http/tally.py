@@ -103,6 +103,7 @@ class Tallies:
     def __init__(self, folder: str | None = None) -> None:
         self._own: dict[Key, Tally] = {}
         self._waiting: dict[Key, list[_End]] = {}
+        self._changed = False
         self._file = Path(folder) / f"{os.getpid()}.tally" if folder is not None else None
 
     def observe(self, opened: Opened, settled: Settled) -> None:
@@ -112,18 +113,20 @@ class Tallies:
         if waiting is None:
             waiting = self._begin(key)
         waiting.append(_end(settled))
+        self._changed = True
         if len(waiting) >= _AT_ONCE:
             self._add_up()
 
     def publish(self) -> None:
         """Shows the numbers to the other workers, where there are any."""
-        if self._file is None or not self._waiting:
+        if self._file is None or not self._changed:
             return
         self._add_up()
         made = self._file.with_suffix(".new")
         with suppress(OSError):  # the next time they are all shown again
             made.write_bytes(_encode(list(self._own.items())))
             made.replace(self._file)
+            self._changed = False
 
     def all(self) -> dict[Key, Tally]:
         """The numbers of all workers, of those that have ended too."""

@@ -32,6 +32,9 @@ _STARTED: Values = tuple(
 )
 
 
+_UNREADABLE = (msgspec.MsgspecError, ValueError, OverflowError)
+
+
 class _Clock:
     """Times as text. Most of a batch's are of one second, which is written once."""
 
@@ -74,18 +77,16 @@ class BatchBuilder:
         for payload, end in zip(payloads, ends, strict=True):
             try:
                 record = decode(payload)
-            except (msgspec.MsgspecError, ValueError, OverflowError):
-                record = None
-            kind = type(record)
-            if kind is Opened:
-                self._open_entry(record)  # type: ignore[arg-type]
-            elif kind is Settled:
-                self._settle(record)  # type: ignore[arg-type]
-            else:
-                size = len(payload) + records.OVERHEAD
-                framed = records.framed(payload)
-                start = base + end - size
-                self.add(Span(start, base + end, payload), framed, start)
+                kind = type(record)
+                if kind is Opened:
+                    self._open_entry(record)  # type: ignore[arg-type]
+                elif kind is Settled:
+                    self._settle(record)  # type: ignore[arg-type]
+                else:
+                    self._add_framed(payload, base + end)
+                    continue
+            except _UNREADABLE:
+                self._add_framed(payload, base + end)
                 continue
             batch.records += 1
         batch.new_offset = base + ends[-1]
@@ -111,8 +112,13 @@ class BatchBuilder:
                 self._settle(record)
             else:
                 self._add_other(record, span)
-        except (msgspec.MsgspecError, ValueError, OverflowError) as e:
+        except _UNREADABLE as e:
             self._reject(span, data, base, "unreadable", str(e))
+
+    def _add_framed(self, payload: bytes, end: int) -> None:
+        """Adds a record by its payload, the long way: one of a kind that is rare, or unreadable."""
+        start = end - len(payload) - records.OVERHEAD
+        self.add(Span(start, end, payload), records.framed(payload), start)
 
     def add_settled(self, settled: Settled) -> None:
         """Adds an end that stands in no spool: that of an entry whose process is gone."""
@@ -146,15 +152,15 @@ class BatchBuilder:
         )
 
     def _open_entry(self, record: Opened) -> None:
-        key = (record.call_id, record.attempt)
+        key, at = (record.call_id, record.attempt), record.created_us
+        tags = _encode(record.tags).decode() if record.tags else None
+        row = (self._batch.spool_id, self._clock(at), at // _HOUR_US, tags, *_astuple(record)[_BEGUN])
         before = self._open.get(key)
         if before is not None:
             self._batch.entries.append(before + _STARTED)  # the store will refuse the second of them
         if record.bodies:
             self._bring(record.workspace, record.bodies)
-        at = record.created_us
-        tags = _encode(record.tags).decode() if record.tags else None
-        self._open[key] = (self._batch.spool_id, self._clock(at), at // _HOUR_US, tags, *_astuple(record)[_BEGUN])
+        self._open[key] = row
 
     def _settle(self, record: Settled) -> None:
         at, output, text = record.completed_us, record.output, record.text

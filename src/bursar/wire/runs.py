@@ -31,14 +31,13 @@ class Around(msgspec.Struct, frozen=True):
         joined = b"".join(pieces)
         if not joined:
             return None
-        if b"\\" in joined and any(piece.endswith(b"\\") for piece in pieces):
-            return None  # the quote behind it may not be the end of the text
         try:
-            if not joined.isascii():
-                for piece in pieces:
-                    piece.decode()
-            # A quote that ends the text early leaves something behind it, which is refused.
-            text = _text(b'"%b"' % joined)
+            # A quote that ends a text early leaves something behind it, which is refused; so is an escape, or a
+            # character, of which the rest stands in the next frame.
+            if joined.isascii() and b"\\" not in joined:
+                text = _text(b'"%b"' % joined)
+            else:
+                text = "".join([_text(b'"%b"' % piece) for piece in pieces])
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return None
         return text, len(joined) + len(pieces) * (len(before) + len(behind) + 2)

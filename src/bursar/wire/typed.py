@@ -133,13 +133,15 @@ class Whole:
             usage = None
             if raw is not None:
                 counts = self._counts(self._decode_usage(raw))
+                _any(raw)  # what its types pass over is looked at too: it is kept, and read again
                 if counts != _NO_COUNTS:
                     usage = Usage(*counts, None, None, bytes(raw))  # type: ignore[call-arg]
         except UNTYPED:
             return None
-        return Answered(id, model, text, finish, usage)
+        return Answered(id or None, model or None, text, finish, usage)
 
 
+_any = msgspec.json.Decoder().decode
 _NO_COUNTS = (None,) * len(_COUNTS)
 
 
