@@ -424,7 +424,7 @@ async def test_a_credential_a_provider_repeats_is_masked(settings: dict[str, Any
 async def test_an_answer_whose_end_mark_never_comes_is_still_whole(
     settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bursar.gateway.running._AFTER_FINISH_S", 0.2)
+    monkeypatch.setattr("bursar.gateway.attempt._AFTER_FINISH_S", 0.2)
     async with bursar.open(settings) as client:
         async with client.stream(model=MODEL, messages=HELLO, script={"done": False, "linger": True}) as stream:
             _ = [e async for e in stream]

@@ -18,8 +18,9 @@ import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bursar.net.exchange import Exchange
 from bursar.net.head import head_of
-from bursar.net.http1 import Exchange, Http1Transport, _Connection
+from bursar.net.http1 import Http1Transport, _Connection
 from bursar.net.transport import HungUpError, NotSentError
 from bursar.wire.encode import Request
 

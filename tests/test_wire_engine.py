@@ -175,6 +175,18 @@ def test_the_assembled_object_keeps_what_frames_say_beside_the_answer() -> None:
     assert (whole["created"], whole["service_tier"]) == (7, "flex")
 
 
+def test_what_many_frames_say_beside_the_answer_is_the_last_of_each_and_is_not_all_kept() -> None:
+    frames = [_chunk(f"{n}", n=n, **({"once": 1} if n == 3 else {})) for n in range(100)]
+    for frame in frames:
+        frame["choices"][0]["delta"]["reasoning_content"] = "x"
+    _, decoder, _ = _read(_sse(*frames, b"[DONE]"))
+    assert (decoder.extras["n"], decoder.extras["once"]) == (99, 1)
+    assert decoder.extras["n"] == 99
+    decoder = Decoder(OPENAI, stream=True)
+    decoder.feed(_sse(*frames))
+    assert len(decoder._asides) < 20
+
+
 def test_an_error_inside_a_good_answer_is_an_error() -> None:
     for error in ({"message": "no", "code": 429}, "no"):
         assembly = _read(_sse({"error": error}))[0]

@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Mapping
 import msgspec
 
 from bursar.gateway.estimate import Estimator
-from bursar.gateway.registry import FINISH, Registry, Target
+from bursar.gateway.registry import FINISH, REMEMBERED, REMEMBERED_CHARS, Registry, Target
 from bursar.gateway.running import Running
 from bursar.ledger.ledger import Ledger
 from bursar.net.transport import Transport
@@ -17,9 +17,6 @@ from bursar.types.call import EMBEDDINGS, Call
 from bursar.types.errors import RequestError
 from bursar.wire.encode import Way
 from bursar.wire.headers import fault_of
-
-_REMEMBERED = 1024
-_REMEMBERED_CHARS = 200
 
 
 class _Ways(msgspec.Struct, frozen=True):
@@ -104,9 +101,9 @@ class Gateway:
     def _ways_of(self, call: Call, targets: list[Target]) -> _Ways:
         pairs = [(target, self._way(call, target)) for target in targets]
         ways = _Ways(targets, pairs, any(target.provider.on_disconnect == FINISH for target in targets))
-        if len(self._ways) >= _REMEMBERED:
+        if len(self._ways) >= REMEMBERED:
             self._ways.clear()
-        if len(call.model) <= _REMEMBERED_CHARS:
+        if len(call.model) <= REMEMBERED_CHARS:
             self._ways[call.model, call.operation, call.stream] = ways
         return ways
 

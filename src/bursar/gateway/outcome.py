@@ -26,8 +26,8 @@ from bursar.wire.engine import read_error
 from bursar.wire.failures import kind_of, retry_after_s
 
 if TYPE_CHECKING:
+    from bursar.gateway.attempt import Attempt
     from bursar.gateway.gateway import Gateway
-    from bursar.gateway.running import Attempt
 
 _ASSEMBLED_TEXT = "$.choices[0].message.content"
 _SHOWN_BODY_CHARS = 300

@@ -11,8 +11,8 @@ from bursar.wire.readers import Readers
 from bursar.wire.spec import Spec
 
 CANCEL = "cancel"
-_REMEMBERED = 1024
-_REMEMBERED_CHARS = 200
+REMEMBERED = 1024
+REMEMBERED_CHARS = 200
 FINISH = "finish"
 
 
@@ -95,9 +95,9 @@ class Registry(msgspec.Struct, frozen=True, kw_only=True):
         except KeyError:
             pass
         targets = self._targets(model)
-        if len(model) > _REMEMBERED_CHARS:
+        if len(model) > REMEMBERED_CHARS:
             return targets
-        if len(self._resolved) >= _REMEMBERED:
+        if len(self._resolved) >= REMEMBERED:
             self._resolved.clear()
         self._resolved[model] = targets
         return targets

@@ -16,50 +16,27 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from bursar.gateway import outcome
-from bursar.gateway.attempts import GiveUp, NextTarget, Retry, decide
+from bursar.gateway.attempt import Attempt
+from bursar.gateway.decisions import GiveUp, NextTarget, Retry, decide
 from bursar.gateway.registry import FINISH, Target
-from bursar.ledger.ledger import Entry, now_us
+from bursar.ledger.ledger import now_us
 from bursar.ledger.records import Settled
-from bursar.net.transport import Answer, HungUpError, NotSentError
-from bursar.types.call import EMBEDDINGS, Call, Cost, Result
+from bursar.net.transport import HungUpError, NotSentError
+from bursar.types.call import EMBEDDINGS, Call, Result
 from bursar.types.errors import (
     BursarError,
     ProviderConnectionError,
     ProviderError,
-    ProviderTimeoutError,
     TruncatedError,
 )
 from bursar.wire.assemble import Assembly
 from bursar.wire.encode import Request
 from bursar.wire.engine import Decoder, Frame
-from bursar.wire.framing import FrameTooLongError
 
 if TYPE_CHECKING:
     from bursar.gateway.gateway import Gateway
 
 T = TypeVar("T")
-_ERROR_BODY_BYTES = 1024 * 1024
-_COLLECTED_BYTES = 4 * 1024 * 1024
-# How long usage and the end mark may come after the finish reason.
-_AFTER_FINISH_S = 10.0
-
-
-class Attempt(msgspec.Struct, eq=False):
-    """One attempt under way: its entry, the answer, and what it has said so far; `deadline` is the end of its time, by
-    the monotonic clock."""
-
-    target: Target
-    request: Request
-    entry: Entry
-    decoder: Decoder
-    assembly: Assembly
-    deadline: float
-    answer: Answer | None = None
-    first_content_ns: int | None = None
-    whole: bytes = b""
-    read_at_once: bool = False
-    output: bytes | None = None
-    cost: Cost | None = None
 
 
 class Running(msgspec.Struct, eq=False):
@@ -212,7 +189,7 @@ class Running(msgspec.Struct, eq=False):
             )
             data = await answer.read(deadline)
         except TimeoutError:
-            raise self._timed_out(attempt, "first byte", provider.timeouts.first_byte_s) from None
+            raise attempt.timed_out("first byte", provider.timeouts.first_byte_s) from None
         except NotSentError as e:
             raise ProviderConnectionError(f"'{provider.name}' was not reached: {e}", provider=provider.name,
                                           kind="connection") from e  # fmt: skip
@@ -220,72 +197,38 @@ class Running(msgspec.Struct, eq=False):
             raise ProviderConnectionError(f"'{provider.name}' hung up before it answered: {e}", provider=provider.name,
                                           kind="connection") from e  # fmt: skip
         if not 200 <= answer.status < 300:
-            raise outcome.http_failure(provider, answer, await self._rest(attempt, data))
+            raise outcome.http_failure(provider, answer, await attempt.rest(data))
         if not self.call.stream and data[:1] == b"{":
             if not answer.is_over:
-                data = await self._collected(attempt, data)
-            if self._read_whole(attempt, data):
+                data = await attempt.collected(data)
+            if attempt.read_whole(data):
                 self._conclude(attempt)
                 return
         while True:
-            frames = self._read(attempt, data)
+            frames = attempt.read(data)
             self._pending = [*self._pending, *frames] if self._pending else frames
             if not data or attempt.decoder.ended:
                 self._conclude(attempt)
                 return
             if self.call.stream and any(not f.is_silent for f in frames):
-                self._refuse_early_error(attempt)
+                attempt.refuse_early_error()
                 if attempt.assembly.error is not None:
                     self._failure = outcome.in_band_failure(provider, attempt.assembly.error)
                     self._failed(attempt, self._failure)
                 return
-            data = await self._more(attempt)
-
-    async def _collected(self, attempt: Attempt, data: bytes) -> bytes:
-        """The bytes of a plain answer, up to a bound."""
-        assert attempt.answer is not None
-        parts, size = [data], len(data)
-        while not attempt.answer.is_over and size < _COLLECTED_BYTES:
-            data = await self._more(attempt)
-            if not data:
-                break
-            parts.append(data)
-            size += len(data)
-        return b"".join(parts)
-
-    @staticmethod
-    def _read_whole(attempt: Attempt, data: bytes) -> bool:
-        """Reads a plain answer at once, where it is one text: as most are."""
-        answered = attempt.decoder.read_whole(data)
-        if answered is None:
-            return False
-        attempt.assembly.take_whole(answered)
-        attempt.whole = data
-        attempt.read_at_once = True
-        return True
-
-    async def _rest(self, attempt: Attempt, data: bytes) -> bytes:
-        """The body of an error answer, up to a bound."""
-        body = data
-        try:
-            while data and len(body) < _ERROR_BODY_BYTES:
-                data = await self._more(attempt)
-                body += data
-        except ProviderError:
-            pass
-        return body
+            data = await attempt.more()
 
     async def _advance(self) -> Sequence[Frame] | None:
         attempt = self.attempt
         assert attempt is not None
         assert attempt.answer is not None
         try:
-            deadline = self._deadline(attempt)
+            deadline = attempt.wait_until()
             try:
-                data = await attempt.answer.read(deadline)  # as `_more` does, for each of many chunks
+                data = await attempt.answer.read(deadline)  # as `more` does, for each of many chunks
             except (TimeoutError, HungUpError) as error:
-                data = self._end_of(attempt, error, deadline)
-            frames = self._read(attempt, data)
+                data = attempt.end_of(error, deadline)
+            frames = attempt.read(data)
             if not data or attempt.decoder.ended or attempt.assembly.error is not None:
                 try:
                     self._conclude(attempt)
@@ -305,58 +248,6 @@ class Running(msgspec.Struct, eq=False):
             self._broke(attempt, error)
             raise
 
-    async def _more(self, attempt: Attempt) -> bytes:
-        """The next bytes, b"" at the end, within the limits between chunks and in all."""
-        assert attempt.answer is not None
-        deadline = self._deadline(attempt)
-        try:
-            return await attempt.answer.read(deadline)
-        except (TimeoutError, HungUpError) as error:
-            return self._end_of(attempt, error, deadline)
-
-    def _deadline(self, attempt: Attempt) -> float:
-        """Until when the next bytes must have come. Raises ProviderTimeoutError where the time is up already: bytes
-        that keep coming are no reason to go on."""
-        limit_s = attempt.target.provider.timeouts.chunk_s
-        if attempt.decoder.saw_finish:
-            limit_s = min(limit_s, _AFTER_FINISH_S)
-        now = time.monotonic()
-        if now >= attempt.deadline:
-            raise self._timed_out(attempt, "end", attempt.target.provider.timeouts.total_s)
-        return min(now + limit_s, attempt.deadline)
-
-    def _end_of(self, attempt: Attempt, error: TimeoutError | HungUpError, deadline: float) -> bytes:
-        """What it means that no more bytes came: the end, or a failure, which is raised."""
-        provider, decoder = attempt.target.provider, attempt.decoder
-        if isinstance(error, TimeoutError):
-            if decoder.saw_finish and not decoder.is_whole:
-                return b""  # it had said why it stopped; only its end mark is missing, and the socket left open
-            if deadline == attempt.deadline:
-                raise self._timed_out(attempt, "end", provider.timeouts.total_s) from None
-            raise self._timed_out(attempt, "next chunk", provider.timeouts.chunk_s) from None
-        if decoder.finished and not decoder.is_whole:
-            return b""  # it had said that it ended; how the connection ended says nothing
-        raise TruncatedError(f"'{provider.name}' hung up in the middle of its answer: {error}",
-                             provider=provider.name, kind="truncated") from error  # fmt: skip
-
-    def _read(self, attempt: Attempt, data: bytes) -> list[Frame]:
-        try:
-            frames = attempt.decoder.feed(data) if data else attempt.decoder.close()
-        except FrameTooLongError as e:
-            raise ProviderError(f"'{attempt.target.provider.name}': {e}", provider=attempt.target.provider.name,
-                                kind="upstream_error") from e  # fmt: skip
-        events = frames[0].events if len(frames) == 1 else [event for frame in frames for event in frame.events]
-        if events and attempt.assembly.take(events) and attempt.first_content_ns is None:
-            attempt.first_content_ns = time.monotonic_ns()
-        if attempt.decoder.is_whole and frames:
-            attempt.whole = frames[0].raw
-        return frames
-
-    def _refuse_early_error(self, attempt: Attempt) -> None:
-        """An error before any content is still the attempt's failure: the next target may do better."""
-        if attempt.assembly.error is not None and not attempt.assembly.has_content:
-            raise outcome.in_band_failure(attempt.target.provider, attempt.assembly.error)
-
     def _conclude(self, attempt: Attempt) -> None:
         """The bytes have ended, or said so. Settles as completed, or raises what was wrong."""
         provider = attempt.target.provider
@@ -374,32 +265,22 @@ class Running(msgspec.Struct, eq=False):
         attempt.answer.done()
         self._settle(attempt, "completed", None)
 
-    def _timed_out(self, attempt: Attempt, what: str, limit_s: float) -> ProviderTimeoutError:
-        name = attempt.target.provider.name
-        return ProviderTimeoutError(f"'{name}' did not send its {what} within {limit_s:g} s", provider=name,
-                                    kind="timeout")  # fmt: skip
-
     def _failed(self, attempt: Attempt, error: ProviderError) -> None:
         error.call_id = self.call.call_id
         self._pending = () if attempt.first_content_ns is None else self._pending
-        self._stop(attempt)
+        attempt.stop()
         self._settle(attempt, "failed", error)
 
     def _cancelled(self, attempt: Attempt) -> None:
-        self._stop(attempt)
+        attempt.stop()
         self._settle(attempt, "cancelled", None)
 
     def _broke(self, attempt: Attempt, error: BaseException) -> None:
         """A fault of ours is still the end of an entry."""
         if not attempt.entry.settled:
-            self._stop(attempt)
+            attempt.stop()
             name = attempt.target.provider.name
             self._settle(attempt, "failed", ProviderError(f"internal error: {error!r}", provider=name, kind="internal"))
-
-    @staticmethod
-    def _stop(attempt: Attempt) -> None:
-        if attempt.answer is not None:
-            attempt.answer.abort()
 
     def _settle(self, attempt: Attempt, status: str, error: ProviderError | None) -> None:
         """The one place where entries are settled; an end that comes after another one changes nothing."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import msgspec
 from msgspec.structs import astuple
@@ -74,6 +75,11 @@ async def serve(gateway: Gateway, ring: KeyRing, most_bytes: int, cycle: Cycle) 
             cycle.answer(200, JSON_LINE + _lines(running), _whole(running))
     except BursarError as error:
         answer_error(cycle, error, _with_attempts(running, call_id))
+    except Exception:
+        # A fault of ours, in the same shape as any error; where the answer had begun, the cycle ends it.
+        with suppress(RuntimeError):
+            answer_error(cycle, BursarError(), _with_attempts(running, call_id))
+        raise
     finally:
         if running is not None:
             running.close()

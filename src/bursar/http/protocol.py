@@ -80,20 +80,19 @@ class Protocol(HttpToolsProtocol):
         self._quiet_since = None
         before = self.cycle
         self.cycle = cycle  # type: ignore[assignment]
-        if self._rests is not None:
-            self._next = cycle
-            rests, self._rests = self._rests, None
-            rests.set_result(None)
-        elif before is None or before.response_complete:
-            self._start_asgi_task(cycle, self.app)
+        if before is None or before.response_complete:
+            self._start(cycle)
         else:
             self.flow.pause_reading()
-            self.pipeline.appendleft((cycle, self.app))  # type: ignore[arg-type]
+            self.pipeline.appendleft(cycle)  # type: ignore[arg-type]
 
-    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+    def _start(self, cycle: Any) -> None:
         self._next = cycle
-        if self._worker is None:
-            self._worker = self.loop.create_task(self._work(app))
+        if self._rests is not None:
+            rests, self._rests = self._rests, None
+            rests.set_result(None)
+        elif self._worker is None:
+            self._worker = self.loop.create_task(self._work(self.app))
             self.tasks.add(self._worker)
 
     async def _work(self, answer: Answering) -> None:
@@ -109,7 +108,7 @@ class Protocol(HttpToolsProtocol):
                     await rests
         finally:
             self.tasks.discard(worker)
-            self._worker = None
+            self._worker = self._rests = None
 
     def on_body(self, body: bytes) -> None:
         cycle: Any = self.cycle
@@ -128,7 +127,7 @@ class Protocol(HttpToolsProtocol):
         if self.flow.read_paused:
             self.flow.resume_reading()
         if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+            self._start(self.pipeline.pop())
             return
         self._quiet_since = time.monotonic()
         if self.timeout_keep_alive_task is None:

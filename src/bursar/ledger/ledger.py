@@ -171,16 +171,14 @@ class Ledger:
     def _has_room(self) -> bool:
         """Whether bodies may be written; what is found is kept as an offset of the active spool, so that most
         entries have only to look at that."""
-        left = self.limits.max_bytes - self._held_bytes()
+        left = min(self.limits.max_bytes, self.limits.hard_bytes) - self._held_bytes()
         spool = self._active
         self._free_until = min(spool.end + left, _SEGMENT_BYTES, spool.end + _LOOK_AGAIN_BYTES) if spool else 0
         return left > 0
 
     def is_full(self) -> bool:
         """Whether a new call would meet the policy now."""
-        return (
-            self._no_room or self._gap is not None or self.undrained_bytes + self.others_bytes >= self.limits.hard_bytes
-        )
+        return self._no_room or self._gap is not None or self._held_bytes() >= self.limits.hard_bytes
 
     def tidy(self) -> None:
         """Writes what waits for room: held settlements, then the gap. The drain calls it now and then."""
@@ -195,7 +193,7 @@ class Ledger:
             with suppress(SpoolFullError, OSError):
                 self._active.make_room()
                 self._no_room = False
-        if self._gap is not None and self.undrained_bytes + self.others_bytes < self.limits.hard_bytes:
+        if self._gap is not None and self._held_bytes() < self.limits.hard_bytes:
             with suppress(SpoolFullError, OSError):
                 self._write_gap()
 

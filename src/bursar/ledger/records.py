@@ -155,7 +155,7 @@ def encode(record: Record) -> bytes:
         payload = _encoder.encode(record)
     except UnicodeEncodeError:
         payload = _encoder.encode(_mended(record))
-    return _pack(MAGIC, len(payload), zlib.crc32(payload)) + payload + TRAILER
+    return framed(payload)
 
 
 def framed(payload: bytes) -> bytes:

@@ -53,7 +53,7 @@ class Way:
         self._url = url
         self._model = _JSON.encode(model)
         self._adds_usage = adds_usage
-        self._is_plain = is_plain(spec)
+        self._is_plain = _plain(spec)
         self._renames = model != asked
         self._old, self._new = b'{"model":%b' % _JSON.encode(asked), b'{"model":%b' % self._model
 
@@ -81,7 +81,7 @@ class Way:
         return Request(self._url, headers, _JSON.encode(written), params_of(fields), call.stream, added_usage)
 
 
-def is_plain(spec: Spec) -> bool:
+def _plain(spec: Spec) -> bool:
     """Whether a provider takes OpenAI's fields as they are."""
     request = spec.request
     return not (request.names or request.defaults or request.extra or request.system_prompt)

@@ -35,6 +35,7 @@ from bursar.wire.typed import UNTYPED, Typed
 _decode = msgspec.json.Decoder().decode
 # How many frames are looked at for what they have in common before it is given up.
 _LEARNS = 8
+_ASIDES = 16
 _READ = frozenset({"choices", "usage", "id", "model", "object", "error", "obfuscation"})
 
 
@@ -68,6 +69,7 @@ class Decoder(msgspec.Struct, eq=False):
     is_strict: bool = True
     joined_text: bool = False
     _asides: list[bytes] = []
+    _extras: dict[str, object] = {}
     _framer: Framer | None = None
     _started: tuple[object, object] = (None, None)
     _usual: tuple[object, ...] | None = None
@@ -80,14 +82,26 @@ class Decoder(msgspec.Struct, eq=False):
     def extras(self) -> dict[str, object]:
         """What frames say beside the answer itself (created, service_tier, …): the last value of each. Frames
         that bring a piece of text and no more are not asked."""
-        extras: dict[str, object] = {}
-        for data in reversed(self._asides):
+        self._fold()
+        return self._extras
+
+    def _aside(self, data: bytes) -> None:
+        """Keeps a frame's data to be asked for extras. Most answers have few such frames, which are asked at the end,
+        all at once; in one of many they are asked now and then, so that they are not all kept."""
+        self._asides.append(data)
+        if len(self._asides) >= _ASIDES:
+            self._fold()
+
+    def _fold(self) -> None:
+        asides, self._asides = self._asides, []
+        found: dict[str, object] = {}
+        for data in reversed(asides):
             value, _ = _json(data)
             if isinstance(value, list) and len(value) == 1:
                 value = value[0]
-            if isinstance(value, dict) and (names := value.keys() - _READ - extras.keys()):
-                extras.update({name: value[name] for name in names if value[name] is not None})
-        return extras
+            if isinstance(value, dict) and (names := value.keys() - _READ - found.keys()):
+                found.update({name: value[name] for name in names if value[name] is not None})
+        self._extras = {**self._extras, **found}
 
     @property
     def _reader(self) -> Reader:
@@ -145,8 +159,9 @@ class Decoder(msgspec.Struct, eq=False):
             end = data.find(b"\n\n") + 2 if self._learns else 0
             first, data = (data[:end], data[end:]) if end > 1 else (data, b"")
             plain = end > 1 and between and first.startswith(b"data: {") and b"\r" not in first
-            if plain and first.find(b"\n") == end - 2:
+            if self._learns:
                 self._learns -= 1
+            if plain and first.find(b"\n") == end - 2:
                 frames += self._read_all([RawFrame(first, first[6:-2])])
             else:
                 if raw_frames := framer.feed(first):
@@ -242,7 +257,7 @@ class Decoder(msgspec.Struct, eq=False):
         choices, id, model, error, *usages = named
         events: list[Event] = []
         if not self.is_whole:
-            self._asides.append(data)
+            self._aside(data)
         if (id, model) != self._started:
             self._started_as(id or None, model or None, events)
         if error:
@@ -275,7 +290,7 @@ class Decoder(msgspec.Struct, eq=False):
     def _of_value(self, frame: RawFrame, value: dict[str, object]) -> Frame:
         reader = self._reader
         events: list[Event] = []
-        self._asides.append(frame.data or b"")
+        self._aside(frame.data or b"")
         self._started_as(reader.id(value) or None, reader.model(value) or None, events)
         error = reader.error(value)
         if error is None and frame.event == "error":

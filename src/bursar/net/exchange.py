@@ -1,0 +1,243 @@
+"""One request's answer as it comes in over a connection, read by httptools.
+
+It keeps a connection from being used again before the clean end of an answer: said by the answer itself, with nothing
+behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import Any, ClassVar, Protocol
+
+import httptools
+import msgspec
+
+from bursar.net.inflate import Inflater, inflater
+from bursar.net.transport import HungUpError
+
+_LINGER_S = 1.0
+_BUFFERED_BYTES = 1024 * 1024
+# What an answer may send without any of it being body: its headers, trailers, chunk extensions.
+_QUIET_BYTES = 256 * 1024
+
+
+class Connection(Protocol):
+    """What an exchange asks of its connection."""
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def release(self) -> None:
+        """The exchange has ended cleanly."""
+
+    def abort(self) -> None: ...
+
+
+class Exchange(msgspec.Struct, eq=False):
+    """One request's answer under way (an `Answer`). It lets go of its connection at its end, so that nothing
+    that is still held of it can touch the next one's."""
+
+    _connection: Connection | None
+    headers: dict[bytes, bytes] = {}
+    status: int = 0
+    headed: bool = False
+    _parts: list[bytes] = []
+    on_body: Any = None
+    _parser: Any = None
+    _waiter: asyncio.Future[None] | None = None
+    _deadline: float = 0.0
+    _buffered: int = 0
+    _quiet: int = 0
+    _paused: bool = False
+    _keeps: bool = False
+    _complete: bool = False
+    _lingers: bool = False
+    _failure: Exception | None = None
+    _inflater: Inflater | None = None
+    # What the parser looks for in each exchange: not to find it would cost it more than to find nothing.
+    on_url: ClassVar[None] = None
+    on_status: ClassVar[None] = None
+    on_chunk_header: ClassVar[None] = None
+    on_chunk_complete: ClassVar[None] = None
+
+    def begin(self) -> None:
+        """Makes ready to hear the answer. The parser knows this exchange, and this exchange it: the knot is undone at
+        the end, or every call would wait for the garbage collector with all it holds."""
+        self.on_body = self._parts.append
+        self._parser = httptools.HttpResponseParser(self)
+
+    def inflate(self, coding: str) -> None:
+        """The body is in this coding. Raises HungUpError where nobody asked for it."""
+        if coding.lower() != "identity":
+            self._inflater = inflater(coding)
+
+    @property
+    def is_over(self) -> bool:
+        return self._complete and not self._parts and self._inflater is None
+
+    async def read(self, deadline: float) -> bytes:
+        while True:
+            if self._parts:
+                data = self._taken()
+                if self._inflater is not None:
+                    data = self._inflater.feed(data)
+                if data:
+                    return data
+            elif self._complete:
+                return self._inflater.close() if self._inflater is not None else b""
+            else:
+                await self.news(deadline)
+
+    def done(self) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        if self._complete:
+            self._let_go(connection)
+            return
+        # The end mark was read but not the end of the body: it gets a moment to come, off the call's way.
+        self._lingers = True
+        self._taken()
+        self._deadline = monotonic() + _LINGER_S
+
+    def abort(self) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        if self._complete:
+            self._let_go(connection)
+        else:
+            self._part()
+            self._failure = self._failure or HungUpError("it was given up")
+            connection.abort()
+            self._wake()
+
+    def feed(self, data: bytes) -> None:
+        """Bytes of the connection."""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._broke("it switched to another protocol")
+        except httptools.HttpParserError as e:
+            self._broke(f"it is not HTTP: {e}")
+        else:
+            if not self._complete or self._lingers:
+                self._account(len(data))
+        self._wake()
+
+    def connection_ended(self, error: Exception | None) -> None:
+        """The other side has closed."""
+        self._part()
+        if not self._complete:
+            if error is None and self.headed and self._ends_with_connection():
+                self._complete = True
+            else:
+                self._failure = self._failure or HungUpError(
+                    str(error or "the connection was closed before the answer's end")
+                )
+        self._wake()
+
+    def check(self, now: float) -> None:
+        """Ends a wait whose time is up."""
+        if now < self._deadline:
+            return
+        if self._lingers:
+            self.abort()
+        elif self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(TimeoutError())
+            self._waiter = None
+
+    def on_message_begin(self) -> None:
+        if self._complete:
+            # Bytes behind the end are nobody's answer; raising makes the parser stop.
+            raise ValueError("more than one answer")
+        self.headers.clear()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.headed:
+            return  # trailers come behind the body, when the headers are somebody's already
+        name, headers = name.lower(), self.headers
+        headers[name] = b"%b, %b" % (headers[name], value) if name in headers else value
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200:
+            return  # what comes before the answer; a switch of protocols ends in feed()
+        self.status = status
+        self.headed = True
+
+    def on_message_complete(self) -> None:
+        if self.headed:
+            self._complete = True
+            self._keeps = self._parser.should_keep_alive()
+
+    def _account(self, size: int) -> None:
+        connection = self._connection
+        if self._lingers:
+            self._parts.clear()
+            if self._complete and connection is not None:
+                self._let_go(connection)
+            return
+        self._buffered += size
+        if self._buffered > _BUFFERED_BYTES and not self._paused and connection is not None and not self._complete:
+            self._paused = True
+            connection.pause()
+        if self._parts or self._complete:
+            self._quiet = 0
+            return
+        self._quiet += size
+        if self._quiet > _QUIET_BYTES:
+            self._broke(f"it sent {self._quiet} bytes of headers")
+
+    def _taken(self) -> bytes:
+        parts = self._parts
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        self._buffered = 0
+        if self._paused:
+            self._paused = False
+            if self._connection is not None:
+                self._connection.resume()
+        return data
+
+    def news(self, deadline: float) -> asyncio.Future[None]:
+        """Done when something has come, or will not: to be awaited at once, by one at a time."""
+        if self._failure is not None:
+            raise self._failure
+        self._deadline = deadline
+        self._waiter = waiter = asyncio.get_running_loop().create_future()
+        return waiter
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _broke(self, why: str) -> None:
+        if self._complete:
+            # The answer itself ended well; only the connection is not to be used again.
+            self._keeps = False
+            return
+        self._failure = HungUpError(why)
+        connection = self._connection
+        self._part()
+        if connection is not None:
+            connection.abort()
+
+    def _part(self) -> None:
+        """Lets go of the connection and of the parser."""
+        self._connection = self._parser = None
+
+    def _let_go(self, connection: Connection) -> None:
+        self._part()
+        if self._keeps:
+            connection.release()
+        else:
+            connection.abort()
+
+    def _ends_with_connection(self) -> bool:
+        """Whether the end of the connection is the end of this answer: it said no other (RFC 9112, 6.3)."""
+        coded = self.headers.get(b"transfer-encoding", b"").lower().rpartition(b",")[2].strip()
+        return coded != b"chunked" and b"content-length" not in self.headers
