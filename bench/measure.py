@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +19,12 @@ from bench.processes import LOAD_CORE, Group, pinned
 from bench.workloads import Workload
 
 _WARM_CALLS = 128
+_WARM_S = 1.5
 _ROUND_S = 1.2
+_SETTLED_S = 2.0
 
 Told = Callable[[str], None]
+Look = Callable[[str, Running], None]
 
 
 class Figures(msgspec.Struct, kw_only=True):
@@ -105,18 +109,35 @@ class Bench:
         running.stop()
 
     def rounds(
-        self, workloads: Sequence[Workload], rounds: int, gateways: Sequence[Running] | None = None
+        self,
+        gateways: Sequence[Gateway],
+        workloads: Sequence[Workload],
+        rounds: int,
+        look: Look = lambda _when, _running: None,
     ) -> dict[str, dict[str, Figures]]:
-        """Figures by workload and gateway."""
-        chosen = list(gateways if gateways is not None else self.gateways)
-        series = {(w.name, g.name): _Series() for w in workloads for g in chosen}
+        """Figures by workload and gateway. In every round each gateway is started anew, with nothing stored: two
+        processes of one program differ by more than two rounds of one process do.
+
+        `look` is called with each gateway before its first workload of a round and behind its last one.
+        """
+        series = {(w.name, g.name): _Series() for w in workloads for g in gateways}
         for n in range(rounds):
+            there = [g for g in gateways if g.name not in self.missing]
+            running = [r for gateway in there if (r := self.begin(gateway)) is not None]
+            time.sleep(_SETTLED_S)  # what they do after they have started is not their idleness yet
+            for gateway in running:
+                look("before", gateway)
             for workload in workloads:
                 # Each gateway is first in turn.
-                for gateway in (*chosen[n % len(chosen) :], *chosen[: n % len(chosen)]):
+                for gateway in (*running[n % len(running) :], *running[: n % len(running)]):
                     self._told(f"round {n + 1} of {rounds}: {workload.name}: {gateway.name}")
                     self._measure(series[workload.name, gateway.name], workload, gateway)
-        return {w.name: {g.name: series[w.name, g.name].figures() for g in chosen} for w in workloads}
+            for gateway in running:
+                look("behind", gateway)
+                self.end(gateway)
+        return {
+            w.name: {g.name: s.figures() for g in gateways if (s := series[w.name, g.name]).seen} for w in workloads
+        }
 
     def calls(self, workload: Workload, gateway: Running, calls: int, *, within_s: float = 120.0) -> tuple[Seen, float]:
         """So many calls: what the load saw, and the processor time they took until the spool was empty."""
@@ -151,10 +172,12 @@ class Bench:
         return line
 
     def _measure(self, series: _Series, workload: Workload, gateway: Running) -> None:
-        if not series.rate:
-            # The first calls open connections and warm code up; they also tell how many fit into a round.
-            seen, _ = self.calls(workload, gateway, max(_WARM_CALLS, workload.connections * 2))
-            series.rate = seen.calls / seen.seconds
+        # The first calls open connections and warm code up (just-in-time compilers take long for it); they also tell
+        # how many fit into a round.
+        few = max(_WARM_CALLS, workload.connections * 2)
+        seen, _ = self.calls(workload, gateway, few)
+        series.rate = series.rate or seen.calls / seen.seconds
+        self.calls(workload, gateway, int(min(max(series.rate * _WARM_S, few), workload.most // 2)))
         calls = int(min(max(series.rate * _ROUND_S, workload.connections * 2), workload.most))
         seen, cpu_us = self.calls(workload, gateway, calls)
         series.rate = seen.calls / seen.seconds

@@ -124,6 +124,9 @@ def markdown(report: Report) -> str:
         out += [f"Without {name}: {why.splitlines()[0]}", ""]
     state = "green" if report.ledger.is_green else "RED"
     rows, calls = f"{report.ledger.rows:,}", f"{report.ledger.calls:,}"
+    grown, fresh = report.own.get("grown cpu_us"), report.own.get("bursar cpu_us")
+    if grown and fresh:
+        out += [f"A chat with 100,000 calls in the store: {grown:.1f} µs, {grown / fresh:.2f} × one with few.", ""]
     out += [f"Ledger: {rows} rows for {calls} calls, `bursar verify` {state}.", ""]
     return "\n".join(out)
 
@@ -163,7 +166,8 @@ def _how(report: Report) -> str:
     return "\n".join(
         [
             f"{pinned}",
-            f"Medians of {report.rounds} interleaved rounds. CPU is user and system time of all a gateway's processes,",
+            f"Medians of {report.rounds} interleaved rounds, in each of which every gateway is started anew with",
+            "nothing stored. CPU is user and system time of all a gateway's processes,",
             "as the operating system counts it, until its spool is empty; it is the figure that holds on a noisy",
             "machine. Requests a second are good answers from the first to the last, whatever is still to be drained.",
             "A 30 KB prompt is a system message, the same in every request; one *of its own* is in the last message.",

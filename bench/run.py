@@ -44,6 +44,12 @@ class Ledger(msgspec.Struct, kw_only=True):
     rows: int
     is_green: bool
 
+    def add(self, other: Ledger) -> None:
+        """Adds what another ledger has."""
+        self.calls += other.calls
+        self.rows += other.rows
+        self.is_green = self.is_green and other.is_green
+
 
 class Report(msgspec.Struct, kw_only=True):
     """One run of the benchmark. `figures` are by workload and gateway; `own` are bursar's other figures."""
@@ -68,8 +74,6 @@ def whole(bench: Bench, peers: Sequence[Gateway], rounds: int, told: Told) -> Re
     """Everything: all workloads and peers, and what takes long of bursar's own."""
     gateways = [known.direct(), known.limit(), known.bursar(), known.litellm(), known.portkey(), *peers]
     report = _measured(bench, gateways, ALL, rounds)
-    for running in list(bench.gateways):
-        bench.end(running)
     _memory(bench, report, told)
     _workers(bench, report, rounds)
     _starts(bench, report, told)
@@ -80,14 +84,21 @@ def whole(bench: Bench, peers: Sequence[Gateway], rounds: int, told: Told) -> Re
 
 def _measured(bench: Bench, gateways: Sequence[Gateway], workloads: Sequence[Workload], rounds: int) -> Report:
     once: dict[str, Once] = {}
-    for gateway in gateways:
-        running = bench.begin(gateway)
-        if running is not None:
-            once[gateway.name] = Once(version=gateway.version(), cold_start_s=running.cold_start_s)
-    time.sleep(2)  # what they do after they have started is not their idleness yet
-    _note_memory(bench, once, "idle_mb")
-    figures = bench.rounds(workloads, rounds)
-    _note_memory(bench, once, "after_mb")
+    ledger = Ledger(calls=0, rows=0, is_green=True)
+
+    def look(when: str, running: Running) -> None:
+        version = next(g.version for g in gateways if g.name == running.name)
+        of = once.setdefault(running.name, Once(version=version(), cold_start_s=running.cold_start_s))
+        if running.group is not None:
+            memory = running.group.memory_mb()
+            if when == "before":
+                of.idle_mb = max(of.idle_mb or 0, memory)
+            else:
+                of.after_mb = max(of.after_mb or 0, memory)
+        if when == "behind" and running.name == "bursar":
+            ledger.add(_ledger(running))
+
+    figures = bench.rounds(gateways, workloads, rounds, look)
     return Report(
         at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         machine=_machine(),
@@ -95,15 +106,9 @@ def _measured(bench: Bench, gateways: Sequence[Gateway], workloads: Sequence[Wor
         rounds=rounds,
         figures=figures,
         once=once,
-        ledger=_ledger(next(g for g in bench.gateways if g.name == "bursar")),
+        ledger=ledger,
         missing=bench.missing,
     )
-
-
-def _note_memory(bench: Bench, once: dict[str, Once], name: str) -> None:
-    for running in bench.gateways:
-        if running.group is not None:
-            setattr(once[running.name], name, running.group.memory_mb())
 
 
 def _ledger(bursar: Running) -> Ledger:
@@ -130,23 +135,17 @@ def _memory(bench: Bench, report: Report, told: Told) -> None:
     told(f"memory after {_MANY} calls")
     bench.calls(CHAT, running, _MANY - _FEW, within_s=600)
     report.own["memory_after_few_mb"], report.own["memory_after_many_mb"] = few, running.group.memory_mb()
-    counted = _ledger(running)
-    report.ledger = Ledger(
-        calls=report.ledger.calls + counted.calls,
-        rows=report.ledger.rows + counted.rows,
-        is_green=report.ledger.is_green and counted.is_green,
-    )
+    # What a call costs when so many are stored already: the store's indexes are larger than what a batch touches.
+    rounds = [bench.calls(CHAT, running, CHAT.most)[1] / CHAT.most for _ in range(3)]
+    report.own["grown cpu_us"] = median(rounds)
+    report.ledger.add(_ledger(running))
     bench.end(running)
 
 
 def _workers(bench: Bench, report: Report, rounds: int) -> None:
-    pair = [bench.begin(known.bursar()), bench.begin(known.bursar(workers=2))]
-    running = [r for r in pair if r is not None]
-    figures = bench.rounds([CHAT], rounds, running)[CHAT.name]
+    figures = bench.rounds([known.bursar(), known.bursar(workers=2)], [CHAT], rounds)[CHAT.name]
     for name in ("bursar", "bursar ×2"):
         report.own[f"{name} cpu_us"] = figures[name].cpu_us or 0.0
-    for gateway in running:
-        bench.end(gateway)
 
 
 def _starts(bench: Bench, report: Report, told: Told) -> None:

@@ -65,6 +65,11 @@ class Gateway:
         self._running.add(running)
         return running
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether calls are under way."""
+        return bool(self._running)
+
     def forget(self, running: Running) -> None:
         """A call has been closed."""
         self._running.discard(running)

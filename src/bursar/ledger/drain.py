@@ -22,10 +22,12 @@ from bursar.store.port import Batch, LedgerStore, OffsetMovedError, RecordRefuse
 from bursar.types.errors import StoreError
 
 _READ_BYTES = 4 * 1024 * 1024
-_BATCH_RECORDS = 4096
+_BATCH_RECORDS = 8192
 # A round that moved so many records is followed by a longer wait: many calls' rows share the pages they touch.
 _BUSY_RECORDS = 256
-_BUSY_WAIT_S = 0.25
+_BUSY_WAIT_S = 0.5
+# After so many rounds with nothing to do the drain looks more seldom.
+_QUIET_ROUNDS, _QUIET_FACTOR = 20, 4
 # The loop is given back after so many records, or so many of their bytes.
 _YIELD_RECORDS = 32
 _YIELD_BYTES = 128 * 1024
@@ -68,13 +70,17 @@ class Drain:
         A round under way is finished first, so that no commit is cut off with its answer lost.
         """
         wait_s = self._interval_s
+        quiet = 0
         while not self._stopped.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), wait_s)
             before = sum(self._ledger.drained_records.values())
             if await self._succeeds(self.flush):
                 moved = sum(self._ledger.drained_records.values()) - before
-                wait_s = max(self._interval_s, _BUSY_WAIT_S) if moved >= _BUSY_RECORDS else self._interval_s
+                quiet = 0 if moved else quiet + 1
+                wait_s = self._interval_s * (1 if quiet < _QUIET_ROUNDS else _QUIET_FACTOR)
+                if moved >= _BUSY_RECORDS:
+                    wait_s = max(wait_s, _BUSY_WAIT_S)
             else:
                 wait_s = min(2.0, max(0.2, wait_s * 2))
             await self._succeeds(housekeeping)

@@ -38,6 +38,7 @@ _ADOPT_EVERY_S = 2.0
 _LAST_ROUND_S = 10.0
 _STORE_AT_START_S = 20.0
 _GAP_TICK_S = 0.01
+_GAP_IDLE_TICK_S = 0.1
 _GAP_SLOTS = 10
 
 Told = Callable[[str, dict[str, object]], None]
@@ -51,7 +52,8 @@ def _silent(_event: str, _values: dict[str, object]) -> None:
 class LoopGap:
     """How long the loop was busy with one thing: how late a timer came, at most, in the last seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_busy: Callable[[], bool]) -> None:
+        self._is_busy = is_busy
         self._recent: deque[float] = deque([0.0], maxlen=_GAP_SLOTS)
         self._slot_ends = 0.0
         self._due: float | None = None
@@ -75,8 +77,10 @@ class LoopGap:
         if now >= self._slot_ends:
             self._recent.append(0.0)
             self._slot_ends = now + 1.0
-        self._due = now + _GAP_TICK_S
-        self._timer = loop.call_later(_GAP_TICK_S, self._tick)
+        # A loop without calls is not woken a hundred times a second to see that nothing holds it up.
+        wait_s = _GAP_TICK_S if self._is_busy() else _GAP_IDLE_TICK_S
+        self._due = now + wait_s
+        self._timer = loop.call_later(wait_s, self._tick)
 
     def stop(self) -> None:
         if self._timer is not None:
@@ -107,7 +111,7 @@ class Core:
         self._adopter = adopter
         self._told = told
         self._chores = chores
-        self.gap = LoopGap()
+        self.gap = LoopGap(lambda: gateway.is_busy)
         self._published_at = self._adopted_at = 0.0
         self._others: list[status.Status] = []
         self._orphans = 0
