@@ -29,7 +29,7 @@ OPENAI_SHAPED = (
     "mistral",
     "zai",
 )
-READERS = Readers(specs.build("openai"))
+READERS = Readers(specs.build("openai").operations["chat"])
 EVERY_SPLIT_BYTES = 8192
 LAST_BYTES = 4096
 

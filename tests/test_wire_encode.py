@@ -14,8 +14,9 @@ from bursar.types.errors import RequestError
 from bursar.wire import spec
 from bursar.wire.encode import Request, Way
 from bursar.wire.ingress import read
+from bursar.wire.readers import Endpoint, Readers
 
-OPENAI = spec.build("openai")
+OPENAI = spec.build("openai").operations
 _json = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=4),
     lambda inner: (
@@ -37,7 +38,9 @@ _chat = st.fixed_dictionaries(
 def request(body: bytes, *, operation: str = CHAT, asked: str = "up/m", model: str = "m", adds: bool = True) -> Request:
     said = read(operation, body)
     call = Call("id", operation, said.model, said.stream, body, said.inputs, said.params, said.usual)
-    way = Way(OPENAI, asked=asked, model=model, url="http://x/v1", headers=(), adds_usage=adds)
+    found = OPENAI[operation]
+    endpoint = Endpoint(found, Readers(found), "http://x/v1", "http://x/v1", adds and operation == CHAT)
+    way = Way(endpoint, operation=operation, asked=asked, model=model, stream=said.stream, headers=())
     return way.request(call, ())
 
 

@@ -13,11 +13,12 @@ from bursar.types.errors import ConfigError, UnsupportedLlmProviderError
 from bursar.types.usage import Usage
 from bursar.wire import spec as specs
 from bursar.wire.assemble import Assembly
-from bursar.wire.engine import Decoder, Frame, read_error
+from bursar.wire.engine import Decoder, Frame
 from bursar.wire.readers import Readers
 from bursar.wire.usage import as_count, as_nanos
+from bursar.wire.values import read_error
 
-OPENAI = Readers(specs.build("openai"))
+OPENAI = Readers(specs.build("openai").operations["chat"])
 
 
 def _read(body: bytes, *, stream: bool = True, readers: Readers = OPENAI) -> tuple[Assembly, Decoder, list[Frame]]:
@@ -265,7 +266,7 @@ def test_a_custom_provider_is_read_by_its_paths() -> None:
                 "usageTokensPath": "spent.all",
                 "usagePath": "spent",
             },
-        )
+        ).operations["chat"]
     )
     plain = b'{"output": {"parts": [{"said": "hi"}]}, "spent": {"all": "12"}}'
     assembly, _, _ = _read(plain, stream=False, readers=readers)
@@ -286,6 +287,6 @@ def test_settings_that_are_wrong_are_refused_by_name() -> None:
     with pytest.raises(ConfigError, match="framing 'xml'"):
         specs.build("custom", response={"streamFraming": "xml"})
     with pytest.raises(
-        UnsupportedLlmProviderError, match=r"'gpt' is not supported; supported are: custom, demo, openai"
+        UnsupportedLlmProviderError, match=r"'gpt' is not supported; supported are: .*custom, deepseek, demo"
     ):
         specs.build("gpt")

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bursar.wire.framing import MAX_FRAME_BYTES, FrameTooLongError, LineFramer, SseFramer, WholeFramer, framer
+from bursar.wire.engine import FRAMERS
+from bursar.wire.framing import MAX_FRAME_BYTES, FrameTooLongError, LineFramer, SseFramer, WholeFramer
 
 
 def _data(pieces: list[bytes], name: str = "sse") -> tuple[list[bytes], bytes]:
     """The data of all frames, and all raw bytes put together again."""
-    cutter = framer(name)
+    cutter = FRAMERS[name]()
     frames = [f for piece in pieces for f in cutter.feed(piece)] + cutter.close()
     return [f.data for f in frames if f.data is not None], b"".join(f.raw for f in frames)
 

@@ -19,12 +19,13 @@ from bursar.wire.typed import NotTypedError, Typed, typed
 
 
 def _by_paths(readers: Readers) -> Readers:
-    for section in (readers.answer, readers.stream, readers.embeddings):
+    for section in (readers.answer, readers.stream):
         section.typed = None
     return readers
 
 
-TYPED, BY_PATHS = Readers(spec.build("openai")), _by_paths(Readers(spec.build("openai")))
+OPENAI = spec.build("openai").operations["chat"]
+TYPED, BY_PATHS = Readers(OPENAI), _by_paths(Readers(OPENAI))
 
 _odd = st.sampled_from([None, "", "x", 0, 1, -1, True, 2.5, [], {}, ["x"], {"a": 1}])
 _text = st.one_of(st.text(max_size=5), st.none(), _odd, st.just([{"type": "text", "text": "part"}]))
@@ -208,7 +209,7 @@ def test_an_answer_read_at_once_says_the_same_as_one_read_in_pieces(answer: Any)
     ],
 )
 def test_what_is_not_laid_out_that_way_is_read_by_its_paths(response: dict[str, object]) -> None:
-    made = spec.build("custom", response=response)
+    made = spec.build("custom", response=response).operations["chat"]
     with pytest.raises(NotTypedError):
         Typed(made.answer, made.usage)
     assert typed(made.answer, made.usage) is None
@@ -216,7 +217,7 @@ def test_what_is_not_laid_out_that_way_is_read_by_its_paths(response: dict[str, 
 
 
 def test_an_end_mark_that_looks_like_a_frame_is_seen() -> None:
-    made = spec.build("custom", response={"streamEnd": '{"done":true}'})
+    made = spec.build("custom", response={"streamEnd": '{"done":true}'}).operations["chat"]
     readers = Readers(made)
     assert readers.stream.typed is None
     decoder = Decoder(readers, stream=True)
@@ -232,7 +233,7 @@ def test_keys_that_are_no_names_and_usage_in_several_places_are_typed_too() -> N
             "usageTokensPath": "x-meta.total tokens",
             "promptTokensPath": "usage.in + x-meta.in",
         },
-    )
+    ).operations["chat"]
     readers = Readers(made)
     assert readers.answer.typed is not None
     body = {

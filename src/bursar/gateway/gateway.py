@@ -13,7 +13,7 @@ from bursar.gateway.running import Running
 from bursar.ledger.ledger import Ledger
 from bursar.net.transport import Transport
 from bursar.prices.table import PriceTable
-from bursar.types.call import EMBEDDINGS, Call
+from bursar.types.call import Call
 from bursar.types.errors import RequestError
 from bursar.wire.encode import Way
 from bursar.wire.headers import fault_of
@@ -114,7 +114,6 @@ class Gateway:
 
     def _way(self, call: Call, target: Target) -> Way:
         provider = target.provider
-        embeds = call.operation == EMBEDDINGS
         headers = (
             ("content-type", "application/json"),
             ("accept", "text/event-stream" if call.stream else "application/json"),
@@ -123,10 +122,10 @@ class Gateway:
             *provider.headers,
         )
         return Way(
-            provider.spec,
+            provider.endpoint(call.operation),
+            operation=call.operation,
             asked=call.model,
             model=target.model,
-            url=provider.embeddings_url if embeds else provider.chat_url,
+            stream=call.stream,
             headers=headers,
-            adds_usage=provider.include_usage and not embeds,
         )

@@ -14,16 +14,15 @@ from bursar.gateway.registry import Provider, Target, shown_url
 from bursar.ledger.bodies import Bodies
 from bursar.ledger.ledger import now_us as wall_us
 from bursar.ledger.records import Opened, Settled
-from bursar.net.transport import Answer
 from bursar.prices.cost import cost
-from bursar.types.call import Call, Cost, Result, SentRequest
+from bursar.types.call import CHAT, Call, Cost, Result, SentRequest
 from bursar.types.errors import ProviderError, RateLimitedError
 from bursar.types.events import ErrorReport
 from bursar.types.usage import NONE, PROVIDER, Usage
 from bursar.wire.assemble import clean_text, encode_json
 from bursar.wire.encode import Request
-from bursar.wire.engine import read_error
 from bursar.wire.failures import kind_of, retry_after_s
+from bursar.wire.values import read_error
 
 if TYPE_CHECKING:
     from bursar.gateway.attempt import Attempt
@@ -164,9 +163,11 @@ def as_sent(provider: Provider, request: Request) -> SentRequest:
     )
 
 
-def http_failure(provider: Provider, answer: Answer, body: bytes) -> ProviderError:
+def http_failure(attempt: Attempt, body: bytes) -> ProviderError:
     """The failure an HTTP error answer is."""
-    report = read_error(provider.readers, body)
+    provider, answer = attempt.target.provider, attempt.answer
+    assert answer is not None
+    report = read_error(attempt.decoder.readers, body)
     # Some providers repeat the credential they refuse.
     for secret in provider.secrets:
         body = body.replace(secret.encode(), _MASK.encode())
@@ -240,7 +241,7 @@ def _of_cut_off(gateway: Gateway, attempt: Attempt, output_bytes: int) -> tuple[
 def _output(call: Call, attempt: Attempt) -> tuple[bytes | None, str | None, str | None]:
     """The complete answer as JSON; where its text stands in it; the text itself where it stands nowhere."""
     assembly, decoder = attempt.assembly, attempt.decoder
-    text_at = attempt.target.provider.readers.text_at
+    text_at = decoder.readers.text_at
     if attempt.read_at_once and text_at is not None and b"\\u0000" not in attempt.whole:
         return attempt.whole.rstrip(), text_at, None
     text = assembly.text
@@ -248,13 +249,13 @@ def _output(call: Call, attempt: Attempt) -> tuple[bytes | None, str | None, str
     stands_apart = decoder.joined_text or (text is not None and "\0" in text)
     if decoder.is_whole and attempt.whole:
         body = attempt.whole.strip() if decoder.is_strict else _strict(attempt.whole)
-        if text is None or decoder.embeddings:
+        if text is None:
             return body, None, None
         return (body, None, clean_text(text)) if stands_apart or text_at is None else (body, text_at, None)
     if not assembly.has_content:
         return None, None, None
     created = int(datetime.now(UTC).timestamp())
-    is_openai = attempt.target.provider.spec.shape == "openai"
+    is_openai = decoder.readers.spec.speaks == CHAT
     whole = assembly.as_completion(
         id=call.call_id,
         model=attempt.target.model,

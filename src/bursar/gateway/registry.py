@@ -6,9 +6,12 @@ from collections.abc import Mapping
 
 import msgspec
 
-from bursar.types.errors import UnknownModelError
-from bursar.wire.readers import Readers
-from bursar.wire.spec import Spec
+from bursar.types.errors import RequestError, UnknownModelError
+from bursar.wire.readers import Endpoint
+from bursar.wire.spec import OPERATIONS
+
+# Kinds of call that can be put to a provider as a chat.
+TRANSLATED = frozenset({"messages", "completions"})
 
 CANCEL = "cancel"
 REMEMBERED = 1024
@@ -27,20 +30,16 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Provider(msgspec.Struct, frozen=True, kw_only=True):
-    """A provider ready to be called. `headers` carry its credential; `secrets` are the
-    values that must not be shown, wherever they turn up; `models` None lets any name through."""
+    """A provider ready to be called. `endpoints` are by the kind of call they take; `headers` carry its credential;
+    `secrets` are the values that must not be shown, wherever they turn up; `models` None lets any name through."""
 
     name: str
     type: str
-    spec: Spec
-    readers: Readers
-    chat_url: str
-    embeddings_url: str
+    endpoints: Mapping[str, Endpoint]
     headers: tuple[tuple[str, str], ...]
     secret_headers: frozenset[str]
     secrets: tuple[str, ...] = ()
     models: tuple[str, ...] | None = None
-    include_usage: bool = True
     on_disconnect: str = CANCEL
     timeouts: Timeouts = Timeouts()
     retries: int = 1
@@ -52,7 +51,20 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     """The address as it stands on the ledger: without query, user or password."""
 
     def __post_init__(self) -> None:
-        msgspec.structs.force_setattr(self, "url_shown", shown_url(self.chat_url))
+        first = next((self.endpoints[name].url for name in OPERATIONS if name in self.endpoints), "")
+        msgspec.structs.force_setattr(self, "url_shown", shown_url(first))
+
+    def endpoint(self, operation: str) -> Endpoint:
+        """Where calls of this kind go: to an endpoint of their own kind, or, if they can be translated, to that for
+        chats. Raises RequestError that says what the provider takes."""
+        found = self.endpoints.get(operation)
+        if found is None and operation in TRANSLATED:
+            found = self.endpoints.get("chat")
+        if found is None:
+            raise RequestError(
+                f"the provider '{self.name}' takes no {operation}; it takes: {', '.join(self.endpoints)}", field="model"
+            )
+        return found
 
 
 def shown_url(url: str) -> str:

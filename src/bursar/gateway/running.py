@@ -22,7 +22,7 @@ from bursar.gateway.registry import FINISH, Target
 from bursar.ledger.ledger import now_us
 from bursar.ledger.records import Settled
 from bursar.net.transport import HungUpError, NotSentError
-from bursar.types.call import EMBEDDINGS, Call, Result
+from bursar.types.call import Call, Result
 from bursar.types.errors import (
     BursarError,
     ProviderConnectionError,
@@ -172,7 +172,7 @@ class Running(msgspec.Struct, eq=False):
         self.attempts += 1
         ledger = self._gateway.ledger
         entry = ledger.open(outcome.opened(ledger.bodies, self.call, target, request, self.attempts, now_us()))
-        decoder = Decoder(target.provider.readers, self.call.stream, self.call.operation == EMBEDDINGS)
+        decoder = Decoder(request.endpoint.readers, self.call.stream)
         deadline = entry.started_ns / 1e9 + target.provider.timeouts.total_s
         self.attempt = attempt = Attempt(target, request, entry, decoder, Assembly(), deadline)
         return attempt
@@ -197,7 +197,7 @@ class Running(msgspec.Struct, eq=False):
             raise ProviderConnectionError(f"'{provider.name}' hung up before it answered: {e}", provider=provider.name,
                                           kind="connection") from e  # fmt: skip
         if not 200 <= answer.status < 300:
-            raise outcome.http_failure(provider, answer, await attempt.rest(data))
+            raise outcome.http_failure(attempt, await attempt.rest(data))
         if not self.call.stream and data[:1] == b"{":
             if not answer.is_over:
                 data = await attempt.collected(data)

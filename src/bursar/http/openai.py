@@ -134,7 +134,7 @@ def _whole(running: Running) -> bytes:
     """The body of an answer that was not asked for as a stream: as it came, or in OpenAI's shape."""
     attempt = running.attempt
     assert attempt is not None
-    if attempt.decoder.is_whole and attempt.target.provider.spec.shape == "openai":
+    if attempt.decoder.is_whole and attempt.request.endpoint.spec.speaks == running.call.operation:
         return attempt.whole
     if running.call.operation == EMBEDDINGS:
         return _embeddings(running)
@@ -218,7 +218,7 @@ class _Rendering:
 def _writer(running: Running) -> _Passing | _Rendering:
     attempt = running.attempt
     assert attempt is not None
-    passes = attempt.target.provider.spec.shape == "openai" and not attempt.decoder.is_whole
+    passes = attempt.request.endpoint.spec.speaks == running.call.operation and not attempt.decoder.is_whole
     return _Passing(running) if passes else _Rendering(running)
 
 

@@ -9,7 +9,8 @@ from bursar.runtime.settings import ProviderSettings, Settings, secret
 from bursar.types.errors import ConfigError
 from bursar.wire import spec as specs
 from bursar.wire.headers import fault_of
-from bursar.wire.readers import Readers
+from bursar.wire.readers import Endpoint, Readers
+from bursar.wire.spec import OperationSpec
 
 _PROXIES = ("http://", "https://", "socks5://", "socks5h://")
 _ALWAYS_SECRET = frozenset({"authorization", "proxy-authorization", "x-api-key", "api-key", "cookie"})
@@ -46,14 +47,21 @@ def _without_configuration(environ: Mapping[str, str]) -> list[ProviderSettings]
 def _provider(given: ProviderSettings, environ: Mapping[str, str]) -> Provider:
     place = f"provider '{given.name}'"
     spec = specs.build(given.type, request=given.request, response=given.response, place=place)
+    operations = spec.operations
     base = (given.base_url if given.base_url is not None else spec.base_url or "").rstrip("/")
     if not base and not given.completion_url:
         raise ConfigError(f"{place}: base_url is missing")
-    chat_url = given.completion_url or base + spec.chat_url
-    embeddings_url = given.embedding_url or base + spec.embeddings_url
-    if spec.transport == "http" and not chat_url.startswith(("http://", "https://")):
-        raise ConfigError(f"{place}: '{chat_url}' is no http:// or https:// address")
-    headers = {k.lower(): secret(v, environ, f"{place}, header {k}") for k, v in given.headers.items()}
+    own_urls = {"chat": given.completion_url, "embeddings": given.embedding_url}
+    endpoints = {
+        name: _endpoint(found, base, own_urls.get(name), given)
+        for name, found in operations.items()
+        if base or own_urls.get(name)
+    }
+    for endpoint in endpoints.values():
+        if spec.transport == "http" and not endpoint.url.startswith(("http://", "https://")):
+            raise ConfigError(f"{place}: '{endpoint.url}' is no http:// or https:// address")
+    headers = {**spec.headers}
+    headers |= {k.lower(): secret(v, environ, f"{place}, header {k}") for k, v in given.headers.items()}
     for name, value in headers.items():
         if fault := fault_of(name, value):
             raise ConfigError(f"{place}: {fault}")
@@ -62,20 +70,16 @@ def _provider(given: ProviderSettings, environ: Mapping[str, str]) -> Provider:
         key = secret(given.api_key, environ, f"{place}, api_key")
         name = spec.auth.header.lower()
         if spec.auth.scheme != "none":
-            headers[name] = f"Bearer {key}" if spec.auth.scheme == "bearer" else key
+            headers[name] = f"Bearer {key}" if spec.auth.scheme == "bearer" else f"{spec.auth.prefix}{key}"
             secret_headers.add(name)
     return Provider(
         name=given.name,
         type=given.type,
-        spec=spec,
-        readers=Readers(spec),
-        chat_url=chat_url,
-        embeddings_url=embeddings_url,
+        endpoints=endpoints,
         headers=tuple(headers.items()),
         secret_headers=_ALWAYS_SECRET | secret_headers,
         secrets=_secrets(headers, _ALWAYS_SECRET | secret_headers),
         models=tuple(given.models) if given.models is not None else None,
-        include_usage=spec.request.include_usage if given.include_usage is None else given.include_usage,
         on_disconnect=given.on_disconnect,
         timeouts=Timeouts(
             connect_s=given.timeout_connect_s,
@@ -89,6 +93,15 @@ def _provider(given: ProviderSettings, environ: Mapping[str, str]) -> Provider:
         proxy=_proxy(given.proxy, environ, place),
         http2=given.http2,
     )
+
+
+def _endpoint(spec: OperationSpec, base: str, own_url: str | None, given: ProviderSettings) -> Endpoint:
+    url = own_url or base + spec.url
+    stream_url = url if own_url or spec.stream_url is None else base + spec.stream_url
+    adds_usage = spec.request.include_usage
+    if given.include_usage is not None and spec.shape in ("chat", "completions"):
+        adds_usage = given.include_usage
+    return Endpoint(spec, Readers(spec), url, stream_url, adds_usage)
 
 
 def _proxy(given: str | None, environ: Mapping[str, str], place: str) -> str | None:

@@ -5,26 +5,32 @@ What cannot be said to this provider is refused here, before any entry exists.
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import msgspec
 
 from bursar.types.call import EMBEDDINGS, Call
 from bursar.types.errors import RequestError
 from bursar.wire import paths
+from bursar.wire.assemble import encode_json
 from bursar.wire.ingress import fields_of, params_of
-from bursar.wire.spec import Spec
+from bursar.wire.readers import Endpoint
+from bursar.wire.shapes import writer_of
+from bursar.wire.spec import OperationSpec
 
 _JSON = msgspec.json.Encoder()
 _ASKS_FOR_USAGE = b',"stream_options":{"include_usage":true}}'
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What leaves for a provider, without its credential.
+    """What leaves for a provider's endpoint, without its credential.
 
     `params` is what stands on the ledger of it beside the call's inputs: in OpenAI's names, whatever the provider's
     are. `added_usage` is true where bursar itself asked for usage in the stream, so that what comes of it is taken
     out again.
     """
 
+    endpoint: Endpoint
     url: str
     headers: tuple[tuple[str, str], ...]
     body: bytes
@@ -38,22 +44,23 @@ class Way:
 
     def __init__(
         self,
-        spec: Spec,
+        endpoint: Endpoint,
         *,
+        operation: str,
         asked: str,
         model: str,
-        url: str,
+        stream: bool,
         headers: tuple[tuple[str, str], ...],
-        adds_usage: bool,
     ) -> None:
-        """`asked` is the model's name as calls have it, `model` as the provider does; with `adds_usage` the provider
-        is asked to report usage in a stream."""
+        """`asked` is the model's name as calls have it, `model` as the provider does."""
         self.headers = headers
-        self._spec = spec
-        self._url = url
+        self._endpoint = endpoint
+        self._url = (endpoint.stream_url if stream else endpoint.url).replace("{model}", quote(model, safe=""))
         self._model = _JSON.encode(model)
-        self._adds_usage = adds_usage
-        self._is_plain = _plain(spec)
+        self._adds_usage = endpoint.adds_usage
+        self._write = writer_of(endpoint.spec.shape)
+        self._is_plain = self._write is None and _plain(endpoint.spec)
+        self._passes = endpoint.spec.speaks == operation
         self._renames = model != asked
         self._old, self._new = b'{"model":%b' % _JSON.encode(asked), b'{"model":%b' % self._model
 
@@ -71,17 +78,37 @@ class Way:
         # Put together anew, not passed on as it came: a body may name its model twice, and who reads it behind us could
         # take the other one.
         body = b'%b,"messages":[%b]}' % (params[:-1], b",".join(call.inputs))
-        return Request(self._url, headers, body, params, stream, added)
+        return Request(self._endpoint, self._url, headers, body, params, stream, added)
 
     def _written_anew(self, call: Call, headers: tuple[tuple[str, str], ...]) -> Request:
         fields = fields_of(call.body)
         added_usage = call.stream and self._adds_usage and _ask_for_usage(fields)
         fields["model"] = msgspec.Raw(self._model)
-        written = fields if self._is_plain else _written(self._spec, call, fields)
-        return Request(self._url, headers, _JSON.encode(written), params_of(fields), call.stream, added_usage)
+        written = fields if self._is_plain or self._passes else self._written(call, fields)
+        body = encode_json(written)
+        return Request(self._endpoint, self._url, headers, body, params_of(fields), call.stream, added_usage)
+
+    def _written(self, call: Call, fields: dict[str, msgspec.Raw]) -> dict[str, object]:
+        """The body for a provider that says things its own way, or has values of its own."""
+        spec = self._endpoint.spec.request
+        values: dict[str, object] = {k: v for k, v in spec.defaults.items() if k not in fields}
+        values.update(fields)
+        if spec.system_prompt and call.operation != EMBEDDINGS:
+            values["messages"] = _with_system_prompt(spec.system_prompt, fields)
+        if self._write is not None:
+            values = self._write(msgspec.json.decode(_JSON.encode(values)))
+        out: dict[str, object] = {}
+        for name, value in values.items():
+            if name in spec.names:
+                paths.put(out, spec.names[name], value)
+            else:
+                out[name] = value
+        for name, value in spec.extra.items():
+            paths.put(out, name, value)
+        return out
 
 
-def _plain(spec: Spec) -> bool:
+def _plain(spec: OperationSpec) -> bool:
     """Whether a provider takes OpenAI's fields as they are."""
     request = spec.request
     return not (request.names or request.defaults or request.extra or request.system_prompt)
@@ -102,24 +129,6 @@ def _ask_for_usage(fields: dict[str, msgspec.Raw]) -> bool:
         return False
     fields["stream_options"] = msgspec.Raw(_JSON.encode({**options, "include_usage": True}))
     return True
-
-
-def _written(spec: Spec, call: Call, fields: dict[str, msgspec.Raw]) -> dict[str, object]:
-    """The body for a provider that names things its own way, or has values of its own."""
-    request = spec.request
-    out: dict[str, object] = {}
-    values: dict[str, object] = {k: v for k, v in request.defaults.items() if k not in fields}
-    values.update(fields)
-    if request.system_prompt and call.operation != EMBEDDINGS:
-        values["messages"] = _with_system_prompt(request.system_prompt, fields)
-    for name, value in values.items():
-        if name in request.names:
-            paths.put(out, request.names[name], value)
-        else:
-            out[name] = value
-    for name, value in request.extra.items():
-        paths.put(out, name, value)
-    return out
 
 
 class _Role(msgspec.Struct):

@@ -6,8 +6,7 @@ bytes. A stream answered with plain JSON, and JSON answered as a stream, are tol
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -16,26 +15,29 @@ import msgspec
 from bursar.types.events import (
     Answered,
     Embedded,
-    ErrorReport,
     Event,
     Finish,
     ReasoningDelta,
     RefusalDelta,
     Started,
     TextDelta,
-    ToolCallDelta,
     UsageReport,
 )
 from bursar.types.usage import Usage
-from bursar.wire.framing import Framer, RawFrame, framer
+from bursar.wire.event_stream import EventStreamFramer
+from bursar.wire.framing import Framer, LineFramer, RawFrame, SseFramer, WholeFramer
 from bursar.wire.readers import Reader, Readers
 from bursar.wire.runs import Around, around
+from bursar.wire.shapes import Calls
 from bursar.wire.typed import UNTYPED, Typed
+from bursar.wire.values import error_of, read_json, text_of, tool_call
 
-_decode = msgspec.json.Decoder().decode
 # How many frames are looked at for what they have in common before it is given up.
 _LEARNS = 8
 _ASIDES = 16
+FRAMERS: dict[str, Callable[[], Framer]] = {
+    "sse": SseFramer, "ndjson": LineFramer, "json": WholeFramer, "aws-event-stream": EventStreamFramer,
+}  # fmt: skip
 _READ = frozenset({"choices", "usage", "id", "model", "object", "error", "obfuscation"})
 
 
@@ -52,6 +54,15 @@ class Frame(msgspec.Struct):
     is_silent: bool = False
 
 
+class Kept:
+    """What an answer of a less usual format keeps of the frames before: its calls, its usage so far, and texts."""
+
+    def __init__(self) -> None:
+        self.calls = Calls()
+        self.usage: dict[str, Any] = {}
+        self.texts: dict[str, str] = {}
+
+
 class Decoder(msgspec.Struct, eq=False):
     """Reads one answer. `finished` tells whether it said that it ended; a stream that stops without
     saying so was cut off.
@@ -63,13 +74,13 @@ class Decoder(msgspec.Struct, eq=False):
 
     readers: Readers
     stream: bool
-    embeddings: bool = False
     ended: bool = False
     is_whole: bool = False
     is_strict: bool = True
     joined_text: bool = False
     _asides: list[bytes] = []
     _extras: dict[str, object] = {}
+    _kept: Kept | None = None
     _framer: Framer | None = None
     _started: tuple[object, object] = (None, None)
     _usual: tuple[object, ...] | None = None
@@ -96,7 +107,7 @@ class Decoder(msgspec.Struct, eq=False):
         asides, self._asides = self._asides, []
         found: dict[str, object] = {}
         for data in reversed(asides):
-            value, _ = _json(data)
+            value, _ = read_json(data)
             if isinstance(value, list) and len(value) == 1:
                 value = value[0]
             if isinstance(value, dict) and (names := value.keys() - _READ - found.keys()):
@@ -105,10 +116,7 @@ class Decoder(msgspec.Struct, eq=False):
 
     @property
     def _reader(self) -> Reader:
-        readers = self.readers
-        if not self.is_whole:
-            return readers.stream
-        return readers.embeddings if self.embeddings else readers.answer
+        return self.readers.answer if self.is_whole else self.readers.stream
 
     @property
     def saw_finish(self) -> bool:
@@ -123,7 +131,7 @@ class Decoder(msgspec.Struct, eq=False):
     def read_whole(self, data: bytes) -> Answered | None:
         """All of a plain answer, read at once; None where it is for `feed` and `close` to read."""
         reader = self.readers.whole
-        answered = reader.read(data) if reader is not None and not self.embeddings else None
+        answered = reader.read(data) if reader is not None else None
         if answered is not None:
             self.is_whole = self.ended = True
         return answered
@@ -200,12 +208,12 @@ class Decoder(msgspec.Struct, eq=False):
     def _chosen(self, head: bytes) -> Framer:
         framing = self.readers.spec.stream.framing
         looks_json = head[:1] in (b"{", b"[")
-        if looks_json and (not self.stream or framing == "sse"):
+        if looks_json and (not self.stream or framing in ("sse", "aws-event-stream")):
             framing = "json"
         if framing == "json" or not (self.stream or head.startswith((b"data:", b":", b"event:"))):
             framing = "json"
             self.is_whole = True
-        return framer(framing)
+        return FRAMERS[framing]()
 
     def _read_all(self, raw_frames: list[RawFrame]) -> list[Frame]:
         kind = self._reader.typed
@@ -243,7 +251,7 @@ class Decoder(msgspec.Struct, eq=False):
         if self.readers.end_mark and data.startswith(self.readers.end_mark):
             self.ended = True
             return Frame(frame.raw, [])
-        value, strict = _json(data)
+        value, strict = read_json(data)
         self.is_strict = self.is_strict and strict
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
@@ -261,7 +269,7 @@ class Decoder(msgspec.Struct, eq=False):
         if (id, model) != self._started:
             self._started_as(id or None, model or None, events)
         if error:
-            events.append(_error(self._reader, error))
+            events.append(error_of(self._reader, error))
         for values in said:
             text, index, finish, *_ = values
             if values[3:] == kind.no_others and (text is None or type(text) is str) and type(index) is int:
@@ -285,7 +293,16 @@ class Decoder(msgspec.Struct, eq=False):
 
     def _reported(self, kind: Typed, usages: list[Any]) -> Usage | None:
         usage = kind.usage(usages[0]) if kind.usage is not None else None
-        return usage or self._reader.usage.read(dict(zip(kind.usage_roots, usages, strict=True)))
+        return usage or self._usage_in(dict(zip(kind.usage_roots, usages, strict=True)))
+
+    def _usage_in(self, value: dict[str, Any]) -> Usage | None:
+        reader = self._reader.usage
+        return reader.read(value, self._earlier.usage if reader.adds else None)
+
+    @property
+    def _earlier(self) -> Kept:
+        self._kept = self._kept or Kept()
+        return self._kept
 
     def _of_value(self, frame: RawFrame, value: dict[str, object]) -> Frame:
         reader = self._reader
@@ -296,19 +313,27 @@ class Decoder(msgspec.Struct, eq=False):
         if error is None and frame.event == "error":
             error = value
         if error:
-            events.append(_error(reader, error))
+            events.append(error_of(reader, error))
         choices = reader.choices(value)
-        if isinstance(choices, list) and len(choices) > 1 and reader.choices_name is not None:
+        if reader.said is not None:
+            self._said(reader.said(value, frame.event, self._earlier.calls), events)
+            self._content(reader.content(value), events)
+        elif isinstance(choices, list) and len(choices) > 1 and reader.choices_name is not None:
             for one in choices:
                 self._content(reader.content({**value, reader.choices_name: [one]}), events)
         else:
             self._content(reader.content(value), events)
-        usage = reader.usage.read(value)
+        usage = self._usage_in(value)
         if usage is not None:
             events.append(UsageReport(usage))
         vectors = reader.vectors(value)
         if isinstance(vectors, list):
-            events.append(Embedded([v.get("embedding") if isinstance(v, dict) else v for v in vectors]))
+            name = reader.vector or ""
+            events.append(Embedded([v.get(name) if isinstance(v, dict) else v for v in vectors]))
+        if not self.is_whole and (frame.event or value.get("type")) in self.readers.end_events:
+            self.ended = True
+        for quirk in () if self.is_whole else self.readers.frame_quirks:
+            events = quirk(events, self._earlier.texts)
         usage_only = usage is not None and not error and choices == []
         return Frame(frame.raw, events, usage_only=usage_only)
 
@@ -319,86 +344,33 @@ class Decoder(msgspec.Struct, eq=False):
             self._usual = self._around = None
             events.append(Started(*(str(n) if n is not None else None for n in named)))
 
+    def _said(self, said: list[Event], events: list[Event]) -> None:
+        """Takes the events of content that a shape has read."""
+        for event in said:
+            events.append(event)
+            if isinstance(event, Finish):
+                self._finished |= {event.choice}
+            else:
+                self.joined_text = self.joined_text or isinstance(event, TextDelta)
+                self._begun |= {event.choice}  # type: ignore[union-attr]
+
     def _content(self, values: Sequence[Any], events: list[Event]) -> None:
         content, index, finish, reasoning, refusal, calls = values
         choice = index if isinstance(index, int) else 0
         before = len(events)
-        if reasoning := _text(reasoning):
+        if reasoning := text_of(reasoning):
             events.append(ReasoningDelta(reasoning, choice))
-        if text := _text(content):
+        if text := text_of(content):
             self.joined_text = self.joined_text or isinstance(content, list)
             events.append(TextDelta(text, choice))
-        if refusal := _text(refusal):
+        if refusal := text_of(refusal):
             events.append(RefusalDelta(refusal, choice))
+        if isinstance(calls, dict):
+            calls = [{"function": calls}]  # one call, by OpenAI's older name
         if isinstance(calls, list):
-            events.extend(_tool_call(call, position, choice) for position, call in enumerate(calls))
+            events.extend(tool_call(call, position, choice) for position, call in enumerate(calls))
         if len(events) > before:
             self._begun |= {choice}
-        if finish is not None and finish != "":
+        if finish is not None and finish != "" and not (type(finish) is str and finish in self.readers.no_ends):
             self._finished |= {choice}
             events.append(Finish(str(finish), choice))
-
-
-def _json(data: bytes) -> tuple[object, bool]:
-    """The value (None where it is none), and whether strict JSON would have it.
-
-    The lenient reader is for what strict JSON refuses but
-    providers send all the same: lone surrogates, NaN, numbers out of range."""
-    try:
-        return _decode(data), True
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        pass
-    try:
-        return json.loads(data.decode("utf-8", "replace")), False
-    except (ValueError, RecursionError):
-        return None, False
-
-
-def _text(value: object) -> str | None:
-    """A text, or the texts of a list of parts, as some providers send content."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, list):
-        return "".join(part["text"] for part in value if isinstance(part, dict) and isinstance(part.get("text"), str))
-    return None
-
-
-def _tool_call(call: object, position: int, choice: int) -> ToolCallDelta:
-    given = call if isinstance(call, dict) else {}
-    function = given.get("function")
-    function = function if isinstance(function, dict) else {}
-    index = given.get("index")
-    arguments = function.get("arguments")
-    if arguments is not None and not isinstance(arguments, str):
-        arguments = json.dumps(arguments, ensure_ascii=False)
-    return ToolCallDelta(
-        index=index if isinstance(index, int) else position,
-        id=_optional(given.get("id")),
-        name=_optional(function.get("name")),
-        arguments=arguments or "",
-        choice=choice,
-    )
-
-
-def _optional(value: object) -> str | None:
-    return None if value is None else str(value)
-
-
-def _error(reader: Reader, error: object) -> ErrorReport:
-    if isinstance(error, str):
-        return ErrorReport(error)
-    message: object = reader.error_message(error)
-    if message is None:
-        message = json.dumps(error, ensure_ascii=False)
-    return ErrorReport(str(message), _optional(reader.error_type(error)), _optional(reader.error_code(error)))
-
-
-def read_error(readers: Readers, body: bytes) -> ErrorReport | None:
-    """What an error answer's body says, or None where it says nothing that can be read."""
-    value, _ = _json(body)
-    if isinstance(value, list) and value:
-        value = value[0]
-    if not isinstance(value, dict):
-        return None
-    error = readers.answer.error(value)
-    return _error(readers.answer, error or value)

@@ -7,7 +7,6 @@ LF, CRLF or CR only: U+2028 and its like are text. Cutting the bytes anywhere gi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -189,9 +188,3 @@ class WholeFramer:
         raw = b"".join(self._parts)
         self._parts = []
         return [RawFrame(raw, raw.strip() or None)] if raw else []
-
-
-def framer(framing: str) -> Framer:
-    """A new framer by its name in a spec: sse, ndjson or json."""
-    makers: dict[str, Callable[[], Framer]] = {"sse": SseFramer, "ndjson": LineFramer, "json": WholeFramer}
-    return makers[framing]()

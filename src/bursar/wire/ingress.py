@@ -30,7 +30,7 @@ _message = msgspec.json.Decoder(_Message).decode
 
 # The parameters of a chat in OpenAI's names, read in one go; a request with any other is read field by field.
 _ABSENT = msgspec.Raw(b"")
-_PARAMETERS = (
+PARAMETERS = (
     "audio", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs", "max_completion_tokens",
     "max_tokens", "metadata", "modalities", "n", "parallel_tool_calls", "prediction", "presence_penalty",
     "prompt_cache_key", "reasoning_effort", "response_format", "safety_identifier", "seed", "service_tier", "stop",
@@ -43,7 +43,7 @@ _Chat = msgspec.defstruct(
         ("model", str),
         ("messages", list[msgspec.Raw], msgspec.field(default_factory=list)),
         ("stream", bool | None, None),
-        *((name, msgspec.Raw, _ABSENT) for name in _PARAMETERS),
+        *((name, msgspec.Raw, _ABSENT) for name in PARAMETERS),
     ],
     forbid_unknown_fields=True,
     omit_defaults=True,

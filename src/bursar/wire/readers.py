@@ -1,9 +1,13 @@
-"""A provider's spec made ready for reading."""
+"""The description of a kind of call made ready for reading its answers."""
 
 from __future__ import annotations
 
+import msgspec
+
+from bursar.wire import quirks
 from bursar.wire.paths import Getter, getter
-from bursar.wire.spec import AnswerSpec, Paths, Spec, UsageSpec
+from bursar.wire.shapes import reader_of
+from bursar.wire.spec import AnswerSpec, OperationSpec, Paths
 from bursar.wire.typed import CONTENT, Typed, Whole, typed, whole
 from bursar.wire.usage import UsageReader
 
@@ -11,15 +15,18 @@ _ABSENT: Getter = lambda _data: None  # noqa: E731
 
 
 class Reader:
-    """One section of a spec made ready: as types where its layout is the usual one, and path by path."""
+    """One section of a description made ready: as types where its layout is the usual one, and path by path; `said`
+    reads content that is not laid out for paths."""
 
-    def __init__(self, section: AnswerSpec, usage: UsageSpec, spec: Spec) -> None:
+    def __init__(self, section: AnswerSpec, spec: OperationSpec) -> None:
         def compiled(field: Paths | None) -> Getter:
             return getter(field) if field is not None else _ABSENT
 
-        # An end mark that looks like a frame must be looked for in each of them.
-        ends_apart = not (spec.stream.end or "").startswith("{")
-        self.typed: Typed | None = typed(section, usage) if ends_apart else None
+        self.said = reader_of(spec.shape)
+        self.usage = UsageReader(spec.usage, quirks.of_usage(spec.quirks))
+        # An end mark that looks like a frame must be looked for in each of them; so must what a quirk is about.
+        plain = not ((spec.stream.end or "").startswith("{") or spec.stream.end_events or spec.quirks or spec.finish)
+        self.typed: Typed | None = typed(section, spec.usage) if plain and self.said is None else None
         self.id = compiled(section.id)
         self.model = compiled(section.model)
         self._content = [compiled(getattr(section, field)) for field in CONTENT]
@@ -30,7 +37,7 @@ class Reader:
         )
         self.error = compiled(section.error)
         self.vectors = compiled(section.vectors)
-        self.usage = UsageReader(usage)
+        self.vector = section.vector
         self.error_message = compiled(spec.error.message)
         self.error_type = compiled(spec.error.type)
         self.error_code = compiled(spec.error.code)
@@ -41,16 +48,31 @@ class Reader:
 
 
 class Readers:
-    """A spec made ready for reading: share it between the calls of a provider."""
+    """A description made ready for reading: share it between the calls of a provider."""
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: OperationSpec) -> None:
         self.spec = spec
-        self.answer = Reader(spec.answer, spec.usage, spec)
-        self.whole: Whole | None = whole(spec.answer, spec.usage)
-        self.stream = Reader(spec.stream, spec.usage, spec)
-        self.embeddings = Reader(spec.embeddings, spec.embeddings_usage, spec)
+        self.answer = Reader(spec.answer, spec)
+        plain = self.answer.said is None and not spec.quirks and not spec.finish
+        self.whole: Whole | None = whole(spec.answer, spec.usage) if plain else None
+        self.stream = Reader(spec.stream, spec)
+        self.frame_quirks = quirks.of_frames(spec.quirks)
         self.end_mark = (spec.stream.end or "").encode()
-        self.says_ends = spec.stream.end is not None or spec.stream.finish is not None
+        self.end_events = frozenset(spec.stream.end_events)
+        self.says_ends = spec.stream.end is not None or spec.stream.finish is not None or self.stream.said is not None
+        self.no_ends = frozenset(word for word, means in spec.finish.items() if not means)
+        """Words in the place of a finish that mean that it goes on."""
         path = spec.answer.text
         self.text_at = f"${'' if path.startswith('[') else '.'}{path}" if isinstance(path, str) else None
         """Where the text of a whole answer stands, as SQL's JSON functions name places; None where it varies."""
+
+
+class Endpoint(msgspec.Struct, frozen=True, eq=False):
+    """Where a provider takes calls of one kind, and how its answers are read; `adds_usage` where it is asked to
+    report usage in a stream."""
+
+    spec: OperationSpec
+    readers: Readers
+    url: str
+    stream_url: str
+    adds_usage: bool

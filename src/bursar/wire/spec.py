@@ -10,6 +10,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
+from typing import Any
 
 import msgspec
 
@@ -18,12 +19,15 @@ from bursar.wire import paths
 
 Paths = str | list[str]
 
+OPERATIONS = ("chat", "messages", "completions", "responses", "embeddings")
+
 
 class AuthSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the credential is shown: `bearer`, `header` (in the header of that name) or `none`."""
+    """How the credential is shown: `bearer`, `header` (in the header of that name, behind the prefix) or `none`."""
 
     scheme: str = "bearer"
     header: str = "authorization"
+    prefix: str = ""
 
 
 class RequestSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,7 +43,7 @@ class RequestSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class AnswerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where an answer, or one frame of a stream, says what. Each is a path or a list of paths of which
-    the first present counts."""
+    the first present counts; `vector` is the name of the numbers inside each of `vectors`."""
 
     id: Paths | None = None
     model: Paths | None = None
@@ -52,18 +56,25 @@ class AnswerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     choices: Paths | None = None
     error: Paths | None = None
     vectors: Paths | None = None
+    vector: str | None = None
 
 
 class StreamSpec(AnswerSpec, frozen=True, forbid_unknown_fields=True):
-    """Where a frame says what, how frames are cut (`sse`, `ndjson`), and the data that ends them all."""
+    """Where a frame says what, how frames are cut (`sse`, `ndjson`, `json`, `aws-event-stream`), and what ends them
+    all: data that begins with `end`, or an event of one of the names in `end_events`."""
 
     framing: str = "sse"
     end: str | None = None
+    end_events: list[str] = []
 
 
 class UsageSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where counts are. `a + b` is a sum over what is there; a list means the first that is present;
-    an integer is that constant wherever any other count is reported; what is absent stays None."""
+    an integer is that constant wherever any other count is reported; what is absent stays None.
+
+    Where `raw`, the whole object, may stand in several places, counts are named as they stand in the first. A cost is
+    in parts of its currency of which `cost_unit` are one: 1 unless it is said.
+    """
 
     raw: Paths | None = None
     input: Paths | int | None = None
@@ -74,6 +85,7 @@ class UsageSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     total: Paths | int | None = None
     cost: Paths | None = None
     cost_currency: str | None = None
+    cost_unit: int = 1
 
 
 class ErrorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,30 +96,51 @@ class ErrorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     code: Paths = "code"
 
 
-class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole description of a provider type.
+class OperationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How calls of one kind are made, and their answers read.
 
-    `shape` names how messages are written and answers are read back by a client: answers of the shape
-    `openai` reach an OpenAI client byte for byte, others are rendered from their events.
+    `shape` names the file this was laid over, and the module, where there is one, that writes requests and reads
+    content of that shape. `speaks` names the kind of call whose clients read these answers as they are; others get
+    them rendered from their events. In an address `{model}` stands for the model; a stream has an address of its own
+    where it differs. `finish` tells what the provider's words for why it stopped mean in OpenAI's (stop, length,
+    tool_calls, content_filter); a word that means "" is no end. `quirks` are functions of `wire.quirks`.
     """
 
-    type: str
     shape: str
-    base_url: str | None = None
-    chat_url: str = "/chat/completions"
-    embeddings_url: str = "/embeddings"
-    transport: str = "http"
-    auth: AuthSpec = AuthSpec()
+    url: str
+    stream_url: str | None = None
+    speaks: str | None = None
     request: RequestSpec = RequestSpec()
     answer: AnswerSpec = AnswerSpec()
     stream: StreamSpec = StreamSpec()
-    embeddings: AnswerSpec = AnswerSpec()
     usage: UsageSpec = UsageSpec()
-    embeddings_usage: UsageSpec = UsageSpec()
     error: ErrorSpec = ErrorSpec()
+    finish: dict[str, str] = {}
+    quirks: list[str] = []
 
 
-# The documents' key → the place in the spec. `request.names` entries rename a field of the request.
+class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole description of a provider type: where it is, how it is shown who calls, and the kinds of call it
+    answers, each None where it does not."""
+
+    type: str
+    base_url: str | None = None
+    transport: str = "http"
+    auth: AuthSpec = AuthSpec()
+    headers: dict[str, str] = {}
+    chat: OperationSpec | None = None
+    messages: OperationSpec | None = None
+    completions: OperationSpec | None = None
+    responses: OperationSpec | None = None
+    embeddings: OperationSpec | None = None
+
+    @property
+    def operations(self) -> dict[str, OperationSpec]:
+        """The kinds of call it answers, by name."""
+        return {name: found for name in OPERATIONS if (found := getattr(self, name)) is not None}
+
+
+# The documents' key → the place in the spec of chats. `request.names` entries rename a field of the request.
 OVERLAY: dict[str, dict[str, tuple[str, ...]]] = {
     "request": {
         "modelField": ("request", "names", "model"),
@@ -146,9 +179,9 @@ OVERLAY: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 
-_FRAMINGS = ("sse", "ndjson", "json")
+_FRAMINGS = ("sse", "ndjson", "json", "aws-event-stream")
 _SCHEMES = ("bearer", "header", "none")
-_SHAPES = ("openai", "custom")
+_NO_PATHS = frozenset({"framing", "end", "end_events", "cost_currency", "cost_unit", "vector"})
 
 
 def known_types() -> list[str]:
@@ -157,22 +190,34 @@ def known_types() -> list[str]:
     return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
 
 
-def load(provider_type: str) -> dict[str, object]:
-    """A type's description as plain data, laid over the type it extends.
+def load(provider_type: str) -> dict[str, Any]:
+    """A type's description as plain data, laid over the type it extends, each of its operations over its shape.
 
     Raises UnsupportedLlmProviderError that names the known types.
     """
+    data = _own(provider_type)
+    for name in OPERATIONS:
+        if name in data:
+            shape = _file("shapes", data[name]["shape"])
+            data[name] = _laid_over(shape, data[name])
+    return data
+
+
+def _own(provider_type: str) -> dict[str, Any]:
     if provider_type not in known_types():
         raise UnsupportedLlmProviderError(
             f"the provider type '{provider_type}' is not supported; supported are: {', '.join(known_types())}"
         )
-    file = resources.files("bursar.wire") / "providers" / f"{provider_type}.toml"
-    own: dict[str, object] = tomllib.loads(file.read_text("utf-8"))
+    own = _file("providers", provider_type)
     base = own.pop("extends", None)
-    return _laid_over(load(str(base)), own) if base else own
+    return _laid_over(_own(base), own) if base else own
 
 
-def _laid_over(base: dict[str, object], own: Mapping[str, object]) -> dict[str, object]:
+def _file(folder: str, name: str) -> dict[str, Any]:
+    return tomllib.loads((resources.files("bursar.wire") / folder / f"{name}.toml").read_text("utf-8"))
+
+
+def _laid_over(base: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in own.items():
         below = merged.get(key)
@@ -193,13 +238,17 @@ def build(
     a path; UnsupportedLlmProviderError where the type is unknown.
     """
     data = load(provider_type)
+    if (request or response) and "chat" not in data:
+        raise ConfigError(
+            f"{place}: the type '{provider_type}' answers no chats: `request` and `response` say how they are"
+        )
     for section, given in (("request", request or {}), ("response", response or {})):
         for key, value in given.items():
             target = OVERLAY[section].get(key)
             if target is None:
                 known = ", ".join(OVERLAY[section])
                 raise ConfigError(f"{place}.{section}: unknown key '{key}'; known keys are: {known}")
-            _lay(data, target, value)
+            _lay(data["chat"], target, value)
     try:
         spec = msgspec.convert(data, Spec)
     except msgspec.ValidationError as e:
@@ -208,26 +257,26 @@ def build(
     return spec
 
 
-def _lay(data: dict[str, object], target: tuple[str, ...], value: object) -> None:
+def _lay(data: dict[str, Any], target: tuple[str, ...], value: object) -> None:
     *parents, last = target
     for name in parents:
-        data = data.setdefault(name, {})  # type: ignore[assignment]
+        data = data.setdefault(name, {})
     data[last] = value
 
 
 def _check(spec: Spec, place: str) -> None:
-    if spec.stream.framing not in _FRAMINGS:
-        raise ConfigError(f"{place}: the stream framing '{spec.stream.framing}' is none of {', '.join(_FRAMINGS)}")
     if spec.auth.scheme not in _SCHEMES:
         raise ConfigError(f"{place}: the auth scheme '{spec.auth.scheme}' is none of {', '.join(_SCHEMES)}")
-    if spec.shape not in _SHAPES:
-        raise ConfigError(f"{place}: the shape '{spec.shape}' is none of {', '.join(_SHAPES)}")
-    for section in (spec.answer, spec.stream, spec.embeddings, spec.usage, spec.embeddings_usage, spec.error):
-        for field in section.__struct_fields__:
-            if field not in ("framing", "end", "cost_currency"):
-                _check_paths(getattr(section, field), f"{place}: {field}")
-    for path in spec.request.names.values():
-        paths.parse(path)
+    for operation in spec.operations.values():
+        framing = operation.stream.framing
+        if framing not in _FRAMINGS:
+            raise ConfigError(f"{place}: the stream framing '{framing}' is none of {', '.join(_FRAMINGS)}")
+        for section in (operation.answer, operation.stream, operation.usage, operation.error):
+            for field in section.__struct_fields__:
+                if field not in _NO_PATHS:
+                    _check_paths(getattr(section, field), f"{place}: {field}")
+        for path in operation.request.names.values():
+            paths.parse(path)
 
 
 def _check_paths(value: Paths | int | None, place: str) -> None:

@@ -6,11 +6,14 @@ what no counter can hold are not counts and are left out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
+from typing import Any
 
 from bursar.types.usage import Usage
 from bursar.wire.assemble import encode_json
 from bursar.wire.paths import Getter, getter
+from bursar.wire.quirks import UsageQuirk
 from bursar.wire.spec import Paths, UsageSpec
 
 # More than any answer has; sums of such counts, and their prices, stay far inside 64 bits.
@@ -37,12 +40,13 @@ def as_count(value: object) -> int | None:
     return value if isinstance(value, int) and 0 <= value <= MAX_COUNT else None
 
 
-def as_nanos(value: object) -> int | None:
-    """Money from what a provider wrote, in 10⁻⁹ of its currency, or None where it is no amount."""
+def as_nanos(value: object, unit: int = 1) -> int | None:
+    """Money from what a provider wrote, in parts of which `unit` make one of its currency, in 10⁻⁹ of that currency;
+    None where it is no amount."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     try:
-        amount = Decimal(str(value).strip())
+        amount = Decimal(str(value).strip()) / unit
         if not amount.is_finite() or amount < 0 or amount > _MAX_AMOUNT:
             return None
         return int((amount * _NANOS).to_integral_value())
@@ -53,8 +57,10 @@ def as_nanos(value: object) -> int | None:
 class UsageReader:
     """A usage section of a spec, made ready for reading."""
 
-    def __init__(self, spec: UsageSpec) -> None:
+    def __init__(self, spec: UsageSpec, quirks: Sequence[UsageQuirk] = ()) -> None:
         self._raw: Getter | None = getter(spec.raw) if spec.raw is not None else None
+        self._quirks = quirks
+        first = spec.raw[0] if isinstance(spec.raw, list) else spec.raw
         given = {
             "input_tokens": spec.input,
             "output_tokens": spec.output,
@@ -65,23 +71,36 @@ class UsageReader:
         }
         # Most frames have no usage: where every path lies inside the usage object, one look is enough, and
         # the paths are followed from there.
-        self._inside = isinstance(spec.raw, str) and all(_is_inside(spec.raw, p) for p in (*given.values(), spec.cost))
-        within = f"{spec.raw}." if self._inside else ""
+        self._inside = first is not None and all(_is_inside(first, p) for p in (*given.values(), spec.cost))
+        within = f"{first}." if self._inside else ""
         counts = [(name, _count(p, within)) for name, p in given.items() if p is not None and not isinstance(p, int)]
         # One path to a number, as nearly all are, is read here; sums and alternatives by a function of their own.
         self._numbers = [(name, get) for name, get in counts if not isinstance(get, _Combined)]
         self._combined = [(name, get) for name, get in counts if isinstance(get, _Combined)]
         self._constants = {name: value for name, value in given.items() if isinstance(value, int)}
+        self.adds = self._inside and bool(self._combined or quirks)
+        """Whether counts are made of several, which frames may bring one by one: they are read from all there was."""
         self._cost = getter(_relative(spec.cost, within)) if spec.cost is not None else None
         self._currency = spec.cost_currency
+        self._unit = spec.cost_unit
+        self._paths = {name: p for name, p in given.items() if isinstance(p, str) and "+" not in p and spec.raw is None}
 
-    def read(self, value: object) -> Usage | None:
-        """The usage reported in this answer or frame; None where it reports none."""
+    def read(self, value: object, before: dict[str, Any] | None = None) -> Usage | None:
+        """The usage reported in this answer or frame; None where it reports none. `before` is what earlier frames
+        said of it, which this one is laid over: it is kept there."""
         raw = self._raw(value) if self._raw is not None else None
-        if self._inside:
-            if raw is None:
-                return None
+        if before is not None and isinstance(raw, dict):
+            before.update({name: one for name, one in raw.items() if one is not None})
+            raw = before
+        if self._quirks and isinstance(value, dict):
+            adjusted: dict[str, Any] = raw if isinstance(raw, dict) else {}
+            for quirk in self._quirks:
+                adjusted = quirk(adjusted, value)
+            value, raw = adjusted or None, raw or adjusted or None
+        elif self._inside:
             value = raw
+        if self._inside and value is None:
+            return None
         found: dict[str, int] = {}
         for name, get in self._numbers:
             number = get(value)
@@ -92,7 +111,7 @@ class UsageReader:
         for name, combined in self._combined:
             if (count := combined.count(value)) is not None:
                 found[name] = count
-        nanos = as_nanos(self._cost(value)) if self._cost is not None else None
+        nanos = as_nanos(self._cost(value), self._unit) if self._cost is not None else None
         if not found and nanos is None:
             return None
         return Usage(
@@ -100,8 +119,13 @@ class UsageReader:
             **found,
             cost_nanos=nanos,
             cost_currency=self._currency if nanos is not None else None,
-            raw_json=encode_json(raw) if isinstance(raw, dict) else None,
+            raw_json=encode_json(raw) if isinstance(raw, dict) else self._as_it_stood(found),
         )
+
+    def _as_it_stood(self, found: dict[str, int]) -> bytes | None:
+        """The counts under the names they came by, where no one object holds them."""
+        named = {self._paths[name]: count for name, count in found.items() if name in self._paths}
+        return encode_json(named) if named else None
 
 
 def _is_inside(raw: str, paths: Paths | int | None) -> bool:

@@ -1,0 +1,50 @@
+"""Yandex's own completion: messages of one text each, options apart, numbers as text."""
+
+from __future__ import annotations
+
+from bursar.wire.shapes import Tree
+from bursar.wire.shapes.parts import Fields, arguments_of, cannot, name_of, names_of_calls, text_of
+
+
+def write(chat: Tree) -> Tree:
+    """The body of a request."""
+    fields = Fields(chat)
+    names = names_of_calls(fields.messages)
+    options: Tree = {"stream": fields.stream}
+    fields.move(options, temperature="temperature")
+    if (most := fields.take("max_completion_tokens", "max_tokens")) is not None:
+        options["maxTokens"] = str(most)
+    effort = fields.take("reasoning_effort")
+    if effort is not None:
+        options["reasoningOptions"] = {"mode": "DISABLED" if effort == "none" else "ENABLED_HIDDEN"}
+    out: Tree = {"modelUri": fields.model, "completionOptions": options}
+    out["messages"] = [_message(m, n, names) for n, m in enumerate(fields.messages)]
+    if tools := fields.functions():
+        out["tools"] = [{"function": f} for f in tools]
+    choice = fields.take("tool_choice")
+    if isinstance(choice, dict):
+        out["toolChoice"] = {"functionName": name_of(choice)}
+    elif choice is not None:
+        out["toolChoice"] = {"mode": str(choice).upper()}
+    kind, schema = fields.schema()
+    if schema is not None:
+        out["jsonSchema"] = {"schema": schema["schema"]}
+    elif kind != "text":
+        out["jsonObject"] = True
+    return fields.finish(out)
+
+
+def _message(message: Tree, n: int, names: dict[str, str]) -> Tree:
+    role = message.get("role")
+    if role == "tool":
+        name = names.get(str(message.get("tool_call_id")))
+        if name is None:
+            cannot(f"messages[{n}].tool_call_id", "no call before it has this id")
+        result = {"functionResult": {"name": name, "content": text_of(message, n)}}
+        return {"role": "user", "toolResultList": {"toolResults": [result]}}
+    if made := message.get("tool_calls"):
+        calls = [{"functionCall": {"name": name_of(c), "arguments": arguments_of(c, n)}} for c in made]
+        return {"role": "assistant", "toolCallList": {"toolCalls": calls}}
+    if role not in ("system", "developer", "user", "assistant"):
+        cannot(f"messages[{n}].role", f"'{role}' is none of system, developer, user, assistant, tool")
+    return {"role": "system" if role == "developer" else role, "text": text_of(message, n)}

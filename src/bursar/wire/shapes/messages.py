@@ -1,0 +1,199 @@
+"""Anthropic's Messages: a chat's messages as blocks, and an answer's blocks as events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bursar.types.events import Event, ReasoningDelta, TextDelta, ToolCallDelta
+from bursar.wire.shapes import Calls, Tree
+from bursar.wire.shapes.parts import (
+    Fields,
+    arguments_of,
+    cannot,
+    data_url,
+    dumped,
+    file_of,
+    image_of,
+    name_of,
+    parts_of,
+    system_and_rest,
+)
+
+_EFFORT = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "max"}
+
+
+def write(chat: Tree) -> Tree:
+    """The body of a request."""
+    fields = Fields(chat)
+    system, others = system_and_rest(fields.messages)
+    out: Tree = {"model": fields.model, "messages": _turns(others)}
+    if instructions := [block for n, m in system for block in _blocks(m, n)]:
+        out["system"] = instructions
+    if fields.stream:
+        out["stream"] = True
+    out["max_tokens"] = fields.take("max_completion_tokens", "max_tokens")
+    fields.move(out, temperature="temperature", top_p="top_p")
+    if stop := fields.stop():
+        out["stop_sequences"] = stop
+    if (user := fields.take("user")) is not None:
+        out["metadata"] = {"user_id": user}
+    _tools(fields, out)
+    _thinking(fields, out)
+    return fields.finish(out)
+
+
+def _turns(messages: list[tuple[int, Tree]]) -> list[Tree]:
+    turns: list[Tree] = []
+    for n, message in messages:
+        role = message.get("role")
+        if role == "tool":
+            role, blocks = "user", [_result(message, n)]
+        elif role in ("user", "assistant"):
+            blocks = _blocks(message, n)
+            for call in message.get("tool_calls") or []:
+                blocks.append(
+                    {"type": "tool_use", "id": call.get("id"), "name": name_of(call), "input": arguments_of(call, n)}
+                )
+        else:
+            cannot(f"messages[{n}].role", f"'{role}' is none of system, developer, user, assistant, tool")
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["content"] += blocks
+        elif blocks:
+            turns.append({"role": role, "content": blocks})
+    return turns
+
+
+def _result(message: Tree, n: int) -> Tree:
+    return {"type": "tool_result", "tool_use_id": message.get("tool_call_id"), "content": _blocks(message, n)}
+
+
+def _blocks(message: Tree, n: int) -> list[Any]:
+    blocks = []
+    for part in parts_of(message, n):
+        kind, place = part.get("type"), f"messages[{n}].content"
+        if kind in ("text", "refusal"):
+            text = part.get("text", part.get("refusal"))
+            if not text:
+                continue  # an empty block is refused
+            block: Tree = {"type": "text", "text": text}
+        elif kind == "image_url":
+            found = data_url(image_of(part))
+            source = _base64(*found) if found else {"type": "url", "url": image_of(part)}
+            block = {"type": "image", "source": source}
+        elif kind == "file":
+            media, data, name = file_of(part, place)
+            block = {"type": "document", "source": _base64(media, data)}
+            if name:
+                block["title"] = name
+        else:
+            cannot(place, f"a part of type '{kind}' cannot be said to this provider")
+        if "cache_control" in part:
+            block["cache_control"] = part["cache_control"]
+        blocks.append(block)
+    return blocks
+
+
+def _base64(media: str, data: str) -> Tree:
+    return {"type": "base64", "media_type": media, "data": data}
+
+
+def _tools(fields: Fields, out: Tree) -> None:
+    if tools := fields.functions():
+        out["tools"] = [
+            {
+                "name": f.get("name"),
+                **({"description": f["description"]} if f.get("description") else {}),
+                "input_schema": f.get("parameters") or {"type": "object", "properties": {}},
+            }
+            for f in tools
+        ]
+    choice = fields.take("tool_choice")
+    parallel = fields.take("parallel_tool_calls")
+    if not tools:
+        return
+    chosen: Tree = {"type": "auto"}
+    if choice in ("none", "auto"):
+        chosen = {"type": choice}
+    elif choice == "required":
+        chosen = {"type": "any"}
+    elif isinstance(choice, dict):
+        chosen = {"type": "tool", "name": name_of(choice)}
+    elif choice is not None:
+        cannot("tool_choice", f"'{choice}' is none of none, auto, required")
+    if parallel is False and chosen["type"] != "none":
+        chosen["disable_parallel_tool_use"] = True
+    if choice is not None or parallel is False:
+        out["tool_choice"] = chosen
+
+
+def _thinking(fields: Fields, out: Tree) -> None:
+    """How hard to think, and the form of what is said: both stand in `output_config`."""
+    config: Tree = {}
+    effort = fields.take("reasoning_effort")
+    if effort == "none":
+        out["thinking"] = {"type": "disabled"}
+    elif effort is not None:
+        if effort not in _EFFORT:
+            cannot("reasoning_effort", f"'{effort}' is none of none, {', '.join(_EFFORT)}")
+        out["thinking"] = {"type": "adaptive"}
+        config["effort"] = _EFFORT[effort]
+    kind, schema = fields.schema()
+    if schema is not None:
+        config["format"] = {"type": "json_schema", "schema": schema["schema"]}
+    elif kind != "text":
+        cannot("response_format", f"'{kind}' has no counterpart here; give a JSON schema")
+    if config:
+        out["output_config"] = config
+
+
+def said(value: Tree, _event: str | None, calls: Calls) -> list[Event]:
+    """The events of an answer, or of one frame of a stream."""
+    kind = value.get("type")
+    block = value.get("content_block" if kind == "content_block_start" else "delta")
+    if kind == "content_block_start" and isinstance(block, dict):
+        return _begun(block, value.get("index"), calls)
+    if kind == "content_block_delta" and isinstance(block, dict):
+        return _piece(block, value.get("index"), calls)
+    content = value.get("content")
+    if kind == "message" and isinstance(content, list):
+        return [e for n, block in enumerate(content) if isinstance(block, dict) for e in _whole(block, n, calls)]
+    return []
+
+
+def _begun(block: Tree, index: object, calls: Calls) -> list[Event]:
+    if block.get("type") != "tool_use":
+        return _whole(block, index, calls)
+    given = block.get("input")
+    arguments = dumped(given) if given else ""
+    return [ToolCallDelta(calls.at(index), _text(block.get("id")), _text(block.get("name")), arguments)]
+
+
+def _piece(delta: Tree, index: object, calls: Calls) -> list[Event]:
+    match delta.get("type"):
+        case "text_delta":
+            return _some(TextDelta, delta.get("text"))
+        case "thinking_delta":
+            return _some(ReasoningDelta, delta.get("thinking"))
+        case "input_json_delta" if calls.knows(index):
+            return [ToolCallDelta(calls.at(index), None, None, str(delta.get("partial_json") or ""))]
+    return []
+
+
+def _whole(block: Tree, index: object, calls: Calls) -> list[Event]:
+    match block.get("type"):
+        case "text":
+            return _some(TextDelta, block.get("text"))
+        case "thinking":
+            return _some(ReasoningDelta, block.get("thinking"))
+        case "tool_use":
+            arguments = dumped(block.get("input"))
+            return [ToolCallDelta(calls.at(index), _text(block.get("id")), _text(block.get("name")), arguments)]
+    return []
+
+
+def _some(kind: type[TextDelta] | type[ReasoningDelta], text: object) -> list[Event]:
+    return [kind(text)] if isinstance(text, str) and text else []
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
