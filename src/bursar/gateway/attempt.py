@@ -19,6 +19,7 @@ from bursar.wire.assemble import Assembly
 from bursar.wire.encode import Request
 from bursar.wire.engine import Decoder, Frame
 from bursar.wire.framing import FrameTooLongError
+from bursar.wire.readers import Endpoint
 
 _ERROR_BODY_BYTES = 1024 * 1024
 _COLLECTED_BYTES = 4 * 1024 * 1024
@@ -31,6 +32,7 @@ class Attempt(msgspec.Struct, eq=False):
     the monotonic clock."""
 
     target: Target
+    endpoint: Endpoint
     request: Request
     entry: Entry
     decoder: Decoder

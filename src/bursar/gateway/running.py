@@ -172,9 +172,10 @@ class Running(msgspec.Struct, eq=False):
         self.attempts += 1
         ledger = self._gateway.ledger
         entry = ledger.open(outcome.opened(ledger.bodies, self.call, target, request, self.attempts, now_us()))
-        decoder = Decoder(request.endpoint.readers, self.call.stream)
+        endpoint = target.provider.endpoint(self.call.operation)
+        decoder = Decoder(endpoint.readers, self.call.stream)
         deadline = entry.started_ns / 1e9 + target.provider.timeouts.total_s
-        self.attempt = attempt = Attempt(target, request, entry, decoder, Assembly(), deadline)
+        self.attempt = attempt = Attempt(target, endpoint, request, entry, decoder, Assembly(), deadline)
         return attempt
 
     async def _reach(self, attempt: Attempt) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Coroutine
 from urllib.parse import unquote
 
 from bursar.gateway.gateway import Gateway
-from bursar.http import openai
+from bursar.http import calls
 from bursar.http.answers import MethodError, answer_error, answer_json
 from bursar.http.asgi import Asgi, answering
-from bursar.http.auth import KeyRing
+from bursar.http.auth import KeyRing, key_of
 from bursar.http.cycle import Cycle, lines_of
 from bursar.http.metrics import CONTENT_TYPE, Metrics
 from bursar.ledger.ids import uuid7
@@ -60,8 +60,8 @@ class App:
                 return self._control(cycle)
             if not path.startswith("/api/"):
                 cycle.own_lines = self._cors(cycle.head.named.get(b"origin", b""))
-        if path in openai.OPERATIONS and not self.stopping:
-            return openai.serve(self._gateway, self._ring, self._max_body_bytes, cycle)
+        if path in calls.OPERATIONS and not self.stopping:
+            return calls.serve(self._gateway, self._ring, self._max_body_bytes, cycle)
         if path.startswith("/v1/"):
             return self._data_plane(path, cycle)
         if path == "/health":
@@ -73,17 +73,17 @@ class App:
     async def _data_plane(self, path: str, cycle: Cycle) -> None:
         """What is not metered under /v1."""
         try:
-            self._ring.authenticate(cycle.head.named.get(b"authorization"))
-            if path in openai.OPERATIONS:
+            self._ring.authenticate(cycle.head.named.get(b"authorization") or key_of(cycle.head.named))
+            if path in calls.OPERATIONS:
                 raise StoppingError
             if path != "/v1/models" and not path.startswith("/v1/models/"):
                 raise NoAddressError(f"there is nothing at {path}")
             if cycle.head.method != b"GET":
                 raise MethodError(f"{path} knows GET only")
             if path == "/v1/models":
-                found = openai.models(self._gateway)
+                found = calls.models(self._gateway)
             else:
-                found = openai.model(self._gateway, unquote(path.removeprefix("/v1/models/")))
+                found = calls.model(self._gateway, unquote(path.removeprefix("/v1/models/")))
             answer_json(cycle, 200, found, [_call_id()])
         except BursarError as error:
             answer_error(cycle, error, [_call_id()])

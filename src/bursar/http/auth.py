@@ -153,6 +153,12 @@ class KeyRing:
         return hmac.digest(self._pepper, key, hashlib.sha256).hex()
 
 
+def key_of(headers: Mapping[bytes, bytes]) -> bytes | None:
+    """A key shown as other vendors' clients do, in a header of its own, as if it were a bearer's."""
+    key = headers.get(b"x-api-key") or headers.get(b"api-key")
+    return b"Bearer " + key if key else None
+
+
 def new_key() -> str:
     """A new key: 256 random bits."""
     return _PREFIX + secrets.token_urlsafe(32)

@@ -7,11 +7,16 @@ import msgspec
 from bursar.types.usage import Usage
 
 CHAT = "chat"
+MESSAGES = "messages"
+COMPLETIONS = "completions"
+RESPONSES = "responses"
 EMBEDDINGS = "embeddings"
+COUNT_TOKENS = "count_tokens"
 
 CHAT_COMPLETION = "chat_completion"
 STREAM_COMPLETION = "stream_completion"
-EMBEDDING = "embedding"
+# The names of the other kinds of call on the ledger.
+_METHOD_TYPES = {EMBEDDINGS: "embedding", COUNT_TOKENS: "count_tokens"}
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,8 +39,9 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 class Call(msgspec.Struct, frozen=True):
     """What an application asks, before it is known who will answer.
 
-    `body` is the request in OpenAI's shape, as it was sent; `inputs` are its messages or inputs, each as JSON, and
-    `params` is all else of it, as one JSON object; `usual` is true for a chat of which these are all there is.
+    `body` is the request as it was sent, in the shape of its kind: OpenAI's for a chat, Anthropic's for messages.
+    `inputs` are its messages or inputs, each as JSON, and `params` is all else of it, as one JSON object; `usual` is
+    true for a chat of which these are all there is.
     `headers` are the caller's own extra headers for the provider.
     """
 
@@ -56,8 +62,8 @@ class Call(msgspec.Struct, frozen=True):
     @property
     def method_type(self) -> str:
         """The name of this kind of call on the ledger."""
-        if self.operation == EMBEDDINGS:
-            return EMBEDDING
+        if self.operation in _METHOD_TYPES:
+            return _METHOD_TYPES[self.operation]
         return STREAM_COMPLETION if self.stream else CHAT_COMPLETION
 
 

@@ -5,7 +5,7 @@ Pieces are kept as pieces until the end, so that a long stream costs no more a p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -176,16 +176,23 @@ class Assembly(msgspec.Struct, eq=False):
         return size
 
     def as_completion(
-        self, *, id: str, model: str, created: int, own_usage: bool = False, extras: dict[str, object] | None = None
+        self,
+        *,
+        id: str,
+        model: str,
+        created: int,
+        own_usage: bool = False,
+        extras: dict[str, object] | None = None,
+        words: Mapping[str, str] | None = None,
     ) -> dict[str, object]:
         """The answer as one OpenAI chat completion, whoever gave it. With `own_usage` the provider's usage
         object stands in it as it was sent: for those that use OpenAI's names; so do `extras`, what its
-        frames said beside the answer."""
+        frames said beside the answer. `words` tells what the provider's finish reasons mean in OpenAI's."""
         choices = [
             {
                 "index": index,
                 "message": _message(choice),
-                "finish_reason": choice.finish,
+                "finish_reason": finish_meant(choice.finish, words or {}, calls=bool(choice.calls)),
             }
             for index, choice in sorted(self._choices.items())
         ]
@@ -214,6 +221,12 @@ _TAKE: dict[type, Callable[[Assembly, Any], bool]] = {
     UsageReport: Assembly._usage,
     ErrorReport: Assembly._error,
 }
+
+
+def finish_meant(finish: str | None, words: Mapping[str, str], *, calls: bool) -> str | None:
+    """A provider's finish reason in OpenAI's words: a stop with tool calls is for their sake."""
+    meant = words.get(finish, finish) if finish is not None else None
+    return "tool_calls" if words and calls and meant == "stop" else meant
 
 
 def _message(choice: _Choice) -> dict[str, object]:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from bursar.types.call import EMBEDDINGS, Call
+from bursar.types.call import MESSAGES, Call
 from bursar.types.errors import RequestError
 from bursar.wire import paths
 from bursar.wire.assemble import encode_json
@@ -17,20 +17,20 @@ from bursar.wire.ingress import fields_of, params_of
 from bursar.wire.readers import Endpoint
 from bursar.wire.shapes import writer_of
 from bursar.wire.spec import OperationSpec
+from bursar.wire.translate import TO_CHAT
 
 _JSON = msgspec.json.Encoder()
 _ASKS_FOR_USAGE = b',"stream_options":{"include_usage":true}}'
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What leaves for a provider's endpoint, without its credential.
+    """What leaves for a provider, without its credential.
 
     `params` is what stands on the ledger of it beside the call's inputs: in OpenAI's names, whatever the provider's
     are. `added_usage` is true where bursar itself asked for usage in the stream, so that what comes of it is taken
     out again.
     """
 
-    endpoint: Endpoint
     url: str
     headers: tuple[tuple[str, str], ...]
     body: bytes
@@ -58,9 +58,10 @@ class Way:
         self._url = (endpoint.stream_url if stream else endpoint.url).replace("{model}", quote(model, safe=""))
         self._model = _JSON.encode(model)
         self._adds_usage = endpoint.adds_usage
-        self._write = writer_of(endpoint.spec.shape)
-        self._is_plain = self._write is None and _plain(endpoint.spec)
         self._passes = endpoint.spec.speaks == operation
+        self._translates = None if self._passes else TO_CHAT.get(operation)
+        self._write = None if self._passes else writer_of(endpoint.spec.shape)
+        self._is_plain = self._write is None and self._translates is None and _plain(endpoint.spec)
         self._renames = model != asked
         self._old, self._new = b'{"model":%b' % _JSON.encode(asked), b'{"model":%b' % self._model
 
@@ -78,23 +79,29 @@ class Way:
         # Put together anew, not passed on as it came: a body may name its model twice, and who reads it behind us could
         # take the other one.
         body = b'%b,"messages":[%b]}' % (params[:-1], b",".join(call.inputs))
-        return Request(self._endpoint, self._url, headers, body, params, stream, added)
+        return Request(self._url, headers, body, params, stream, added)
 
     def _written_anew(self, call: Call, headers: tuple[tuple[str, str], ...]) -> Request:
         fields = fields_of(call.body)
-        added_usage = call.stream and self._adds_usage and _ask_for_usage(fields)
+        added_usage = call.stream and self._adds_usage and self._translates is None and _ask_for_usage(fields)
         fields["model"] = msgspec.Raw(self._model)
-        written = fields if self._is_plain or self._passes else self._written(call, fields)
+        written = fields if self._is_plain else self._written(call, fields)
         body = encode_json(written)
-        return Request(self._endpoint, self._url, headers, body, params_of(fields), call.stream, added_usage)
+        return Request(self._url, headers, body, params_of(fields), call.stream, added_usage)
 
     def _written(self, call: Call, fields: dict[str, msgspec.Raw]) -> dict[str, object]:
         """The body for a provider that says things its own way, or has values of its own."""
         spec = self._endpoint.spec.request
-        values: dict[str, object] = {k: v for k, v in spec.defaults.items() if k not in fields}
-        values.update(fields)
-        if spec.system_prompt and call.operation != EMBEDDINGS:
-            values["messages"] = _with_system_prompt(spec.system_prompt, fields)
+        values: dict[str, object] = dict(fields)
+        if self._translates is not None:
+            values = self._translates(msgspec.json.decode(_JSON.encode(values)))
+            if call.stream and self._adds_usage:
+                values["stream_options"] = {"include_usage": True}
+        values = {**{k: v for k, v in spec.defaults.items() if k not in values}, **values}
+        if spec.system_prompt and self._passes and call.operation == MESSAGES:
+            values.setdefault("system", spec.system_prompt)
+        elif spec.system_prompt and "messages" in values:
+            values["messages"] = _with_system_prompt(spec.system_prompt, values)
         if self._write is not None:
             values = self._write(msgspec.json.decode(_JSON.encode(values)))
         out: dict[str, object] = {}
@@ -135,9 +142,9 @@ class _Role(msgspec.Struct):
     role: str | None = None
 
 
-def _with_system_prompt(prompt: str, fields: dict[str, msgspec.Raw]) -> object:
+def _with_system_prompt(prompt: str, values: dict[str, object]) -> object:
     try:
-        messages = msgspec.json.decode(fields.get("messages", msgspec.Raw(b"[]")), type=list[msgspec.Raw])
+        messages = msgspec.json.decode(_JSON.encode(values.get("messages", [])), type=list[msgspec.Raw])
         first = msgspec.json.decode(messages[0], type=_Role).role if messages else None
     except msgspec.MsgspecError:
         raise RequestError("'messages' must be a list of objects with a role", field="messages") from None

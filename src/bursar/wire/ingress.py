@@ -1,4 +1,4 @@
-"""What a client sends in OpenAI's shape, looked at just enough: the fields a call goes by are checked and
+"""What a client sends, looked at just enough: the fields a call goes by are checked and
 named when they are wrong; the others are the provider's to judge and stay as they are.
 """
 
@@ -8,13 +8,19 @@ from typing import Any
 
 import msgspec
 
-from bursar.types.call import EMBEDDINGS
+from bursar.types.call import CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RESPONSES
 from bursar.types.errors import RequestError
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
-_INPUTS = ("messages", "input")
+_INPUT_OF = {
+    CHAT: "messages", MESSAGES: "messages", COUNT_TOKENS: "messages", COMPLETIONS: "prompt", RESPONSES: "input",
+    EMBEDDINGS: "input",
+}  # fmt: skip
+_INPUTS = frozenset(_INPUT_OF.values())
+_WITH_MESSAGES = frozenset({CHAT, MESSAGES, COUNT_TOKENS})
+_NEVER_STREAMED = frozenset({EMBEDDINGS, COUNT_TOKENS})
 # How nearly all messages begin: with their role.
 _BEGINNINGS = (b'{"role":"', b'{"role": "')
 # A list of token numbers is one input, not a thousand.
@@ -66,7 +72,7 @@ class Asked(msgspec.Struct, frozen=True):
 
 def read(operation: str, body: bytes) -> Asked:
     """A request's body. Raises RequestError that names the field."""
-    if operation != EMBEDDINGS:
+    if operation == CHAT:
         try:
             if not body.isascii():
                 body.decode()
@@ -109,14 +115,15 @@ def _read_fields(operation: str, body: bytes) -> Asked:
     model = _value(fields, "model", str, "a text", required=True)
     if not model:
         raise RequestError("'model' is empty: name a model", field="model")
-    stream = False
-    if operation == EMBEDDINGS:
-        if "input" not in fields or bytes(fields["input"]) == b"null":
-            raise RequestError("'input' is missing: give a text, or a list of texts", field="input")
-    else:
+    name = _INPUT_OF[operation]
+    if operation in _WITH_MESSAGES:
         _check_messages(fields)
+    elif operation != RESPONSES and (name not in fields or bytes(fields[name]) == b"null"):
+        raise RequestError(f"'{name}' is missing: give a text, or a list of texts", field=name)
+    stream = False
+    if operation not in _NEVER_STREAMED:
         stream = bool(_value(fields, "stream", bool | None, "true or false", required=False))
-    inputs = [item for name in _INPUTS if name in fields for item in _items(fields[name])]
+    inputs = [item for name in fields if name in _INPUTS for item in _items(fields[name])]
     return Asked(model, stream, inputs, params_of(fields))
 
 

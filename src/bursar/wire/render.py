@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from bursar.types.events import (
     ErrorReport,
     Event,
@@ -12,15 +14,17 @@ from bursar.types.events import (
     ToolCallDelta,
 )
 from bursar.types.usage import Usage
-from bursar.wire.assemble import encode_json, usage_object
+from bursar.wire.assemble import encode_json, finish_meant, usage_object
 
 DONE = b"data: [DONE]\n\n"
 
 
 class ChunkRenderer:
-    """Chat completion chunks for one answer."""
+    """Chat completion chunks for one answer; `words` tells what its finish reasons mean in OpenAI's."""
 
-    def __init__(self, *, id: str, model: str, created: int) -> None:
+    def __init__(self, *, id: str, model: str, created: int, words: Mapping[str, str]) -> None:
+        self._words = words
+        self._calling: set[int] = set()
         self._head: dict[str, object] = {
             "id": id,
             "object": "chat.completion.chunk",
@@ -46,9 +50,11 @@ class ChunkRenderer:
             case RefusalDelta():
                 return self._chunk(event.choice, {"refusal": event.text})
             case ToolCallDelta():
+                self._calling.add(event.choice)
                 return self._chunk(event.choice, {"tool_calls": [_call(event)]})
             case Finish():
-                return self._chunk(event.choice, {}, event.reason)
+                meant = finish_meant(event.reason, self._words, calls=event.choice in self._calling)
+                return self._chunk(event.choice, {}, meant)
             case ErrorReport():
                 return error_frame(event.message, type=event.type, code=event.code)
         return b""
@@ -58,6 +64,38 @@ class ChunkRenderer:
             self._opened.add(choice)
             delta = {"role": "assistant", **delta}
         return _data({**self._head, "choices": [{"index": choice, "delta": delta, "finish_reason": finish}]})
+
+
+class TextRenderer:
+    """Chunks of a text completion for one answer."""
+
+    def __init__(self, *, id: str, model: str, created: int, words: Mapping[str, str]) -> None:
+        self._words = words
+        self._head: dict[str, object] = {"id": id, "object": "text_completion", "created": created, "model": model}
+
+    def render(self, events: list[Event]) -> bytes:
+        """The frames that say the same as these events, as far as a text can."""
+        return b"".join(self._frame(event) for event in events)
+
+    def usage(self, usage: Usage) -> bytes:
+        """The frame with no choices that carries usage, for a client that asked for it."""
+        return _data({**self._head, "choices": [], "usage": usage_object(usage)})
+
+    def _frame(self, event: Event) -> bytes:
+        match event:
+            case TextDelta():
+                return _data({**self._head, "choices": [text_choice(event.choice, event.text, None)]})
+            case Finish():
+                meant = finish_meant(event.reason, self._words, calls=False)
+                return _data({**self._head, "choices": [text_choice(event.choice, "", meant)]})
+            case ErrorReport():
+                return error_frame(event.message, type=event.type, code=event.code)
+        return b""
+
+
+def text_choice(index: int, text: str, finish: str | None) -> dict[str, object]:
+    """One choice of a text completion."""
+    return {"index": index, "text": text, "logprobs": None, "finish_reason": finish}
 
 
 def error_frame(message: str, *, type: str | None = None, code: str | None = None) -> bytes:

@@ -19,7 +19,7 @@ from bursar.wire import paths
 
 Paths = str | list[str]
 
-OPERATIONS = ("chat", "messages", "completions", "responses", "embeddings")
+OPERATIONS = ("chat", "messages", "completions", "responses", "embeddings", "count_tokens")
 
 
 class AuthSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -133,6 +133,7 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     completions: OperationSpec | None = None
     responses: OperationSpec | None = None
     embeddings: OperationSpec | None = None
+    count_tokens: OperationSpec | None = None
 
     @property
     def operations(self) -> dict[str, OperationSpec]:

@@ -1,13 +1,11 @@
-"""OpenAI's endpoints: a request's bytes into a call, a call's frames back to the client.
+"""Metered endpoints: a request's bytes into a call, a call's frames back to the client.
 
-An OpenAI-shaped answer passes through byte for byte, except the usage frame that only bursar asked for. The
-status line waits for the first frame that says something, so an early error is still an HTTP error.
+The status line waits for the first frame that says something, so an early error is still an HTTP error.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 
 import msgspec
@@ -15,19 +13,25 @@ from msgspec.structs import astuple
 
 from bursar.gateway.gateway import Gateway
 from bursar.gateway.running import Running
-from bursar.http.answers import JSON_LINE, MethodError, answer_error, passed_headers
-from bursar.http.auth import KeyRing, Principal
+from bursar.http.answers import JSON_LINE, MethodError, answer_json, passed_headers
+from bursar.http.auth import KeyRing, Principal, key_of
 from bursar.http.cycle import Cycle, Headers, lines_of
+from bursar.http.dialects import DIALECTS, Dialect
 from bursar.ledger.ids import uuid7
 from bursar.ledger.ledger import now_us
-from bursar.types.call import CHAT, EMBEDDINGS, Call
+from bursar.types.call import CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RESPONSES, Call
 from bursar.types.errors import BursarError, ProviderError, RequestError, UnknownModelError
 from bursar.wire.assemble import encode_json
-from bursar.wire.engine import Frame
 from bursar.wire.ingress import read
-from bursar.wire.render import DONE, ChunkRenderer, error_frame
 
-OPERATIONS = {"/v1/chat/completions": CHAT, "/v1/embeddings": EMBEDDINGS}
+OPERATIONS = {
+    "/v1/chat/completions": CHAT,
+    "/v1/completions": COMPLETIONS,
+    "/v1/embeddings": EMBEDDINGS,
+    "/v1/messages": MESSAGES,
+    "/v1/messages/count_tokens": COUNT_TOKENS,
+    "/v1/responses": RESPONSES,
+}
 
 # A client's own headers travel to the provider, except what is about this connection, this caller or bursar.
 _NOT_FORWARDED = frozenset(
@@ -57,32 +61,39 @@ async def serve(gateway: Gateway, ring: KeyRing, most_bytes: int, cycle: Cycle) 
     """Answers one request to a metered endpoint; being cancelled is being left by the client."""
     call_id = uuid7(now_us())
     running = None
+    operation = OPERATIONS[cycle.head.path]
+    dialect = DIALECTS[operation]
     try:
         headers = cycle.head.named
-        principal = ring.authenticate(headers.get(b"authorization"))
+        principal = ring.authenticate(headers.get(b"authorization") or key_of(headers))
         if cycle.head.method != b"POST":
             raise MethodError(f"{cycle.head.path} knows POST only")
         body = await cycle.body(most_bytes)
         if body is None:
             return
-        running = gateway.run(_call(call_id, OPERATIONS[cycle.head.path], principal, headers, body))
+        running = gateway.run(_call(call_id, operation, principal, headers, body))
         await running.start()
         if running.call.stream:
-            await _stream(running, cycle, _STREAM_LINES + _lines(running))
+            await _stream(running, cycle, _STREAM_LINES + _lines(running), dialect)
         else:
             if cycle.is_choked:
                 await cycle.drained()
-            cycle.answer(200, JSON_LINE + _lines(running), _whole(running))
+            cycle.answer(200, JSON_LINE + _lines(running), dialect.whole(running))
     except BursarError as error:
-        answer_error(cycle, error, _with_attempts(running, call_id))
+        _refuse(cycle, dialect, error, running, call_id)
     except Exception:
         # A fault of ours, in the same shape as any error; where the answer had begun, the cycle ends it.
         with suppress(RuntimeError):
-            answer_error(cycle, BursarError(), _with_attempts(running, call_id))
+            _refuse(cycle, dialect, BursarError(), running, call_id)
         raise
     finally:
         if running is not None:
             running.close()
+
+
+def _refuse(cycle: Cycle, dialect: Dialect, error: BursarError, running: Running | None, call_id: str) -> None:
+    status, body, own = dialect.error(error, call_id)
+    answer_json(cycle, status, body, [*own, *_with_attempts(running, call_id)])
 
 
 def _call(call_id: str, operation: str, principal: Principal, headers: Mapping[bytes, bytes], body: bytes) -> Call:
@@ -130,33 +141,12 @@ def _forwarded(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _whole(running: Running) -> bytes:
-    """The body of an answer that was not asked for as a stream: as it came, or in OpenAI's shape."""
-    attempt = running.attempt
-    assert attempt is not None
-    if attempt.decoder.is_whole and attempt.request.endpoint.spec.speaks == running.call.operation:
-        return attempt.whole
-    if running.call.operation == EMBEDDINGS:
-        return _embeddings(running)
-    model = attempt.assembly.model or attempt.target.model
-    completion = attempt.assembly.as_completion(id=running.call.call_id, model=model, created=int(time.time()))
-    return encode_json(completion)
-
-
-def _embeddings(running: Running) -> bytes:
-    result = running.result
-    assert result is not None
-    usage = result.usage
-    data = [{"object": "embedding", "index": n, "embedding": v} for n, v in enumerate(result.vectors or [])]
-    body: dict[str, object] = {"object": "list", "data": data, "model": result.model}
-    if usage is not None:
-        body["usage"] = {"prompt_tokens": usage.input_tokens, "total_tokens": usage.total_tokens}
-    return encode_json(body)
-
-
-async def _stream(running: Running, cycle: Cycle, lines: bytes) -> None:
+async def _stream(running: Running, cycle: Cycle, lines: bytes, dialect: Dialect) -> None:
     cycle.begin(200, lines)
-    writer = _writer(running)
+    writer = dialect.writer(running)
+    begun = writer.begin()
+    if begun:
+        cycle.write(begun)
     try:
         while (frames := await running.next()) is not None:
             data = writer.write(frames)
@@ -166,76 +156,8 @@ async def _stream(running: Running, cycle: Cycle, lines: bytes) -> None:
                 cycle.write(data)
         tail = writer.end()
     except ProviderError as error:
-        attempt = running.attempt
-        # The provider's own error frame has passed already; a failure we saw needs one of ours.
-        passed = attempt is not None and attempt.assembly.error is not None
-        tail = b"" if passed else error_frame(error.message, code=error.kind)
+        tail = writer.failed(error)
     cycle.write(tail, more=False)
-
-
-class _Passing:
-    """Frames as they came."""
-
-    def __init__(self, running: Running) -> None:
-        attempt = running.attempt
-        assert attempt is not None
-        self._added_usage = attempt.request.added_usage
-
-    def write(self, frames: Sequence[Frame]) -> bytes:
-        if len(frames) == 1:
-            return b"" if self._added_usage and frames[0].usage_only else frames[0].raw
-        if self._added_usage:
-            return b"".join([f.raw for f in frames if not f.usage_only])
-        return b"".join([f.raw for f in frames])
-
-    def end(self) -> bytes:
-        return b""
-
-
-class _Rendering:
-    """Frames written anew, for an answer of another shape."""
-
-    def __init__(self, running: Running) -> None:
-        attempt = running.attempt
-        assert attempt is not None
-        self._running = running
-        self._asked_usage = not attempt.request.added_usage and _asked_for_usage(running.call)
-        self._renderer = ChunkRenderer(
-            id=attempt.assembly.id or running.call.call_id,
-            model=attempt.assembly.model or attempt.target.model,
-            created=int(time.time()),
-        )
-
-    def write(self, frames: Sequence[Frame]) -> bytes:
-        return b"".join(self._renderer.render(f.events) for f in frames)
-
-    def end(self) -> bytes:
-        result = self._running.result
-        usage = result.usage if result is not None else None
-        return (self._renderer.usage(usage) if usage is not None and self._asked_usage else b"") + DONE
-
-
-def _writer(running: Running) -> _Passing | _Rendering:
-    attempt = running.attempt
-    assert attempt is not None
-    passes = attempt.request.endpoint.spec.speaks == running.call.operation and not attempt.decoder.is_whole
-    return _Passing(running) if passes else _Rendering(running)
-
-
-class _StreamOptions(msgspec.Struct):
-    include_usage: bool | None = None
-
-
-class _Streamed(msgspec.Struct):
-    stream_options: _StreamOptions | None = None
-
-
-def _asked_for_usage(call: Call) -> bool:
-    try:
-        options = msgspec.json.decode(call.params, type=_Streamed).stream_options
-    except msgspec.MsgspecError:
-        return False
-    return options is not None and options.include_usage is True
 
 
 def _lines(running: Running) -> bytes:

@@ -1,0 +1,289 @@
+"""How clients of each kind of call are answered: as the provider wrote it, where it wrote for them, else anew.
+
+An answer that speaks the client's own format passes through byte for byte, except the usage frame that only bursar
+asked for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from bursar.gateway.running import Running
+from bursar.http.answers import error_answer
+from bursar.http.cycle import Headers
+from bursar.types.call import CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RESPONSES, Call
+from bursar.types.errors import BursarError, ProviderError
+from bursar.wire import render_messages as messages
+from bursar.wire.assemble import encode_json, finish_meant, usage_object
+from bursar.wire.engine import Frame
+from bursar.wire.render import DONE, ChunkRenderer, TextRenderer, error_frame, text_choice
+
+
+class Writer(Protocol):
+    """A streamed answer as its client reads it."""
+
+    def begin(self) -> bytes:
+        """What stands before the first frame."""
+
+    def write(self, frames: Sequence[Frame]) -> bytes:
+        """These frames."""
+
+    def end(self) -> bytes:
+        """What stands behind the last one, where all went well."""
+
+    def failed(self, error: ProviderError) -> bytes:
+        """What stands there where it did not."""
+
+
+class Dialect(msgspec.Struct, frozen=True):
+    """What clients of one kind of call read: `whole` a plain answer, `writer` a stream, `error` an error with the id of
+    its call."""
+
+    whole: Callable[[Running], bytes]
+    writer: Callable[[Running], Writer]
+    error: Callable[[BursarError, str], tuple[int, bytes, Headers]]
+
+
+def _passes(running: Running) -> bool:
+    """Whether the provider's answer is written for this client."""
+    attempt = running.attempt
+    assert attempt is not None
+    return attempt.endpoint.spec.speaks == running.call.operation
+
+
+def _model(running: Running) -> str:
+    attempt = running.attempt
+    assert attempt is not None
+    return attempt.assembly.model or attempt.target.model
+
+
+def _words(running: Running) -> dict[str, str]:
+    attempt = running.attempt
+    assert attempt is not None
+    return attempt.endpoint.spec.finish
+
+
+def _or_as_it_came(written: Callable[[Running], bytes]) -> Callable[[Running], bytes]:
+    """A plain answer as it came where it passes, else written anew."""
+
+    def whole(running: Running) -> bytes:
+        attempt = running.attempt
+        assert attempt is not None
+        return attempt.whole if attempt.decoder.is_whole and _passes(running) else written(running)
+
+    return whole
+
+
+def _completion(running: Running) -> bytes:
+    attempt = running.attempt
+    assert attempt is not None
+    return encode_json(
+        attempt.assembly.as_completion(
+            id=running.call.call_id, model=_model(running), created=int(time.time()), words=_words(running)
+        )
+    )
+
+
+def _text_completion(running: Running) -> bytes:
+    attempt = running.attempt
+    assert attempt is not None
+    answer = attempt.assembly
+    finish = finish_meant(answer.finish_reason, _words(running), calls=False)
+    body: dict[str, object] = {
+        "id": answer.id or running.call.call_id,
+        "object": "text_completion",
+        "created": int(time.time()),
+        "model": _model(running),
+        "choices": [text_choice(0, answer.text or "", finish)],
+    }
+    if answer.usage is not None:
+        body["usage"] = usage_object(answer.usage)
+    return encode_json(body)
+
+
+def _message(running: Running) -> bytes:
+    attempt = running.attempt
+    assert attempt is not None
+    return messages.message_of(attempt.assembly, id=running.call.call_id, model=_model(running), words=_words(running))
+
+
+def _embeddings(running: Running) -> bytes:
+    result = running.result
+    assert result is not None
+    usage = result.usage
+    data = [{"object": "embedding", "index": n, "embedding": v} for n, v in enumerate(result.vectors or [])]
+    body: dict[str, object] = {"object": "list", "data": data, "model": result.model}
+    if usage is not None:
+        body["usage"] = {"prompt_tokens": usage.input_tokens, "total_tokens": usage.total_tokens}
+    return encode_json(body)
+
+
+def _as_it_came(running: Running) -> bytes:
+    attempt = running.attempt
+    assert attempt is not None
+    return attempt.whole
+
+
+class _Passing:
+    """Frames as they came."""
+
+    def __init__(self, running: Running, failed: Callable[[ProviderError], bytes]) -> None:
+        attempt = running.attempt
+        assert attempt is not None
+        self._attempt = attempt
+        self._added_usage = attempt.request.added_usage
+        self._failed = failed
+
+    def begin(self) -> bytes:
+        return b""
+
+    def write(self, frames: Sequence[Frame]) -> bytes:
+        if len(frames) == 1:
+            return b"" if self._added_usage and frames[0].usage_only else frames[0].raw
+        if self._added_usage:
+            return b"".join([f.raw for f in frames if not f.usage_only])
+        return b"".join([f.raw for f in frames])
+
+    def end(self) -> bytes:
+        return b""
+
+    def failed(self, error: ProviderError) -> bytes:
+        # The provider's own error frame has passed already; a failure we saw needs one of ours.
+        return b"" if self._attempt.assembly.error is not None else self._failed(error)
+
+
+class _Rendering:
+    """Frames written anew as chunks, of chats or of texts."""
+
+    def __init__(self, running: Running, kind: type[ChunkRenderer | TextRenderer]) -> None:
+        attempt = running.attempt
+        assert attempt is not None
+        self._running = running
+        self._asked_usage = not attempt.request.added_usage and _asked_for_usage(running.call)
+        self._renderer = kind(
+            id=attempt.assembly.id or running.call.call_id,
+            model=_model(running),
+            created=int(time.time()),
+            words=_words(running),
+        )
+
+    def begin(self) -> bytes:
+        return b""
+
+    def write(self, frames: Sequence[Frame]) -> bytes:
+        return b"".join(self._renderer.render(f.events) for f in frames)
+
+    def end(self) -> bytes:
+        result = self._running.result
+        usage = result.usage if result is not None else None
+        return (self._renderer.usage(usage) if usage is not None and self._asked_usage else b"") + DONE
+
+    def failed(self, error: ProviderError) -> bytes:
+        attempt = self._running.attempt
+        shown = attempt is not None and attempt.assembly.error is not None
+        return b"" if shown else _chat_failed(error)
+
+
+class _MessageWriting:
+    """Frames written anew as the events of a message."""
+
+    def __init__(self, running: Running) -> None:
+        attempt = running.attempt
+        assert attempt is not None
+        self._running = running
+        self._renderer = messages.MessageRenderer(
+            id=attempt.assembly.id or running.call.call_id, model=_model(running), words=_words(running)
+        )
+
+    def begin(self) -> bytes:
+        return self._renderer.begin()
+
+    def write(self, frames: Sequence[Frame]) -> bytes:
+        return b"".join(self._renderer.render(f.events) for f in frames)
+
+    def end(self) -> bytes:
+        result = self._running.result
+        return self._renderer.end(result.usage if result is not None else None)
+
+    def failed(self, error: ProviderError) -> bytes:
+        return _message_failed(error)
+
+
+def _chat_failed(error: ProviderError) -> bytes:
+    return error_frame(error.message, code=error.kind)
+
+
+def _message_failed(error: ProviderError) -> bytes:
+    return messages.error_frame(error.message, error_answer(error)[0])
+
+
+def _chunks(kind: type[ChunkRenderer | TextRenderer]) -> Callable[[Running], Writer]:
+    def writer(running: Running) -> Writer:
+        attempt = running.attempt
+        assert attempt is not None
+        if _passes(running) and not attempt.decoder.is_whole:
+            return _Passing(running, _chat_failed)
+        return _Rendering(running, kind)
+
+    return writer
+
+
+def _message_writer(running: Running) -> Writer:
+    attempt = running.attempt
+    assert attempt is not None
+    if _passes(running) and not attempt.decoder.is_whole:
+        return _Passing(running, _message_failed)
+    return _MessageWriting(running)
+
+
+def _passing_writer(running: Running) -> Writer:
+    return _Passing(running, _chat_failed)
+
+
+def _chat_error(error: BursarError, _call_id: str) -> tuple[int, bytes, Headers]:
+    return error_answer(error)
+
+
+class _MessageError(msgspec.Struct, tag_field="type", tag="error"):
+    error: dict[str, msgspec.Raw]
+
+
+def _message_error(error: BursarError, call_id: str) -> tuple[int, bytes, Headers]:
+    """An error in the shape of Messages; a provider's own is kept where it has that shape."""
+    status, body, headers = error_answer(error)
+    try:
+        msgspec.json.decode(body, type=_MessageError)
+    except msgspec.MsgspecError:
+        message = error.message if status != 500 or isinstance(error, ProviderError) else "internal error"
+        body = encode_json(messages.error_object(message, status, call_id))
+    return status, body, headers
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class _Streamed(msgspec.Struct):
+    stream_options: _StreamOptions | None = None
+
+
+def _asked_for_usage(call: Call) -> bool:
+    try:
+        options = msgspec.json.decode(call.params, type=_Streamed).stream_options
+    except msgspec.MsgspecError:
+        return False
+    return options is not None and options.include_usage is True
+
+
+DIALECTS: dict[str, Dialect] = {
+    CHAT: Dialect(_or_as_it_came(_completion), _chunks(ChunkRenderer), _chat_error),
+    COMPLETIONS: Dialect(_or_as_it_came(_text_completion), _chunks(TextRenderer), _chat_error),
+    EMBEDDINGS: Dialect(_or_as_it_came(_embeddings), _passing_writer, _chat_error),
+    RESPONSES: Dialect(_as_it_came, _passing_writer, _chat_error),
+    MESSAGES: Dialect(_or_as_it_came(_message), _message_writer, _message_error),
+    COUNT_TOKENS: Dialect(_as_it_came, _passing_writer, _message_error),
+}
