@@ -16,8 +16,8 @@ from uvicorn.server import ServerState
 
 from bursar.http.answers import answer_error
 from bursar.http.asgi import answering
-from bursar.http.cycle import Cycle, Head
 from bursar.http.calls import serve
+from bursar.http.cycle import Cycle, Head
 from bursar.http.protocol import Protocol
 from bursar.types.errors import BursarError
 from support.server import ADMIN, Server, wait_for
