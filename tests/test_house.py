@@ -27,7 +27,7 @@ def test_only_runtime_and_the_command_line_read_the_environment() -> None:
 
 
 def test_there_is_one_way_to_a_provider_and_one_end_of_an_entry() -> None:
-    """Only `Running` sends, and only its `_settle` settles; nothing else opens a connection to a provider."""
+    """Only `Running` sends what a model answers, and only its `_settle` settles; nothing else opens a connection."""
 
     def callers(attribute: str, of: str) -> list[str]:
         found = []
@@ -41,7 +41,7 @@ def test_there_is_one_way_to_a_provider_and_one_end_of_an_entry() -> None:
 
     assert callers("settle", "ledger") == ["gateway/running.py"]
     assert callers("open", "ledger") == ["gateway/running.py"]
-    assert callers("send", "transport") == ["gateway/running.py"]
+    assert callers("send", "transport") == ["gateway/credentials.py", "gateway/running.py"]  # the former for tokens
     assert callers("send", "client") == ["net/library.py"]
     assert callers("create_connection", "loop") == ["net/http1.py"]
 

@@ -356,3 +356,81 @@ def test_embeddings_cross_formats(
     assert (upstream.seen[0].path, upstream.seen[0].json) == (path, sent)
     (entry,) = server.settled()
     assert (entry["method_type"], entry["prompt_tokens"]) == ("embedding", tokens)
+
+
+def test_a_sample_answer_is_tried_before_its_provider_is_called(server: Server) -> None:
+    sample = '{"say": "hi", "why": "end"}\n{"say": "!", "spent": {"all": "9"}, "oops": null}\n'
+    asked = {
+        "providerType": "custom", "body": sample,
+        "responseConfig": {
+            "streamMessagePath": "say", "streamFinishPath": "why", "streamFraming": "ndjson", "usagePath": "spent",
+            "usageTokensPath": "spent.all", "errorPath": "oops",
+        },
+    }  # fmt: skip
+    status, found = server.request("POST", "/api/providers/try", asked)
+    assert status == 200
+    assert (found["text"], found["finish_reason"], found["usage"]["total_tokens"], found["complete"]) == (
+        "hi!",
+        "end",
+        9,
+        True,
+    )
+    status, refused = server.request("POST", "/api/providers/try", {**asked, "responseConfig": {"messagPath": "x"}})
+    assert (status, refused["error"]["param"]) == (400, "providerType")
+    assert "unknown key 'messagPath'" in refused["error"]["message"]
+    assert server.request("POST", "/api/providers/try", {**asked, "operation": "responses"})[0] == 400
+    assert server.request("POST", "/api/providers/try", asked, key="wrong")[0] == 401
+    (server.folder / "sample").write_text('{"type":"error","error":{"type":"overloaded_error","message":"busy"}}')
+    tried = server.bursar("providers", "try", "sample", "--type", "anthropic")
+    assert (tried.returncode, "busy (overloaded_error)" in tried.stdout) == (0, True)
+    tried = server.bursar("providers", "try", "sample", "--provider", "nobody")
+    assert (tried.returncode, "there is no provider 'nobody'" in tried.stderr) == (2, True)
+
+
+def test_a_provider_that_is_nowhere_in_the_code_streams_and_is_metered(
+    make_server: Callable[..., Server], upstream: Upstream
+) -> None:
+    """Invented names, lines of JSON, usage under another path and as a total only: all of it from its settings."""
+    config = f"""
+[[providers]]
+name = "nova"
+type = "custom"
+completion_url = "{upstream.base_url}/talk"
+api_key = "sk-secret-nova"
+[providers.request]
+modelField = "engine.name"
+messagesField = "turns"
+maxTokensField = "limits.out"
+additionalBodyFields = {{ mode = "x" }}
+[providers.response]
+messagePath = "reply.said"
+finishPath = "reply.why"
+streamFraming = "ndjson"
+streamMessagePath = "piece"
+streamFinishPath = "why"
+usagePath = "meter"
+usageTokensPath = "meter.all"
+errorPath = "trouble"
+"""
+    server = make_server(more=config)
+    client = OpenAI(base_url=f"{server.url}/v1", api_key=ADMIN, max_retries=0)
+    lines = '{"piece": "Good "}\n{"piece": "day."}\n{"why": "done", "meter": {"all": "25"}}\n'
+    upstream.on_request = lambda _seen: Script(raw=lines, content_type="application/x-ndjson")
+    chunks = list(
+        client.chat.completions.create(
+            model="nova/n1", messages=HELLO, max_tokens=7, stream=True, stream_options={"include_usage": True}
+        )
+    )
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == SAID
+    assert chunks[-1].usage is not None
+    assert (chunks[-1].usage.total_tokens, chunks[-1].usage.prompt_tokens) == (25, None)
+    asked = upstream.seen[0].json
+    assert (asked["engine"], asked["turns"], asked["limits"], asked["mode"]) == ({"name": "n1"}, HELLO, {"out": 7}, "x")
+    entry = server.settled()[0]
+    assert (entry["total_tokens"], entry["prompt_tokens"], entry["status"]) == (25, None, "completed")
+    upstream.on_request = lambda _seen: Script(
+        raw='{"trouble": "no paper left"}\n', content_type="application/x-ndjson"
+    )
+    with pytest.raises(openai.APIStatusError, match="no paper left"):
+        client.chat.completions.create(model="nova/n1", messages=HELLO, stream=True)
+    assert server.verify()[0]

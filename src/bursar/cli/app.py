@@ -15,11 +15,10 @@ from typing import Annotated, Any
 import typer
 
 import bursar
-from bursar.cli import keys, output, serving
+from bursar.cli import keys, output, providers, serving
 from bursar.cli.output import Format
 from bursar.ledger.verify import Verifier
 from bursar.runtime import settings as config
-from bursar.runtime.providers import registry
 from bursar.store.engine import Database
 from bursar.store.proof import Proof
 from bursar.store.queries import GROUPS, Queries, Scope
@@ -35,6 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(keys.app, name="keys")
+app.add_typer(providers.app, name="providers")
 
 Config = Annotated[str | None, typer.Option("--config", help="The configuration file [env: BURSAR_CONFIG].")]
 As = Annotated[Format, typer.Option("--format", help="table for people, json for programs: one object a line.")]
@@ -249,39 +249,6 @@ async def _usage(config_file: str | None, filters: dict[str, Any], groups: list[
         ],
         numbers=(*numbers, "cost"),
         empty="Nothing was used yet.",
-    )  # fmt: skip
-
-
-@app.command()
-def providers(config_file: Config = None, format: As = Format.table) -> None:
-    """Show the providers and routes of the configuration."""
-    known = registry(config.load(config_file, os.environ), os.environ)
-    rows = [
-        {
-            "name": p.name,
-            "type": p.type,
-            "url": p.url_shown,
-            "models": list(p.models) if p.models is not None else None,
-            "on_disconnect": p.on_disconnect,
-            "retries": p.retries,
-        }
-        for p in known.providers.values()
-    ]
-    rows += [{"name": name, "type": "route", "targets": list(targets)} for name, targets in known.routes.items()]
-    if format is Format.json:
-        output.json_lines(rows)
-        return
-    output.table(
-        ("name", "type", "goes to", "models"),
-        [
-            (
-                r["name"], r["type"],
-                r.get("url") or " → ".join(r["targets"]),  # type: ignore[arg-type]
-                ", ".join(r["models"]) if r.get("models") is not None else "any" if "models" in r else None,  # type: ignore[arg-type]
-            )
-            for r in rows
-        ],
-        empty="No providers.",
     )  # fmt: skip
 
 

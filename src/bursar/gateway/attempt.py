@@ -10,9 +10,10 @@ import time
 import msgspec
 
 from bursar.gateway import outcome
+from bursar.gateway.credentials import Credential
 from bursar.gateway.registry import Target
 from bursar.ledger.ledger import Entry
-from bursar.net.transport import Answer, HungUpError
+from bursar.net.transport import Answer, HungUpError, Transport
 from bursar.types.call import Cost
 from bursar.types.errors import ProviderError, ProviderTimeoutError, TruncatedError
 from bursar.wire.assemble import Assembly
@@ -44,6 +45,22 @@ class Attempt(msgspec.Struct, eq=False):
     read_at_once: bool = False
     output: bytes | None = None
     cost: Cost | None = None
+    token: str | None = None
+
+    async def with_token(self, credential: Credential, transport: Transport, deadline: float) -> Request:
+        """The request with a token that was fetched. Raises ProviderError where there is none to be had."""
+        connect_s = self.target.provider.timeouts.connect_s
+        self.token = await credential.token(transport, connect_timeout_s=connect_s, deadline=deadline)
+        headers = (*self.request.headers, ("authorization", f"Bearer {self.token}"))
+        return msgspec.structs.replace(self.request, headers=headers)
+
+    def token_refused(self, error: ProviderError) -> bool:
+        """Whether the provider did not take the token: then it is not used again."""
+        credential = self.target.provider.credential
+        if credential is None or self.token is None or self.answer is None or self.answer.status != 401:
+            return False
+        credential.refuse(self.token)
+        return error.kind == "auth"
 
     async def collected(self, data: bytes) -> bytes:
         """The bytes of a plain answer, up to a bound."""

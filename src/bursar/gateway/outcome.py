@@ -169,7 +169,7 @@ def http_failure(attempt: Attempt, body: bytes) -> ProviderError:
     assert answer is not None
     report = read_error(attempt.decoder.readers, body)
     # Some providers repeat the credential they refuse.
-    for secret in provider.secrets:
+    for secret in _secrets_of(provider):
         body = body.replace(secret.encode(), _MASK.encode())
     text = report.message if report is not None else body[:_SHOWN_BODY_CHARS].decode("utf-8", "replace").strip()
     text = _masked(provider, text)
@@ -190,8 +190,13 @@ def http_failure(attempt: Attempt, body: bytes) -> ProviderError:
     )
 
 
+def _secrets_of(provider: Provider) -> tuple[str, ...]:
+    fetched = provider.credential
+    return provider.secrets if fetched is None else (*provider.secrets, *fetched.secrets)
+
+
 def _masked(provider: Provider, text: str) -> str:
-    for secret in provider.secrets:
+    for secret in _secrets_of(provider):
         text = text.replace(secret, _MASK)
     return text
 

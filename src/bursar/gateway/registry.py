@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from bursar.gateway.credentials import Credential
 from bursar.types.errors import RequestError, UnknownModelError
 from bursar.wire.readers import Endpoint
 from bursar.wire.spec import OPERATIONS
@@ -43,6 +44,8 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     on_disconnect: str = CANCEL
     timeouts: Timeouts = Timeouts()
     retries: int = 1
+    credential: Credential | None = None
+    """Where a token must be fetched for it."""
     transport: str = "http"
     """By its name among the gateway's transports."""
     proxy: str | None = None

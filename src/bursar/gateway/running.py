@@ -56,6 +56,7 @@ class Running(msgspec.Struct, eq=False):
     _pending: Sequence[Frame] = ()
     _failure: ProviderError | None = None
     _step: asyncio.Future[Any] | None = None
+    _token_renewed: bool = False
     _client_gone: bool = False
     _ended: bool = False
     _result: Result | None = None
@@ -141,6 +142,8 @@ class Running(msgspec.Struct, eq=False):
                     targets_left=0 if self._client_gone else len(self._plan) - self._position - 1,
                     jitter=random.random(),
                 )
+                if attempt.token_refused(error) and not self._token_renewed:
+                    self._token_renewed, decision = True, Retry(0.0)
                 if self._client_gone:
                     decision = GiveUp()
                 self._failed(attempt, error)
@@ -185,8 +188,10 @@ class Running(msgspec.Struct, eq=False):
         try:
             timeouts = provider.timeouts
             deadline = min(time.monotonic() + timeouts.first_byte_s, attempt.deadline)
+            fetched = provider.credential
+            request = attempt.request if fetched is None else await attempt.with_token(fetched, transport, deadline)
             answer = attempt.answer = await transport.send(
-                attempt.request, connect_timeout_s=timeouts.connect_s, deadline=deadline
+                request, connect_timeout_s=timeouts.connect_s, deadline=deadline
             )
             data = await answer.read(deadline)
         except TimeoutError:

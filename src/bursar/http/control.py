@@ -12,10 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from bursar.http.answers import error_answer
-from bursar.http.auth import KeyRing, Principal, key_row, new_key
+from bursar.http.auth import KeyRing, Principal, key_of, key_row, new_key
 from bursar.store.keys import KeyStore
 from bursar.store.queries import GROUPS, Queries
-from bursar.types.errors import BursarError, ForbiddenError, RequestError
+from bursar.types.errors import BursarError, ConfigError, ForbiddenError, RequestError, UnsupportedLlmProviderError
+from bursar.wire import spec as specs
+from bursar.wire.sample import read_sample
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
@@ -44,6 +46,17 @@ class NewKey(BaseModel):
     workspace: str | None = Field(default=None, min_length=1, max_length=200)
     user: str | None = Field(default=None, min_length=1, max_length=200)
     acts_for_users: bool = False
+
+
+class Tried(BaseModel):
+    """A sample answer, and what shall read it: the description of a type with settings laid over it."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    provider_type: str = Field(alias="providerType", max_length=100)
+    operation: Literal["chat", "messages", "completions", "responses", "embeddings", "count_tokens"] = "chat"
+    request_config: dict[str, Any] = Field(default_factory=dict, alias="requestConfig")
+    response_config: dict[str, Any] = Field(default_factory=dict, alias="responseConfig")
+    body: str = Field(max_length=4_000_000)
 
 
 class State:
@@ -125,7 +138,8 @@ def control_plane(state: State) -> FastAPI:
     app = FastAPI(title="bursar", version=state.version, docs_url=None, redoc_url=None, responses=_ERRORS)
 
     def caller(request: Request) -> Principal:
-        return state.ring.authenticate(dict(request.headers.raw).get(b"authorization"))
+        headers = dict(request.headers.raw)
+        return state.ring.authenticate(headers.get(b"authorization") or key_of(headers))
 
     def admin(principal: Annotated[Principal, Depends(caller)]) -> Principal:
         if not principal.is_admin:
@@ -135,7 +149,25 @@ def control_plane(state: State) -> FastAPI:
     _answer_errors(app)
     _add_calls(app, state, caller)
     _add_keys(app, state, admin)
+    _add_providers(app, admin)
     return app
+
+
+def _add_providers(app: FastAPI, admin: Callable[..., Principal]) -> None:
+    @app.post("/api/providers/try", summary="What a description reads of a sample answer: text, finish, usage, error")
+    def try_(tried: Tried, _admin: Annotated[Principal, Depends(admin)]) -> Response:
+        try:
+            operations = specs.build(
+                tried.provider_type, request=tried.request_config, response=tried.response_config
+            ).operations
+        except (ConfigError, UnsupportedLlmProviderError) as e:
+            raise RequestError(e.message, field="providerType") from None
+        if tried.operation not in operations:
+            known = ", ".join(operations)
+            raise RequestError(
+                f"'{tried.provider_type}' takes no {tried.operation}; it takes: {known}", field="operation"
+            )
+        return _json(read_sample(operations[tried.operation], tried.body.encode("utf-8", "replace")))
 
 
 def _add_calls(app: FastAPI, state: State, caller: Callable[..., Principal]) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from bursar.gateway.credentials import Credential
 from bursar.gateway.registry import Provider, Registry, Timeouts
 from bursar.runtime.settings import ProviderSettings, Settings, secret
 from bursar.types.errors import ConfigError
 from bursar.wire import spec as specs
 from bursar.wire.headers import fault_of
+from bursar.wire.oauth import Flow
 from bursar.wire.readers import Endpoint, Readers
-from bursar.wire.spec import OperationSpec
+from bursar.wire.spec import AuthSpec, OperationSpec
 
 _PROXIES = ("http://", "https://", "socks5://", "socks5h://")
 _ALWAYS_SECRET = frozenset({"authorization", "proxy-authorization", "x-api-key", "api-key", "cookie"})
@@ -66,8 +68,13 @@ def _provider(given: ProviderSettings, environ: Mapping[str, str]) -> Provider:
         if fault := fault_of(name, value):
             raise ConfigError(f"{place}: {fault}")
     secret_headers = {k.lower() for k, v in given.headers.items() if v.startswith(("env:", "file:"))}
-    if given.api_key is not None:
-        key = secret(given.api_key, environ, f"{place}, api_key")
+    credential = None
+    key = secret(given.api_key, environ, f"{place}, api_key") if given.api_key is not None else None
+    if spec.auth.scheme == "oauth":
+        if key is None:
+            raise ConfigError(f"{place}: api_key is missing: it is the authorization key that tokens are fetched with")
+        credential = Credential(given.name, _flow(spec.auth, given, key, place))
+    elif key is not None:
         name = spec.auth.header.lower()
         if spec.auth.scheme != "none":
             headers[name] = f"Bearer {key}" if spec.auth.scheme == "bearer" else f"{spec.auth.prefix}{key}"
@@ -78,7 +85,8 @@ def _provider(given: ProviderSettings, environ: Mapping[str, str]) -> Provider:
         endpoints=endpoints,
         headers=tuple(headers.items()),
         secret_headers=_ALWAYS_SECRET | secret_headers,
-        secrets=_secrets(headers, _ALWAYS_SECRET | secret_headers),
+        secrets=_secrets(headers, _ALWAYS_SECRET | secret_headers, key),
+        credential=credential,
         models=tuple(given.models) if given.models is not None else None,
         on_disconnect=given.on_disconnect,
         timeouts=Timeouts(
@@ -114,7 +122,17 @@ def _proxy(given: str | None, environ: Mapping[str, str], place: str) -> str | N
     return address
 
 
-def _secrets(headers: Mapping[str, str], secret_headers: frozenset[str]) -> tuple[str, ...]:
+def _flow(auth: AuthSpec, given: ProviderSettings, key: str, place: str) -> Flow:
+    url = given.token_url or auth.token_url
+    if url is None or not url.startswith(("http://", "https://")):
+        raise ConfigError(f"{place}: token_url must be an http:// or https:// address")
+    scope = given.scope if given.scope is not None else auth.scope
+    return Flow(url=url, key=key, scope=scope, fields=auth.fields, request_id_header=auth.request_id_header)
+
+
+def _secrets(headers: Mapping[str, str], secret_headers: frozenset[str], key: str | None) -> tuple[str, ...]:
     """The secret values themselves, longest first; too short ones would mask half of any text."""
     values = {value.removeprefix("Bearer ") for name, value in headers.items() if name in secret_headers}
+    if key is not None:
+        values.add(key)
     return tuple(sorted((v for v in values if len(v) >= 8), key=len, reverse=True))

@@ -366,7 +366,7 @@ class Decoder(msgspec.Struct, eq=False):
         if refusal := text_of(refusal):
             events.append(RefusalDelta(refusal, choice))
         if isinstance(calls, dict):
-            calls = [{"function": calls}]  # one call, by OpenAI's older name
+            calls = [{"id": "call_0", "function": calls}]  # one call, by OpenAI's older name
         if isinstance(calls, list):
             events.extend(tool_call(call, position, choice) for position, call in enumerate(calls))
         if len(events) > before:

@@ -55,17 +55,6 @@ def usage_of_items(usage: Tree, answer: Tree) -> Tree:
     return {"prompt_tokens": sum(_count(one.get("prompt_tokens")) for one in each), "items": each}
 
 
-def cached_beside_input(usage: Tree, _answer: Tree) -> Tree:
-    """Cached tokens stand beside the input, unless its parts say that they are inside."""
-    details = usage.get("input_tokens_details")
-    if not isinstance(details, dict):
-        return usage
-    given, cached = _count(usage.get("input_tokens")), _count(details.get("cached_tokens"))
-    if cached and given == _count(details.get("prompt_tokens")) + cached:
-        return usage
-    return {**usage, "input_tokens": given + cached}
-
-
 def text_so_far(events: list[Event], before: dict[str, str]) -> list[Event]:
     """Every frame has the whole text so far: what is new of it is the piece."""
     out: list[Event] = []
@@ -81,9 +70,7 @@ def text_so_far(events: list[Event], before: dict[str, str]) -> list[Event]:
     return out
 
 
-_OF_USAGE: dict[str, UsageQuirk] = {
-    q.__name__: q for q in (thoughts_inside, reasoning_beside_output, usage_of_items, cached_beside_input)
-}
+_OF_USAGE: dict[str, UsageQuirk] = {q.__name__: q for q in (thoughts_inside, reasoning_beside_output, usage_of_items)}
 _OF_FRAMES: dict[str, FrameQuirk] = {q.__name__: q for q in (text_so_far,)}
 
 

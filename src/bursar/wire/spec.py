@@ -23,11 +23,17 @@ OPERATIONS = ("chat", "messages", "completions", "responses", "embeddings", "cou
 
 
 class AuthSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the credential is shown: `bearer`, `header` (in the header of that name, behind the prefix) or `none`."""
+    """How the credential is shown: `bearer`, `header` (in the header of that name, behind the prefix), `none`, or
+    `oauth`: with it a token is fetched from `token_url`, for a scope, by a form of these `fields` that carries a
+    new UUID in `request_id_header` where one is named."""
 
     scheme: str = "bearer"
     header: str = "authorization"
     prefix: str = ""
+    token_url: str | None = None
+    scope: str | None = None
+    fields: dict[str, str] = {}
+    request_id_header: str | None = None
 
 
 class RequestSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -141,7 +147,8 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return {name: found for name in OPERATIONS if (found := getattr(self, name)) is not None}
 
 
-# The documents' key → the place in the spec of chats. `request.names` entries rename a field of the request.
+# The documents' key → the place in the spec of chats; `answer|stream` is in both. `request.names` entries rename a
+# field of the request.
 OVERLAY: dict[str, dict[str, tuple[str, ...]]] = {
     "request": {
         "modelField": ("request", "names", "model"),
@@ -161,9 +168,9 @@ OVERLAY: dict[str, dict[str, tuple[str, ...]]] = {
     "response": {
         "messagePath": ("answer", "text"),
         "finishPath": ("answer", "finish"),
-        "idPath": ("answer", "id"),
-        "modelPath": ("answer", "model"),
-        "errorPath": ("answer", "error"),
+        "idPath": ("answer|stream", "id"),
+        "modelPath": ("answer|stream", "model"),
+        "errorPath": ("answer|stream", "error"),
         "toolCallsPath": ("answer", "tool_calls"),
         "streamMessagePath": ("stream", "text"),
         "streamFinishPath": ("stream", "finish"),
@@ -181,7 +188,7 @@ OVERLAY: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 _FRAMINGS = ("sse", "ndjson", "json", "aws-event-stream")
-_SCHEMES = ("bearer", "header", "none")
+_SCHEMES = ("bearer", "header", "none", "oauth")
 _NO_PATHS = frozenset({"framing", "end", "end_events", "cost_currency", "cost_unit", "vector"})
 
 
@@ -249,7 +256,8 @@ def build(
             if target is None:
                 known = ", ".join(OVERLAY[section])
                 raise ConfigError(f"{place}.{section}: unknown key '{key}'; known keys are: {known}")
-            _lay(data["chat"], target, value)
+            for part in target[0].split("|"):
+                _lay(data["chat"], (part, *target[1:]), value)
     try:
         spec = msgspec.convert(data, Spec)
     except msgspec.ValidationError as e:

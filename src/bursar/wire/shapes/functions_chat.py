@@ -1,0 +1,78 @@
+"""GigaChat's chat, version 1: one system message, functions instead of tools, arguments as objects."""
+
+from __future__ import annotations
+
+import json
+
+from bursar.wire.shapes import Tree
+from bursar.wire.shapes.parts import (
+    Fields,
+    arguments_of,
+    cannot,
+    name_of,
+    names_of_calls,
+    system_and_rest,
+    text_of,
+)
+
+
+def write(chat: Tree) -> Tree:
+    """The body of a request."""
+    fields = Fields(chat)
+    names = names_of_calls(fields.messages)
+    system, others = system_and_rest(fields.messages)
+    messages = [_message(m, n, names) for n, m in others]
+    if instructions := "\n\n".join(text_of(m, n) for n, m in system):
+        messages.insert(0, {"role": "system", "content": instructions})
+    out: Tree = {"model": fields.model, "messages": messages}
+    if fields.stream:
+        out["stream"] = True
+    fields.move(out, temperature="temperature", top_p="top_p", reasoning_effort="reasoning_effort")
+    if (most := fields.take("max_completion_tokens", "max_tokens")) is not None:
+        out["max_tokens"] = most
+    functions = fields.functions()
+    if functions:
+        out["functions"] = functions
+    choice = fields.take("tool_choice")
+    if isinstance(choice, dict):
+        out["function_call"] = {"name": name_of(choice)}
+    elif choice == "required":
+        cannot("tool_choice", "a function cannot be demanded without its name here")
+    elif choice is not None and functions:
+        out["function_call"] = choice
+    kind, schema = fields.schema()
+    if schema is not None:
+        strict = schema.get("strict", False)
+        out["response_format"] = {"type": "json_schema", "schema": schema["schema"], "strict": strict}
+    elif kind != "text":
+        cannot("response_format", f"'{kind}' has no counterpart here; give a JSON schema")
+    return fields.finish(out)
+
+
+def _message(message: Tree, n: int, names: dict[str, str]) -> Tree:
+    role = message.get("role")
+    if role == "tool":
+        name = names.get(str(message.get("tool_call_id")))
+        if name is None:
+            cannot(f"messages[{n}].tool_call_id", "no call before it has this id")
+        return {"role": "function", "name": name, "content": _as_json(text_of(message, n))}
+    if role not in ("user", "assistant"):
+        cannot(f"messages[{n}].role", f"'{role}' is none of system, developer, user, assistant, tool")
+    out: Tree = {"role": role, "content": text_of(message, n)}
+    calls = message.get("tool_calls") or []
+    if len(calls) > 1:
+        cannot(f"messages[{n}].tool_calls", "this provider calls one function at a time")
+    for call in calls:
+        out["function_call"] = {"name": name_of(call), "arguments": arguments_of(call, n)}
+    if attachments := message.get("attachments"):
+        out["attachments"] = attachments
+    return out
+
+
+def _as_json(text: str) -> str:
+    """A function's result, which must be JSON."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return json.dumps({"result": text}, ensure_ascii=False)
+    return text
