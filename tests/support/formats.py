@@ -68,23 +68,29 @@ def _lines(*values: Tree) -> str:
     return "".join(json.dumps(v) + "\n" for v in values)
 
 
-def _binary(*messages: tuple[str, Tree]) -> str:
-    """An AWS event stream, as latin-1 text."""
+def binary_stream(*messages: tuple[str, Tree]) -> bytes:
+    """An AWS event stream; an event whose name begins with `!` is an exception."""
     out = b""
     for event, value in messages:
+        kind = "exception" if event.startswith("!") else "event"
+        names = (
+            (f":{kind}-type", event.removeprefix("!")),
+            (":content-type", "application/json"),
+            (":message-type", kind),
+        )
         headers = b"".join(
             bytes([len(name)]) + name.encode() + b"\7" + struct.pack(">H", len(text)) + text.encode()
-            for name, text in (
-                (":event-type", event),
-                (":content-type", "application/json"),
-                (":message-type", "event"),
-            )
+            for name, text in names
         )
         payload = json.dumps(value).encode()
         prelude = struct.pack(">II", 16 + len(headers) + len(payload), len(headers))
         message = prelude + struct.pack(">I", zlib.crc32(prelude)) + headers + payload
         out += message + struct.pack(">I", zlib.crc32(message))
-    return out.decode("latin-1")
+    return out
+
+
+def _binary(*messages: tuple[str, Tree]) -> str:
+    return binary_stream(*messages).decode("latin-1")
 
 
 USAGE: dict[str, Tree] = {

@@ -247,7 +247,10 @@ class Decoder(msgspec.Struct, eq=False):
     def _read(self, frame: RawFrame) -> Frame:
         data = frame.data
         if data is None:
-            return Frame(frame.raw, [], is_silent=True)
+            bare = frame.raw.strip()
+            if not bare.startswith((b"{", b"[")):
+                return Frame(frame.raw, [], is_silent=True)
+            data = bare  # some put an error into a stream as it stands, over several lines
         if self.readers.end_mark and data.startswith(self.readers.end_mark):
             self.ended = True
             return Frame(frame.raw, [])
@@ -307,7 +310,7 @@ class Decoder(msgspec.Struct, eq=False):
     def _of_value(self, frame: RawFrame, value: dict[str, object]) -> Frame:
         reader = self._reader
         events: list[Event] = []
-        self._aside(frame.data or b"")
+        self._aside(frame.data or b"{}")
         self._started_as(reader.id(value) or None, reader.model(value) or None, events)
         error = reader.error(value)
         if error is None and frame.event == "error":
