@@ -7,7 +7,7 @@ PORT ?= 8080
 CORPUS_DIR ?= ../shared/corpus
 
 .DEFAULT_GOAL := help
-.PHONY: help run test proof corpus bench bench-quick profile check format lock clean
+.PHONY: help run test proof corpus clients bench bench-quick profile check format lock clean
 
 help: ## Say what there is.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -34,6 +34,9 @@ proof: $(VENV)/.dev ## Run the proofs at full length: kills, outages, ten thousa
 corpus: $(VENV)/.dev ## Read the recorded exchanges in CORPUS_DIR, cut at every byte.
 	CORPUS_DIR=$(CORPUS_DIR) $(BIN)/pytest -n auto -m corpus
 
+clients: $(VENV)/.dev ## Let unchanged clients (installed under .clients) make calls, and compare what they say with the ledger.
+	$(BIN)/python -m clients
+
 bench: $(VENV)/.dev ## Measure bursar beside other gateways (installed under .bench), and write docs/BENCHMARKS.md.
 	$(BIN)/python -m bench $(BENCH)
 
@@ -53,11 +56,17 @@ format: $(VENV)/.dev ## Format the code.
 	$(BIN)/ruff format --quiet src tests bench
 	$(BIN)/ruff check --quiet --fix src tests bench
 
+CLIENTS = openai anthropic langchain-openai llm litellm
 lock: ## Lock the dependencies anew, with hashes and without the name of any registry.
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet \
 	  pyproject.toml requirements/build.in -o requirements/run.txt
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet \
 	  --extra test --extra check --extra bench -c requirements/run.txt pyproject.toml requirements/build.in -o requirements/dev.txt
+	for client in $(CLIENTS); do \
+	  uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet \
+	    requirements/clients/$$client.in -o requirements/clients/$$client.txt || exit 1; \
+	done
+	cd clients/ai && npm install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund --silent
 
 clean: ## Remove the environment and what tools leave behind; the ledger under ./data stays.
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""Unchanged clients against a running server: what they say was used is what the ledger has, call by call."""
