@@ -47,14 +47,14 @@ profile: $(VENV)/.dev ## Show where the time of a call goes: WORKLOAD=chat, long
 	$(BIN)/python -m bench.profile $(WORKLOAD)
 
 check: $(VENV)/.dev ## Check format, style, types and floors.
-	$(BIN)/ruff format --check --quiet src tests bench
-	$(BIN)/ruff check --quiet src tests bench
+	$(BIN)/ruff format --check --quiet src tests bench clients
+	$(BIN)/ruff check --quiet src tests bench clients
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
 format: $(VENV)/.dev ## Format the code.
-	$(BIN)/ruff format --quiet src tests bench
-	$(BIN)/ruff check --quiet --fix src tests bench
+	$(BIN)/ruff format --quiet src tests bench clients
+	$(BIN)/ruff check --quiet --fix src tests bench clients
 
 CLIENTS = openai anthropic langchain-openai llm litellm
 lock: ## Lock the dependencies anew, with hashes and without the name of any registry.

@@ -8,20 +8,17 @@ import sys
 import tempfile
 from pathlib import Path
 
+MODEL = f"""- model_id: ours
+  model_name: {os.environ["MODEL"]}
+  api_base: {os.environ["URL"]}/v1
+  api_key_name: ours
+"""
 with tempfile.TemporaryDirectory() as folder:
-    Path(folder, "extra-openai-models.yaml").write_text(
-        f"- model_id: ours\n  model_name: {os.environ['MODEL']}\n  api_base: {os.environ['URL']}/v1\n  api_key_name: ours\n"
-    )
+    Path(folder, "extra-openai-models.yaml").write_text(MODEL)
     command = [str(Path(sys.executable).parent / "llm"), "-m", "ours", "hello", "-u", "--key", os.environ["KEY"]]
+    env = {**os.environ, "LLM_USER_PATH": folder}
     for more in (["--no-stream"], []):
-        made = subprocess.run(
-            [*command, *more],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "LLM_USER_PATH": folder},
-        )
+        made = subprocess.run([*command, *more], stdin=subprocess.DEVNULL, capture_output=True, text=True, env=env)
         if made.returncode:
             sys.exit(made.stderr)
         used = re.search(r"([\d,]+) input, ([\d,]+) output", made.stderr)
