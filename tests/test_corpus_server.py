@@ -28,7 +28,7 @@ _ASKED: dict[str, Any] = {
 _EVERY = {
     **FILES,
     "anthropic-count-tokens": ("anthropic", "count_tokens"),
-    "vertex-embeddings": ("gemini", "embeddings"),
+    "vertex-embeddings": ("vertex", "embeddings"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from bursar.gateway.credentials import Credential
@@ -12,8 +13,9 @@ from bursar.wire import spec as specs
 from bursar.wire.headers import fault_of
 from bursar.wire.oauth import Flow
 from bursar.wire.readers import Endpoint, Readers
-from bursar.wire.spec import AuthSpec, OperationSpec
+from bursar.wire.spec import AuthSpec, OperationSpec, Spec
 
+_NAME = re.compile(r"[A-Za-z0-9._:-]*\Z")
 _PROXIES = ("http://", "https://", "socks5://", "socks5h://")
 _ALWAYS_SECRET = frozenset({"authorization", "proxy-authorization", "x-api-key", "api-key", "cookie"})
 
@@ -50,7 +52,7 @@ def _provider(given: ProviderSettings, environ: Mapping[str, str]) -> Provider:
     place = f"provider '{given.name}'"
     spec = specs.build(given.type, request=given.request, response=given.response, place=place)
     operations = spec.operations
-    base = (given.base_url if given.base_url is not None else spec.base_url or "").rstrip("/")
+    base = (given.base_url if given.base_url is not None else _base_url(spec, given, place)).rstrip("/")
     if not base and not given.completion_url:
         raise ConfigError(f"{place}: base_url is missing")
     own_urls = {"chat": given.completion_url, "embeddings": given.embedding_url}
@@ -101,6 +103,23 @@ def _provider(given: ProviderSettings, environ: Mapping[str, str]) -> Provider:
         proxy=_proxy(given.proxy, environ, place),
         http2=given.http2,
     )
+
+
+def _base_url(spec: Spec, given: ProviderSettings, place: str) -> str:
+    """The type's own address, for the location and the project that are given."""
+    if given.location is None:
+        if given.project is not None:
+            raise ConfigError(f"{place}: project needs a location")
+        return spec.base_url or ""
+    template = spec.base_urls.get(given.location) or spec.base_urls.get("*")
+    if template is None:
+        raise ConfigError(f"{place}: the type '{given.type}' knows no locations")
+    if "{project}" in template and not given.project:
+        raise ConfigError(f"{place}: location needs a project")
+    for name, value in (("location", given.location), ("project", given.project or "")):
+        if not _NAME.match(value):
+            raise ConfigError(f"{place}: {name} is no name: '{value}'")
+    return template.replace("{location}", given.location).replace("{project}", given.project or "")
 
 
 def _endpoint(spec: OperationSpec, base: str, own_url: str | None, given: ProviderSettings) -> Endpoint:

@@ -47,6 +47,8 @@ class ProviderSettings(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     type: str = "openai"
     base_url: str | None = None
+    project: str | None = None
+    location: str | None = None
     completion_url: str | None = None
     embedding_url: str | None = None
     api_key: str | None = None

@@ -332,7 +332,9 @@ class Decoder(msgspec.Struct, eq=False):
         vectors = reader.vectors(value)
         if isinstance(vectors, list):
             name = reader.vector or ""
-            events.append(Embedded([v.get(name) if isinstance(v, dict) else v for v in vectors]))
+            alone = bool(vectors) and isinstance(vectors[0], int | float)  # the numbers of the only one
+            each = [vectors] if alone else vectors
+            events.append(Embedded([v.get(name) if isinstance(v, dict) else v for v in each]))
         if not self.is_whole and (frame.event or value.get("type")) in self.readers.end_events:
             self.ended = True
         for quirk in () if self.is_whole else self.readers.frame_quirks:

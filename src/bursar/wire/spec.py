@@ -127,10 +127,12 @@ class OperationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole description of a provider type: where it is, how it is shown who calls, and the kinds of call it
-    answers, each None where it does not."""
+    answers, each None where it does not. Where its address depends on a location, `base_urls` has them, with
+    `{location}` and `{project}` to be filled in; `*` is that of all locations it does not name."""
 
     type: str
     base_url: str | None = None
+    base_urls: dict[str, str] = {}
     transport: str = "http"
     auth: AuthSpec = AuthSpec()
     headers: dict[str, str] = {}
