@@ -49,7 +49,7 @@ def opened(
         "workspace": workspace, "user_id": None, "session_id": None, "turn": None, "request_id": None,
         "function": None, "purpose": None, "tags": {}, "key_id": None, "provider": "up", "provider_type": "openai",
         "provider_url": "http://x", "requested_model": "m", "model": "m", "reason": "named",
-        "idempotency_key": None, "client_retries": None, "request_bytes": 2, "input_refs": refs, "params_ref": params,
+        "idempotency_key": None, "client_retries": None, "dropped": None, "request_bytes": 2, "input_refs": refs, "params_ref": params,
         "bodies": new,
     }  # fmt: skip
     return Opened(**{**values, **more})  # type: ignore[arg-type]

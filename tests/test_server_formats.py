@@ -434,3 +434,30 @@ errorPath = "trouble"
     with pytest.raises(openai.APIStatusError, match="no paper left"):
         client.chat.completions.create(model="nova/n1", messages=HELLO, stream=True)
     assert server.verify()[0]
+
+
+def test_what_a_model_refuses_is_left_out_by_a_named_rule_and_on_the_entry(
+    client: OpenAI, server: Server, upstream: Upstream
+) -> None:
+    _answers(upstream, ANSWERS["anthropic"])
+    for model in ("claude-opus-4-6", "claude-opus-4-8-20260901"):
+        client.chat.completions.create(model=f"anthropic/{model}", messages=HELLO, temperature=0.1, top_p=0.9)
+    older, newer = upstream.seen
+    assert (older.json["temperature"], older.json["top_p"]) == (0.1, 0.9)
+    assert newer.json.keys().isdisjoint({"temperature", "top_p"})
+    assert {e["model"]: e["dropped"] for e in server.settled()} == {
+        "claude-opus-4-6": None,
+        "claude-opus-4-8-20260901": "no-sampling: temperature, top_p",
+    }
+    upstream.on_request = None
+    client.chat.completions.create(
+        model="mistral/m",
+        messages=HELLO,
+        stream=True,
+        stream_options={"include_usage": True},
+        max_completion_tokens=3,
+        seed=4,
+    ).close()
+    asked = upstream.seen[-1].json
+    assert (asked["max_tokens"], asked["random_seed"]) == (3, 4)
+    assert asked.keys().isdisjoint({"stream_options", "max_completion_tokens", "seed"})

@@ -49,8 +49,7 @@ class Attempt(msgspec.Struct, eq=False):
 
     async def with_token(self, credential: Credential, transport: Transport, deadline: float) -> Request:
         """The request with a token that was fetched. Raises ProviderError where there is none to be had."""
-        connect_s = self.target.provider.timeouts.connect_s
-        self.token = await credential.token(transport, connect_timeout_s=connect_s, deadline=deadline)
+        self.token = await credential.token(transport, deadline=deadline)
         headers = (*self.request.headers, ("authorization", f"Bearer {self.token}"))
         return msgspec.structs.replace(self.request, headers=headers)
 
@@ -145,7 +144,7 @@ class Attempt(msgspec.Struct, eq=False):
     def refuse_early_error(self) -> None:
         """An error before any content is still the attempt's failure: the next target may do better."""
         if self.assembly.error is not None and not self.assembly.has_content:
-            raise outcome.in_band_failure(self.target.provider, self.assembly.error)
+            raise outcome.in_band_failure(self, self.assembly.error)
 
     def timed_out(self, what: str, limit_s: float) -> ProviderTimeoutError:
         name = self.target.provider.name

@@ -11,11 +11,12 @@ from bursar.types.errors import ProviderConnectionError, ProviderError
 from bursar.wire.oauth import Flow, Token
 
 _BODY_BYTES = 64 * 1024
-_SHOWN_CHARS = 200
+# Limits of a fetch, whoever waits for it.
+_CONNECT_S, _FETCH_S = 10.0, 30.0
 
 
 class Credential:
-    """A provider's token. Its values are among `secrets` while they are known."""
+    """A provider's token."""
 
     def __init__(self, provider: str, flow: Flow) -> None:
         self._provider = provider
@@ -23,21 +24,22 @@ class Credential:
         self._token: Token | None = None
         self._fetching: asyncio.Task[Token] | None = None
 
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """What must not be shown."""
-        return (self._token.value,) if self._token is not None else ()
-
-    async def token(self, transport: Transport, *, connect_timeout_s: float, deadline: float) -> str:
-        """The token to use now. Raises ProviderError where none can be had; TimeoutError at the deadline, a time of the
-        monotonic clock."""
+    async def token(self, transport: Transport, *, deadline: float) -> str:
+        """The token to use now. Raises ProviderError where none can be had until the deadline, a time of the monotonic
+        clock."""
         token = self._token
         if token is None or token.until <= time.time():
-            if self._fetching is None or self._fetching.done():
-                self._fetching = asyncio.ensure_future(self._fetch(transport, connect_timeout_s, deadline))
-            # A caller who leaves does not take the token from the others who wait.
-            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                token = await asyncio.shield(self._fetching)
+            fetching = self._fetching
+            if fetching is None or fetching.done():
+                fetching = self._fetching = asyncio.ensure_future(self._fetch(transport))
+                # Told to those who wait; where nobody does any more, to nobody.
+                fetching.add_done_callback(lambda task: task.cancelled() or task.exception())
+            try:
+                # A caller who leaves, or whose time is up, does not take the token from the others who wait.
+                async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                    token = await asyncio.shield(fetching)
+            except TimeoutError:
+                raise self._unreached("did not answer in time") from None
         return token.value
 
     def refuse(self, value: str | None) -> None:
@@ -45,27 +47,39 @@ class Credential:
         if self._token is not None and self._token.value == value:
             self._token = None
 
-    async def _fetch(self, transport: Transport, connect_timeout_s: float, deadline: float) -> Token:
-        name = self._provider
+    async def close(self) -> None:
+        """Ends a fetch that is under way."""
+        if self._fetching is not None and not self._fetching.done():
+            self._fetching.cancel()
+            await asyncio.wait([self._fetching])
+
+    async def _fetch(self, transport: Transport) -> Token:
+        deadline = time.monotonic() + _FETCH_S
+        body = b""
         try:
-            answer = await transport.send(
-                self._flow.request(str(uuid.uuid4())), connect_timeout_s=connect_timeout_s, deadline=deadline
-            )
-            body = b""
-            while len(body) < _BODY_BYTES and (data := await answer.read(deadline)):
-                body += data
+            request = self._flow.request(str(uuid.uuid4()))
+            answer = await transport.send(request, connect_timeout_s=_CONNECT_S, deadline=deadline)
+            try:
+                while len(body) < _BODY_BYTES and (data := await answer.read(deadline)):
+                    body += data
+            except BaseException:
+                answer.abort()
+                raise
         except (NotSentError, HungUpError) as e:
-            raise ProviderConnectionError(f"the token server of '{name}' was not reached: {e}", provider=name,
-                                          kind="connection") from e  # fmt: skip
+            raise self._unreached(f"was not reached: {e}") from e
         except TimeoutError:
-            raise ProviderConnectionError(f"the token server of '{name}' did not answer in time", provider=name,
-                                          kind="connection") from None  # fmt: skip
+            raise self._unreached("did not answer in time") from None
         answer.done()
         token = self._flow.token(body, time.time()) if 200 <= answer.status < 300 else None
         if token is None:
-            shown = body[:_SHOWN_CHARS].decode("utf-8", "replace").replace(self._flow.key, "***")
             kind = "server" if answer.status >= 500 else "auth"
-            raise ProviderError(f"the token server of '{name}' answered {answer.status} without a token: {shown}",
-                                provider=name, kind=kind, http_status=502)  # fmt: skip
+            said = f"the token server of '{self._provider}' answered {answer.status} without a token"
+            shown = self._flow.said(body)
+            raise ProviderError(f"{said}: {shown}" if shown else said, provider=self._provider, kind=kind,
+                                http_status=502)  # fmt: skip
         self._token = token
         return token
+
+    def _unreached(self, why: str) -> ProviderConnectionError:
+        name = self._provider
+        return ProviderConnectionError(f"the token server of '{name}' {why}", provider=name, kind="connection")

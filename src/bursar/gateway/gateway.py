@@ -91,6 +91,9 @@ class Gateway:
             task.cancel()
         if self._finishing:
             await asyncio.wait(set(self._finishing))
+        for provider in self.registry.providers.values():
+            if provider.credential is not None:
+                await provider.credential.close()
         for transport in self.transports.values():
             await transport.close()
 

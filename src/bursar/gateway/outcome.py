@@ -36,7 +36,7 @@ _NO_COUNTS = (None,) * 7
 _NO_MONEY: tuple[int | None, str | None, int | None, str | None, str | None] = (None,) * 5
 
 # The HTTP status an in-band error would have had.
-_STATUS_OF_KIND = {"rate_limit": 429, "overloaded": 503, "quota": 429, "timeout": 504}
+_STATUS_OF_KIND = {"rate_limit": 429, "overloaded": 503, "quota": 429, "timeout": 504, "invalid_request": 400}
 
 
 def opened(bodies: Bodies, call: Call, target: Target, request: Request, attempt: int, now_us: int) -> Opened:
@@ -55,6 +55,7 @@ def opened(bodies: Bodies, call: Call, target: Target, request: Request, attempt
         *target.shown,
         call.idempotency_key,
         call.client_retries,
+        request.dropped,
         len(request.body),
         bodies.names(workspace, call.inputs, new),
         bodies.name(workspace, request.params, new),
@@ -84,6 +85,10 @@ def settled(gateway: Gateway, call: Call, attempt: Attempt, status: str, error: 
             nanos, currency = charged.nanos, charged.currency
             money = (nanos, currency, nanos if currency == "USD" else None, charged.source, charged.price)
     output, text_at, text = _output(call, attempt)
+    if output is not None and assembly.error is not None:
+        # An error may repeat the credential it is about.
+        for secret in _secrets_of(attempt):
+            output = output.replace(secret.encode(), _MASK.encode())
     attempt.output = output
     return Settled(  # type: ignore[call-arg]
         wall_us(),
@@ -169,10 +174,10 @@ def http_failure(attempt: Attempt, body: bytes) -> ProviderError:
     assert answer is not None
     report = read_error(attempt.decoder.readers, body)
     # Some providers repeat the credential they refuse.
-    for secret in _secrets_of(provider):
+    for secret in _secrets_of(attempt):
         body = body.replace(secret.encode(), _MASK.encode())
     text = report.message if report is not None else body[:_SHOWN_BODY_CHARS].decode("utf-8", "replace").strip()
-    text = _masked(provider, text)
+    text = _masked(attempt, text)
     code, type = (report.code, report.type) if report is not None else (None, None)
     kind = kind_of(answer.status, code, type)
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers.items()}
@@ -190,24 +195,25 @@ def http_failure(attempt: Attempt, body: bytes) -> ProviderError:
     )
 
 
-def _secrets_of(provider: Provider) -> tuple[str, ...]:
-    fetched = provider.credential
-    return provider.secrets if fetched is None else (*provider.secrets, *fetched.secrets)
+def _secrets_of(attempt: Attempt) -> tuple[str, ...]:
+    secrets = attempt.target.provider.secrets
+    return secrets if attempt.token is None else (attempt.token, *secrets)
 
 
-def _masked(provider: Provider, text: str) -> str:
-    for secret in _secrets_of(provider):
+def _masked(attempt: Attempt, text: str) -> str:
+    for secret in _secrets_of(attempt):
         text = text.replace(secret, _MASK)
     return text
 
 
-def in_band_failure(provider: Provider, report: ErrorReport) -> ProviderError:
+def in_band_failure(attempt: Attempt, report: ErrorReport) -> ProviderError:
     """The failure that an error inside an answer of status 200 is."""
+    provider = attempt.target.provider
     code = report.code or ""
     status = int(code) if code.isascii() and code.isdigit() and len(code) == 3 else None
     kind = kind_of(status, report.code, report.type)
     return ProviderError(
-        f"'{provider.name}' reported an error in its answer: {_masked(provider, report.message)}",
+        f"'{provider.name}' reported an error in its answer: {_masked(attempt, report.message)}",
         provider=provider.name,
         kind=kind,
         http_status=_STATUS_OF_KIND.get(kind, 502),

@@ -164,6 +164,7 @@ class Running(msgspec.Struct, eq=False):
             case NextTarget():
                 self._position += 1
                 self._tries = 0
+                self._token_renewed = False
             case GiveUp():
                 self._ended = True
                 raise error
@@ -219,7 +220,7 @@ class Running(msgspec.Struct, eq=False):
             if self.call.stream and any(not f.is_silent for f in frames):
                 attempt.refuse_early_error()
                 if attempt.assembly.error is not None:
-                    self._failure = outcome.in_band_failure(provider, attempt.assembly.error)
+                    self._failure = outcome.in_band_failure(attempt, attempt.assembly.error)
                     self._failed(attempt, self._failure)
                 return
             data = await attempt.more()
@@ -258,7 +259,7 @@ class Running(msgspec.Struct, eq=False):
         """The bytes have ended, or said so. Settles as completed, or raises what was wrong."""
         provider = attempt.target.provider
         if attempt.assembly.error is not None:
-            raise outcome.in_band_failure(provider, attempt.assembly.error)
+            raise outcome.in_band_failure(attempt, attempt.assembly.error)
         if not attempt.decoder.finished:
             raise TruncatedError(f"the answer of '{provider.name}' ended without saying that it ended",
                                  provider=provider.name, kind="truncated")  # fmt: skip

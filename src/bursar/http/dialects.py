@@ -6,9 +6,11 @@ asked for.
 
 from __future__ import annotations
 
+import base64
+import struct
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -91,14 +93,15 @@ def _completion(running: Running) -> bytes:
 def _text_completion(running: Running) -> bytes:
     attempt = running.attempt
     assert attempt is not None
-    answer = attempt.assembly
-    finish = finish_meant(answer.finish_reason, _words(running), calls=False)
+    answer, words = attempt.assembly, _words(running)
     body: dict[str, object] = {
         "id": answer.id or running.call.call_id,
         "object": "text_completion",
         "created": int(time.time()),
         "model": _model(running),
-        "choices": [text_choice(0, answer.text or "", finish)],
+        "choices": [
+            text_choice(index, text, finish_meant(finish, words, calls=False)) for index, text, finish in answer.texts()
+        ],
     }
     if answer.usage is not None:
         body["usage"] = usage_object(answer.usage)
@@ -115,11 +118,20 @@ def _embeddings(running: Running) -> bytes:
     result = running.result
     assert result is not None
     usage = result.usage
-    data = [{"object": "embedding", "index": n, "embedding": v} for n, v in enumerate(result.vectors or [])]
+    as_text = _asked(running.call, _Vectors).encoding_format == "base64"
+    vectors = [_packed(v) if as_text else v for v in result.vectors or []]
+    data = [{"object": "embedding", "index": n, "embedding": v} for n, v in enumerate(vectors)]
     body: dict[str, object] = {"object": "list", "data": data, "model": result.model}
     if usage is not None:
         body["usage"] = {"prompt_tokens": usage.input_tokens, "total_tokens": usage.total_tokens}
     return encode_json(body)
+
+
+def _packed(vector: object) -> object:
+    """Numbers as the base64 of their 32-bit floats, as OpenAI's SDK asks for them; what is text already stays."""
+    if not isinstance(vector, list):
+        return vector
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
 def _as_it_came(running: Running) -> bytes:
@@ -183,9 +195,7 @@ class _Rendering:
         return (self._renderer.usage(usage) if usage is not None and self._asked_usage else b"") + DONE
 
     def failed(self, error: ProviderError) -> bytes:
-        attempt = self._running.attempt
-        shown = attempt is not None and attempt.assembly.error is not None
-        return b"" if shown else _chat_failed(error)
+        return _chat_failed(error)
 
 
 class _MessageWriting:
@@ -214,7 +224,7 @@ class _MessageWriting:
 
 
 def _chat_failed(error: ProviderError) -> bytes:
-    return error_frame(error.message, code=error.kind)
+    return error_frame(error.message, type=error.type, code=error.code or error.kind)
 
 
 def _message_failed(error: ProviderError) -> bytes:
@@ -271,11 +281,23 @@ class _Streamed(msgspec.Struct):
     stream_options: _StreamOptions | None = None
 
 
-def _asked_for_usage(call: Call) -> bool:
+class _Vectors(msgspec.Struct):
+    encoding_format: str | None = None
+
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def _asked(call: Call, kind: type[T]) -> T:
+    """What a call asked beside its inputs; nothing where it is of another type."""
     try:
-        options = msgspec.json.decode(call.params, type=_Streamed).stream_options
+        return msgspec.json.decode(call.params, type=kind)
     except msgspec.MsgspecError:
-        return False
+        return kind()
+
+
+def _asked_for_usage(call: Call) -> bool:
+    options = _asked(call, _Streamed).stream_options
     return options is not None and options.include_usage is True
 
 

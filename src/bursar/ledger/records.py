@@ -71,6 +71,7 @@ class Opened(msgspec.Struct, frozen=True, array_like=True, tag=1):
     reason: str
     idempotency_key: str | None
     client_retries: int | None
+    dropped: str | None
     request_bytes: int
     input_refs: Name | None
     params_ref: Name | None

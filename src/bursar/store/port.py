@@ -15,7 +15,8 @@ BODY_NAME_BYTES = 16
 OPENED_COLUMNS = (
     "spool_id", "created_at", "hour", "tags", "call_id", "attempt", "method_type", "workspace", "user_id", "session_id",
     "turn", "request_id", "function", "purpose", "key_id", "requested_model", "provider", "provider_type",
-    "provider_url", "model", "reason", "idempotency_key", "client_retries", "request_bytes", "input_refs", "params_ref",
+    "provider_url", "model", "reason", "idempotency_key", "client_retries", "dropped", "request_bytes",
+    "input_refs", "params_ref",
 )  # fmt: skip
 """The columns of an entry that are known when it is opened."""
 SETTLED_COLUMNS = (

@@ -27,6 +27,7 @@ LIST_COLUMNS = (
     "prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "cache_write_tokens",
     "reasoning_tokens", "provider_total_tokens", "usage_source", "cost_nanos", "cost_currency", "cost_usd_nanos",
     "cost_source", "price_id", "response_time_ms", "time_to_first_token_ms", "idempotency_key", "client_retries",
+    "dropped",
 )  # fmt: skip
 BODY_COLUMNS = ("input_messages", "input_params", "output_response", "completion_text", "raw_usage")
 

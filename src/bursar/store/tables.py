@@ -93,6 +93,7 @@ ledger_entries = Table(
     Column("time_to_first_token_ms", BigInteger),
     Column("idempotency_key", String),
     Column("client_retries", Integer),
+    Column("dropped", Text),
     Column("request_bytes", BigInteger, nullable=False),
     Column("output_bytes", BigInteger, nullable=False),
     Column("input_refs", LargeBinary),

@@ -21,7 +21,7 @@ select
   e.cost_nanos / 1000000000.0 as cost, e.cost_nanos, e.cost_currency,
   e.cost_usd_nanos / 1000000000.0 as cost_usd, e.cost_usd_nanos, e.cost_source, e.price_id,
   e.response_time_ms, e.time_to_first_token_ms, e.finish_reason, e.provider_response_id,
-  e.idempotency_key, e.client_retries, e.request_bytes, e.output_bytes,
+  e.idempotency_key, e.client_retries, e.dropped, e.request_bytes, e.output_bytes,
   (select '[' || group_concat(m.body, ',') || ']' from (
      with recursive i (n) as (
        select 0 where length(e.input_refs) > 0

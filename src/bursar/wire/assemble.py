@@ -145,6 +145,10 @@ class Assembly(msgspec.Struct, eq=False):
         first = self._choices.get(0)
         return "".join(first.text) if first and first.text else None
 
+    def texts(self) -> list[tuple[int, str, str | None]]:
+        """Number, text and finish of each of the answers."""
+        return [(index, "".join(choice.text), choice.finish) for index, choice in sorted(self._choices.items())]
+
     @property
     def reasoning(self) -> str | None:
         first = self._choices.get(0)

@@ -5,21 +5,23 @@ What cannot be said to this provider is refused here, before any entry exists.
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from urllib.parse import quote
 
 import msgspec
 
 from bursar.types.call import MESSAGES, Call
-from bursar.types.errors import RequestError
+from bursar.types.errors import ConfigError, RequestError
 from bursar.wire import paths
 from bursar.wire.assemble import encode_json
 from bursar.wire.ingress import fields_of, params_of
 from bursar.wire.readers import Endpoint
 from bursar.wire.shapes import writer_of
-from bursar.wire.spec import OperationSpec
-from bursar.wire.translate import TO_CHAT
+from bursar.wire.spec import OperationSpec, RequestSpec
+from bursar.wire.translate import TO_CHAT, without_cache_marks
 
 _JSON = msgspec.json.Encoder()
+_NULL = msgspec.Raw(b"null")
 _ASKS_FOR_USAGE = b',"stream_options":{"include_usage":true}}'
 
 
@@ -28,7 +30,7 @@ class Request(msgspec.Struct, frozen=True):
 
     `params` is what stands on the ledger of it beside the call's inputs: in OpenAI's names, whatever the provider's
     are. `added_usage` is true where bursar itself asked for usage in the stream, so that what comes of it is taken
-    out again.
+    out again. `dropped` names the fields that were left out, each behind the rule that says so.
     """
 
     url: str
@@ -37,6 +39,7 @@ class Request(msgspec.Struct, frozen=True):
     params: bytes
     stream: bool
     added_usage: bool
+    dropped: str | None = None
 
 
 class Way:
@@ -61,7 +64,12 @@ class Way:
         self._passes = endpoint.spec.speaks == operation
         self._translates = None if self._passes else TO_CHAT.get(operation)
         self._write = None if self._passes else writer_of(endpoint.spec.shape)
-        self._is_plain = self._write is None and self._translates is None and _plain(endpoint.spec)
+        self._drops = [
+            (drop.rule, drop.fields)
+            for drop in endpoint.spec.request.drops
+            if any(fnmatchcase(model, pattern) for pattern in drop.models)
+        ]
+        self._is_plain = self._write is None and self._translates is None and not self._drops and _plain(endpoint.spec)
         self._renames = model != asked
         self._old, self._new = b'{"model":%b' % _JSON.encode(asked), b'{"model":%b' % self._model
 
@@ -85,34 +93,73 @@ class Way:
         fields = fields_of(call.body)
         added_usage = call.stream and self._adds_usage and self._translates is None and _ask_for_usage(fields)
         fields["model"] = msgspec.Raw(self._model)
-        written = fields if self._is_plain else self._written(call, fields)
-        body = encode_json(written)
-        return Request(self._url, headers, body, params_of(fields), call.stream, added_usage)
+        dropped: list[str] = []
+        written = fields if self._is_plain else self._written(call, fields, dropped)
+        body, left_out = encode_json(written), "; ".join(dropped) or None
+        return Request(self._url, headers, body, params_of(fields), call.stream, added_usage, left_out)
 
-    def _written(self, call: Call, fields: dict[str, msgspec.Raw]) -> dict[str, object]:
-        """The body for a provider that says things its own way, or has values of its own."""
+    def _written(self, call: Call, fields: dict[str, msgspec.Raw], dropped: list[str]) -> dict[str, object]:
+        """The body for a provider that says things its own way, or has values of its own; what it does not take is
+        left out, and named in `dropped`."""
         spec = self._endpoint.spec.request
-        values: dict[str, object] = dict(fields)
-        if self._translates is not None:
-            values = self._translates(msgspec.json.decode(_JSON.encode(values)))
-            if call.stream and self._adds_usage:
-                values["stream_options"] = {"include_usage": True}
-        values = {**{k: v for k, v in spec.defaults.items() if k not in values}, **values}
+        values = self._as_chat(call, dict(fields))
+        for rule, names in self._drops:
+            if found := [name for name in names if values.pop(name, None) is not None]:
+                dropped.append(f"{rule}: {', '.join(found)}")
+        given = {name for name, value in values.items() if value is not None and value != _NULL}
+        if "max_completion_tokens" in given:
+            given.add("max_tokens")
+        values.update({name: value for name, value in spec.defaults.items() if name not in given})
         if spec.system_prompt and self._passes and call.operation == MESSAGES:
             values.setdefault("system", spec.system_prompt)
         elif spec.system_prompt and "messages" in values:
             values["messages"] = _with_system_prompt(spec.system_prompt, values)
         if self._write is not None:
-            values = self._write(msgspec.json.decode(_JSON.encode(values)))
-        out: dict[str, object] = {}
-        for name, value in values.items():
-            if name in spec.names:
-                paths.put(out, spec.names[name], value)
-            else:
-                out[name] = value
-        for name, value in spec.extra.items():
-            paths.put(out, name, value)
-        return out
+            values = self._write(_plain_data(values))
+        return _renamed(spec, values)
+
+    def _as_chat(self, call: Call, values: dict[str, object]) -> dict[str, object]:
+        """What was asked in another shape as a chat, where that is what the provider takes."""
+        if self._translates is None:
+            return values
+        chat: dict[str, object] = self._translates(_plain_data(values))
+        if self._write is None:
+            chat = without_cache_marks(chat)
+        if call.stream and self._adds_usage:
+            chat["stream_options"] = {"include_usage": True}
+        return chat
+
+
+def _renamed(spec: RequestSpec, values: dict[str, object]) -> dict[str, object]:
+    """The values by the provider's names, with what it gets besides."""
+    out: dict[str, object] = {name: value for name, value in values.items() if name not in spec.names}
+    for name, path in spec.names.items():
+        if name in values:
+            _put(out, path, values[name], name)
+    for path, value in spec.extra.items():
+        _put(out, path, value, path.partition(".")[0])
+    return out
+
+
+def _plain_data(values: dict[str, object]) -> dict[str, object]:
+    """The values as plain data. Raises RequestError for a number that no JSON number is."""
+    try:
+        data: dict[str, object] = msgspec.json.decode(_JSON.encode(values))
+    except (msgspec.MsgspecError, RecursionError) as e:
+        raise RequestError(f"the body cannot be read: {e}") from None
+    return data
+
+
+def _put(out: dict[str, object], path: str, value: object, field: str) -> None:
+    """Writes a value where the provider has it; a client's own field of that place, as JSON, is opened for it."""
+    first = path.partition(".")[0]
+    there = out.get(first)
+    if isinstance(there, msgspec.Raw):
+        out[first] = msgspec.json.decode(there)
+    try:
+        paths.put(out, path, value)
+    except ConfigError as e:
+        raise RequestError(f"'{field}' cannot be said to this provider: {e.message}", field=field) from None
 
 
 def _plain(spec: OperationSpec) -> bool:

@@ -15,6 +15,7 @@ import msgspec
 from bursar.types.events import (
     Answered,
     Embedded,
+    ErrorReport,
     Event,
     Finish,
     ReasoningDelta,
@@ -30,7 +31,7 @@ from bursar.wire.readers import Reader, Readers
 from bursar.wire.runs import Around, around
 from bursar.wire.shapes import Calls
 from bursar.wire.typed import UNTYPED, Typed
-from bursar.wire.values import error_of, read_json, text_of, tool_call
+from bursar.wire.values import error_of, read_json, text_of, thinking_of, tool_call
 
 # How many frames are looked at for what they have in common before it is given up.
 _LEARNS = 8
@@ -59,8 +60,13 @@ class Kept:
 
     def __init__(self) -> None:
         self.calls = Calls()
+        self._calls: dict[int, Calls] = {}
         self.usage: dict[str, Any] = {}
         self.texts: dict[str, str] = {}
+
+    def calls_of(self, choice: int) -> Calls:
+        """The calls of one of several answers."""
+        return self._calls.setdefault(choice, Calls())
 
 
 class Decoder(msgspec.Struct, eq=False):
@@ -313,7 +319,7 @@ class Decoder(msgspec.Struct, eq=False):
         self._aside(frame.data or b"{}")
         self._started_as(reader.id(value) or None, reader.model(value) or None, events)
         error = reader.error(value)
-        if error is None and frame.event == "error":
+        if error is None and "error" in (frame.event, value.get("type") if reader.said is not None else None):
             error = value
         if error:
             events.append(error_of(reader, error))
@@ -335,8 +341,12 @@ class Decoder(msgspec.Struct, eq=False):
             alone = bool(vectors) and isinstance(vectors[0], int | float)  # the numbers of the only one
             each = [vectors] if alone else vectors
             events.append(Embedded([v.get(name) if isinstance(v, dict) else v for v in each]))
-        if not self.is_whole and (frame.event or value.get("type")) in self.readers.end_events:
-            self.ended = True
+        if not self.is_whole:
+            event = frame.event or value.get("type")
+            ended = isinstance(event, str) and event in self.readers.end_events
+            self.ended = self.ended or ended or self.readers.done(value) is True
+        if not error and any(type(e) is Finish and e.reason in self.readers.failures for e in events):
+            events.append(ErrorReport("the answer failed, and says no more of it", type="finish"))
         for quirk in () if self.is_whole else self.readers.frame_quirks:
             events = quirk(events, self._earlier.texts)
         usage_only = usage is not None and not error and choices == []
@@ -348,6 +358,11 @@ class Decoder(msgspec.Struct, eq=False):
             self._started = named
             self._usual = self._around = None
             events.append(Started(*(str(n) if n is not None else None for n in named)))
+
+    def _place_of(self, call: object, choice: int) -> int:
+        """The place of a call in its answer: what it says itself, or, of calls that come whole, the next."""
+        given = call.get("index") if isinstance(call, dict) else None
+        return given if type(given) is int else self._earlier.calls_of(choice).next()
 
     def _said(self, said: list[Event], events: list[Event]) -> None:
         """Takes the events of content that a shape has read."""
@@ -363,7 +378,7 @@ class Decoder(msgspec.Struct, eq=False):
         content, index, finish, reasoning, refusal, calls = values
         choice = index if isinstance(index, int) else 0
         before = len(events)
-        if reasoning := text_of(reasoning):
+        if reasoning := text_of(reasoning) or thinking_of(content):
             events.append(ReasoningDelta(reasoning, choice))
         if text := text_of(content):
             self.joined_text = self.joined_text or isinstance(content, list)
@@ -371,9 +386,9 @@ class Decoder(msgspec.Struct, eq=False):
         if refusal := text_of(refusal):
             events.append(RefusalDelta(refusal, choice))
         if isinstance(calls, dict):
-            calls = [{"id": "call_0", "function": calls}]  # one call, by OpenAI's older name
+            calls = [{"function": calls}]  # one call, by OpenAI's older name
         if isinstance(calls, list):
-            events.extend(tool_call(call, position, choice) for position, call in enumerate(calls))
+            events.extend(tool_call(call, self._place_of(call, choice), choice) for call in calls)
         if len(events) > before:
             self._begun |= {choice}
         if finish is not None and finish != "" and not (type(finish) is str and finish in self.readers.no_ends):

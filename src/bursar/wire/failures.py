@@ -28,6 +28,16 @@ _BY_STATUS = {
     524: "timeout",
     529: "overloaded",
 }
+# What errors inside answers call themselves, in lower case: they have no status to go by.
+_BY_NAME = {
+    "overloaded_error": "overloaded", "serviceunavailableexception": "overloaded", "unavailable": "overloaded",
+    "provider_overloaded": "overloaded", "rate_limit_error": "rate_limit", "rate_limit_exceeded": "rate_limit",
+    "throttlingexception": "rate_limit", "resource_exhausted": "rate_limit", "authentication_error": "auth",
+    "permission_error": "auth", "billing_error": "quota", "payment_required": "quota",
+    "invalid_request_error": "invalid_request", "validationexception": "invalid_request",
+    "invalid_argument": "invalid_request", "timeout_error": "timeout", "api_error": "server",
+    "internalserverexception": "server", "modelstreamerrorexception": "server", "server_error": "server",
+}  # fmt: skip
 _QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached", "credit_limit_reached"}
 
 
@@ -38,7 +48,7 @@ def kind_of(status: int | None, code: str | None, type: str | None) -> str:
     if code == "content_filter":
         return "content_filter"
     if status is None or status < 400:
-        return "upstream_error"
+        return _BY_NAME.get((code or "").lower()) or _BY_NAME.get((type or "").lower(), "upstream_error")
     return _BY_STATUS.get(status) or ("server" if status >= 500 else "invalid_request")
 
 

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from bursar.wire.encode import Request
+from bursar.wire.headers import fault_of
 from bursar.wire.paths import getter
 from bursar.wire.usage import as_count
 from bursar.wire.values import read_json
@@ -23,6 +24,8 @@ _LIFE_S = 600.0
 _token = getter(["access_token", "tok"])
 _expires_at = getter(["expires_at", "exp"])
 _expires_in = getter("expires_in")
+_said = getter(["message", "error_description", "error.message", "error"])
+_SHOWN_CHARS = 200
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -57,11 +60,20 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
         body = urlencode(fields).encode()
         return Request(self.url, tuple(headers), body, b"{}", False, False)
 
+    def said(self, body: bytes) -> str:
+        """What an answer without a token says for itself, without the key it may repeat."""
+        value, _ = read_json(body.strip())
+        text = _said(value) if isinstance(value, dict) else body.decode("utf-8", "replace").strip()
+        text = text if isinstance(text, str) else ""
+        for secret in {self.key, self.key.split(" ")[-1]}:
+            text = text.replace(secret, "***")
+        return text[:_SHOWN_CHARS]
+
     def token(self, body: bytes, now_s: float) -> Token | None:
         """The token of an answer; None where it has none."""
         value, _ = read_json(body.strip())
         token = _token(value)
-        if not isinstance(token, str) or not token:
+        if not isinstance(token, str) or not token or fault_of("authorization", token):
             return None
         at, left = as_count_ms(_expires_at(value)), as_count(_expires_in(value))
         if at is not None:
@@ -76,4 +88,6 @@ def as_count_ms(value: object) -> int | None:
     """A time as a server writes it, which may be text."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
         return int(value)
-    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 10**18:
+        return None
+    return int(value)

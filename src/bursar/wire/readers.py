@@ -59,9 +59,12 @@ class Readers:
         self.frame_quirks = quirks.of_frames(spec.quirks)
         self.end_mark = (spec.stream.end or "").encode()
         self.end_events = frozenset(spec.stream.end_events)
+        self.done = getter(spec.stream.done) if spec.stream.done is not None else _ABSENT
         self.says_ends = spec.stream.end is not None or spec.stream.finish is not None or self.stream.said is not None
         self.no_ends = frozenset(word for word, means in spec.finish.items() if not means)
         """Words in the place of a finish that mean that it goes on."""
+        self.failures = frozenset(word for word, means in spec.finish.items() if means == "error")
+        """Words in the place of a finish that mean that it failed."""
         path = spec.answer.text
         self.text_at = f"${'' if path.startswith('[') else '.'}{path}" if isinstance(path, str) else None
         """Where the text of a whole answer stands, as SQL's JSON functions name places; None where it varies."""

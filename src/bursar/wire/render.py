@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bursar.types.events import (
-    ErrorReport,
     Event,
     Finish,
     ReasoningDelta,
@@ -55,8 +54,6 @@ class ChunkRenderer:
             case Finish():
                 meant = finish_meant(event.reason, self._words, calls=event.choice in self._calling)
                 return self._chunk(event.choice, {}, meant)
-            case ErrorReport():
-                return error_frame(event.message, type=event.type, code=event.code)
         return b""
 
     def _chunk(self, choice: int, delta: dict[str, object], finish: str | None = None) -> bytes:
@@ -88,8 +85,6 @@ class TextRenderer:
             case Finish():
                 meant = finish_meant(event.reason, self._words, calls=False)
                 return _data({**self._head, "choices": [text_choice(event.choice, "", meant)]})
-            case ErrorReport():
-                return error_frame(event.message, type=event.type, code=event.code)
         return b""
 
 

@@ -83,6 +83,7 @@ class MessageRenderer:
         self._words = words
         self._block: object = None
         self._index = -1
+        self._held: dict[int, ToolCallDelta] = {}
         self._calls = False
         self._finish: str | None = None
 
@@ -99,7 +100,7 @@ class MessageRenderer:
         stop = stop_of(self._finish, self._words, calls=self._calls)
         counts = {name: count for name, count in usage_of(usage).items() if count is not None}
         delta = {"delta": {"stop_reason": stop, "stop_sequence": None}, "usage": {"output_tokens": 0, **counts}}
-        return self._close() + _event("message_delta", delta) + _event("message_stop", {})
+        return self._let_go() + _event("message_delta", delta) + _event("message_stop", {})
 
     def _render(self, event: Event) -> bytes:
         match event:
@@ -110,20 +111,38 @@ class MessageRenderer:
                 begun = self._open("thinking", {"type": "thinking", "thinking": "", "signature": ""})
                 return begun + self._delta({"type": "thinking_delta", "thinking": text})
             case ToolCallDelta(choice=0):
-                self._calls = True
-                block: Tree = {"type": "tool_use", "id": event.id, "name": event.name, "input": {}}
-                begun = self._open(event.index, block)
-                piece: Tree = {"type": "input_json_delta", "partial_json": event.arguments}
-                return begun + (self._delta(piece) if event.arguments else b"")
+                return self._call(event)
             case Finish(reason, 0):
                 self._finish = reason
         return b""
+
+    def _call(self, event: ToolCallDelta) -> bytes:
+        """A piece of a call. A block that is closed cannot be opened again, and calls may take turns: while one is
+        open, the others are held back."""
+        self._calls = True
+        if isinstance(self._block, int) and self._block != event.index:
+            held = self._held.setdefault(event.index, ToolCallDelta(event.index, None, None, ""))
+            arguments = held.arguments + event.arguments
+            id, name = event.id or held.id, event.name or held.name
+            self._held[event.index] = ToolCallDelta(event.index, id, name, arguments)
+            return b""
+        block: Tree = {"type": "tool_use", "id": event.id, "name": event.name, "input": {}}
+        piece: Tree = {"type": "input_json_delta", "partial_json": event.arguments}
+        return self._open(event.index, block) + (self._delta(piece) if event.arguments else b"")
+
+    def _let_go(self) -> bytes:
+        """The open block ended, and the calls that were held back, one after the other."""
+        out = [self._close()]
+        for _, held in sorted(self._held.items()):
+            out += [self._call(held), self._close()]
+        self._held.clear()
+        return b"".join(out)
 
     def _open(self, key: object, block: Tree) -> bytes:
         """Begins a block, unless it is the one that is open."""
         if key == self._block:
             return b""
-        closed = self._close()
+        closed = self._let_go()
         self._block = key
         self._index += 1
         return closed + _event("content_block_start", {"index": self._index, "content_block": block})

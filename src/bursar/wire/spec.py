@@ -36,6 +36,15 @@ class AuthSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     request_id_header: str | None = None
 
 
+class DropSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A rule by which fields are left out of requests: models whose names match one of the patterns refuse them. What
+    was left out stands on the entry, behind the rule's name."""
+
+    rule: str
+    fields: list[str]
+    models: list[str]
+
+
 class RequestSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the request is written. A field named here is the path it is written at, where it differs
     from OpenAI's name; `defaults` are values sent where the caller gave none, `extra` always."""
@@ -45,6 +54,7 @@ class RequestSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     extra: dict[str, object] = {}
     system_prompt: str | None = None
     include_usage: bool = False
+    drops: list[DropSpec] = []
 
 
 class AnswerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,11 +77,13 @@ class AnswerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class StreamSpec(AnswerSpec, frozen=True, forbid_unknown_fields=True):
     """Where a frame says what, how frames are cut (`sse`, `ndjson`, `json`, `aws-event-stream`), and what ends them
-    all: data that begins with `end`, or an event of one of the names in `end_events`."""
+    all: data that begins with `end`, an event of one of the names in `end_events`, or a frame in which
+    `done` is true."""
 
     framing: str = "sse"
     end: str | None = None
     end_events: list[str] = []
+    done: Paths | None = None
 
 
 class UsageSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -109,7 +121,8 @@ class OperationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     content of that shape. `speaks` names the kind of call whose clients read these answers as they are; others get
     them rendered from their events. In an address `{model}` stands for the model; a stream has an address of its own
     where it differs. `finish` tells what the provider's words for why it stopped mean in OpenAI's (stop, length,
-    tool_calls, content_filter); a word that means "" is no end. `quirks` are functions of `wire.quirks`.
+    tool_calls, content_filter); a word that means "" is no end, one that means "error" a failure. `quirks` are
+    functions of `wire.quirks`.
     """
 
     shape: str

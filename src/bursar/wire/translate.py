@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bursar.wire.shapes import Tree
+from bursar.wire.shapes.checked import check_messages
 from bursar.wire.shapes.parts import cannot
 
 _NO_SCHEMA: Tree = {"type": "object", "properties": {}}
@@ -23,6 +24,7 @@ _ASIDE = ("service_tier", "inference_geo", "cache_control")
 
 def of_messages(asked: Tree) -> Tree:
     """A request of Anthropic's Messages as a chat. Raises RequestError with the field that a chat cannot say."""
+    check_messages(asked)
     left = {name: value for name, value in asked.items() if value is not None and name not in _ASIDE}
     chat: Tree = {name: left.pop(name) for name in _SAME if name in left}
     messages: list[Tree] = []
@@ -112,8 +114,13 @@ def _part(block: object, place: str) -> Tree:
 
 def _result(block: Tree, place: str) -> Tree:
     content = block.get("content", "")
+    if block.get("is_error") is True and isinstance(content, str):
+        content = f"Error: {content}"  # a chat has no other place for it
     if isinstance(content, list):
-        content = _plain([_part(inner, f"{place}.content[{n}]") for n, inner in enumerate(content)]) if content else ""
+        parts = [_part(inner, f"{place}.content[{n}]") for n, inner in enumerate(content)]
+        if block.get("is_error") is True:
+            parts.insert(0, {"type": "text", "text": "Error: "})
+        content = _plain(parts) if parts else ""
     return {"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": content}
 
 
@@ -168,6 +175,19 @@ def of_completions(asked: Tree) -> Tree:
         if chat.pop(name, None) not in (None, neutral):
             cannot(name, "this provider takes chats only")
     return {**chat, "messages": [{"role": "user", "content": prompt}]}
+
+
+def without_cache_marks(chat: Tree) -> Tree:
+    """A chat without what only marks places to cache at: not every server reads past it."""
+
+    def bare(message: Tree) -> Tree:
+        content = message.get("content")
+        if not isinstance(content, list):
+            return message
+        parts = [{k: v for k, v in p.items() if k != "cache_control"} if isinstance(p, dict) else p for p in content]
+        return {**message, "content": _plain(parts) if parts else parts}
+
+    return {**chat, "messages": [bare(message) for message in chat["messages"]]}
 
 
 TO_CHAT: dict[str, Callable[[Tree], Any]] = {"messages": of_messages, "completions": of_completions}

@@ -60,6 +60,7 @@ class UsageReader:
     def __init__(self, spec: UsageSpec, quirks: Sequence[UsageQuirk] = ()) -> None:
         self._raw: Getter | None = getter(spec.raw) if spec.raw is not None else None
         self._quirks = quirks
+        self._first = (spec.raw[0] if isinstance(spec.raw, list) else spec.raw) or ""
         first = spec.raw[0] if isinstance(spec.raw, list) else spec.raw
         given = {
             "input_tokens": spec.input,
@@ -96,7 +97,8 @@ class UsageReader:
             adjusted: dict[str, Any] = raw if isinstance(raw, dict) else {}
             for quirk in self._quirks:
                 adjusted = quirk(adjusted, value)
-            value, raw = adjusted or None, raw or adjusted or None
+            raw = raw or adjusted or None
+            value = (adjusted or None) if self._inside else {**value, self._first: adjusted}
         elif self._inside:
             value = raw
         if self._inside and value is None:

@@ -8,6 +8,7 @@ import msgspec
 
 from bursar.types.events import ErrorReport, ToolCallDelta
 from bursar.wire.readers import Reader, Readers
+from bursar.wire.shapes import made_id
 
 _decode = msgspec.json.Decoder().decode
 
@@ -36,21 +37,26 @@ def text_of(value: object) -> str | None:
     return None
 
 
-def tool_call(call: object, position: int, choice: int) -> ToolCallDelta:
+def thinking_of(value: object) -> str | None:
+    """What stands in a list of parts as thinking: a text, or a list of texts."""
+    if not isinstance(value, list):
+        return None
+    found = [part.get("thinking") for part in value if isinstance(part, dict) and part.get("type") == "thinking"]
+    return "".join(text for one in found if (text := text_of(one))) or None
+
+
+def tool_call(call: object, index: int, choice: int) -> ToolCallDelta:
+    """A tool call, or a piece of one, at its place; one that comes without an id, and whole, gets one."""
     given = call if isinstance(call, dict) else {}
-    function = given.get("function")
+    function = given.get("function", given.get("functionCall"))
     function = function if isinstance(function, dict) else {}
-    index = given.get("index")
+    name, id = _optional(function.get("name")), _optional(given.get("id"))
     arguments = function.get("arguments")
     if arguments is not None and not isinstance(arguments, str):
         arguments = json.dumps(arguments, ensure_ascii=False)
-    return ToolCallDelta(
-        index=index if isinstance(index, int) else position,
-        id=_optional(given.get("id")),
-        name=_optional(function.get("name")),
-        arguments=arguments or "",
-        choice=choice,
-    )
+    if id is None and name is not None and type(given.get("index")) is not int:
+        id = made_id(name, arguments or "", index)
+    return ToolCallDelta(index=index, id=id, name=name, arguments=arguments or "", choice=choice)
 
 
 def _optional(value: object) -> str | None:

@@ -8,6 +8,7 @@ field that cannot be said. `said(value, event, calls)` gives the events of an an
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha256
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -17,23 +18,44 @@ from bursar.types.events import Event
 Tree = dict[str, Any]
 
 
+def made_id(name: str, arguments: str, at: int) -> str:
+    """An id for a call that came without one: made of what it says, so that it is the same however it is read."""
+    return f"call_{sha256(f'{at}|{name}|{arguments}'.encode('utf-8', 'replace')).hexdigest()[:20]}"
+
+
 class Calls:
     """Tool calls of one answer in the order they came: whatever a format calls them, clients count from zero."""
 
     def __init__(self) -> None:
         self._known: dict[object, int] = {}
+        self._with_arguments: set[int] = set()
 
     def at(self, key: object) -> int:
         """The place of the call of that key."""
-        return self._known.setdefault(key, len(self._known))
+        return self._known.setdefault(_hashable(key), len(self._known))
 
     def knows(self, key: object) -> bool:
         """Whether a call of that key has begun."""
-        return key in self._known
+        return _hashable(key) in self._known
+
+    def piece(self, key: object, arguments: str) -> int:
+        """The place of a call, of which a piece of its arguments has come."""
+        at = self.at(key)
+        if arguments:
+            self._with_arguments.add(at)
+        return at
+
+    def is_bare(self, key: object) -> bool:
+        """Whether a call of that key has begun and nothing came of its arguments."""
+        return self.knows(key) and self.at(key) not in self._with_arguments
 
     def next(self) -> int:
         """The place of a call that comes whole."""
         return self.at(object())
+
+
+def _hashable(key: object) -> object:
+    return key if isinstance(key, int | str | None) or type(key) is object else repr(key)
 
 
 Said = Callable[[Tree, str | None, Calls], list[Event]]

@@ -27,7 +27,7 @@ def write(chat: Tree) -> Tree:
     if tools := fields.functions():
         out["tools"] = [{"type": "function", "function": f} for f in tools]
     choice = fields.take("tool_choice")
-    if choice in _CHOICE:
+    if isinstance(choice, str) and choice in _CHOICE:
         out["tool_choice"] = _CHOICE[choice]
     elif choice not in (None, "auto"):
         cannot("tool_choice", "it is none of auto, none, required")
@@ -75,7 +75,9 @@ def said(value: Tree, event: str | None, calls: Calls) -> list[Event]:
         return []
     content, made = message.get("content"), message.get("tool_calls")
     blocks = content if isinstance(content, list) else [content]
-    events = [e for block in blocks if isinstance(block, dict) for e in _block(block)]
+    plan = message.get("tool_plan")
+    events: list[Event] = [ReasoningDelta(plan)] if isinstance(plan, str) and plan else []
+    events += [e for block in blocks if isinstance(block, dict) for e in _block(block)]
     if isinstance(content, str) and content:
         events.append(TextDelta(content))
     if isinstance(made, dict):

@@ -11,6 +11,7 @@ from bursar.wire.shapes.parts import (
     Fields,
     arguments_of,
     cannot,
+    chosen,
     data_url,
     dumped,
     file_of,
@@ -121,7 +122,7 @@ def _tools(fields: Fields, out: Tree) -> None:
     elif choice == "auto":
         config["toolChoice"] = {"auto": {}}
     elif isinstance(choice, dict):
-        config["toolChoice"] = {"tool": {"name": name_of(choice)}}
+        config["toolChoice"] = {"tool": {"name": chosen(choice)}}
     elif choice is not None:
         cannot("tool_choice", f"'{choice}' has no counterpart here")
     out["toolConfig"] = config
@@ -130,6 +131,8 @@ def _tools(fields: Fields, out: Tree) -> None:
 def said(value: Tree, event: str | None, calls: Calls) -> list[Event]:
     """The events of an answer, or of one message of a stream."""
     index = value.get("contentBlockIndex")
+    if event == "contentBlockStop" and calls.is_bare(index):
+        return [ToolCallDelta(calls.piece(index, "{}"), None, None, "{}")]
     block = value.get("start" if event == "contentBlockStart" else "delta")
     if event is not None and isinstance(block, dict):
         return _block(block, index, calls, whole=False)
@@ -148,7 +151,7 @@ def _block(block: Tree, index: object, calls: Calls, *, whole: bool) -> list[Eve
     if isinstance(use, dict):
         id, name, given = use.get("toolUseId"), use.get("name"), use.get("input")
         arguments = dumped(given) if whole or given is not None else ""
-        return [ToolCallDelta(calls.at(index), id and str(id), name and str(name), arguments)]
+        return [ToolCallDelta(calls.piece(index, arguments), id and str(id), name and str(name), arguments)]
     if isinstance(reasoning, dict):
         told = reasoning.get("reasoningText", reasoning)
         thought = told.get("text") if isinstance(told, dict) else None

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from bursar.wire.shapes import Tree
-from bursar.wire.shapes.parts import Fields, arguments_of, cannot, name_of, names_of_calls, text_of
+from bursar.wire.shapes.parts import Fields, arguments_of, called_before, cannot, chosen, name_of, text_of
 
 
 def write(chat: Tree) -> Tree:
     """The body of a request."""
     fields = Fields(chat)
-    names = names_of_calls(fields.messages)
     options: Tree = {"stream": fields.stream}
     fields.move(options, temperature="temperature")
     if (most := fields.take("max_completion_tokens", "max_tokens")) is not None:
@@ -18,12 +17,13 @@ def write(chat: Tree) -> Tree:
     if effort is not None:
         options["reasoningOptions"] = {"mode": "DISABLED" if effort == "none" else "ENABLED_HIDDEN"}
     out: Tree = {"modelUri": fields.model, "completionOptions": options}
-    out["messages"] = [_message(m, n, names) for n, m in enumerate(fields.messages)]
+    messages = fields.messages
+    out["messages"] = [said for n, m in enumerate(messages) for said in _said(m, n, called_before(messages, n))]
     if tools := fields.functions():
         out["tools"] = [{"function": f} for f in tools]
     choice = fields.take("tool_choice")
     if isinstance(choice, dict):
-        out["toolChoice"] = {"functionName": name_of(choice)}
+        out["toolChoice"] = {"functionName": chosen(choice)}
     elif choice is not None:
         out["toolChoice"] = {"mode": str(choice).upper()}
     kind, schema = fields.schema()
@@ -34,17 +34,19 @@ def write(chat: Tree) -> Tree:
     return fields.finish(out)
 
 
-def _message(message: Tree, n: int, names: dict[str, str]) -> Tree:
+def _said(message: Tree, n: int, name: str | None) -> list[Tree]:
+    """A message as messages of one thing each."""
     role = message.get("role")
     if role == "tool":
-        name = names.get(str(message.get("tool_call_id")))
         if name is None:
             cannot(f"messages[{n}].tool_call_id", "no call before it has this id")
         result = {"functionResult": {"name": name, "content": text_of(message, n)}}
-        return {"role": "user", "toolResultList": {"toolResults": [result]}}
+        return [{"role": "user", "toolResultList": {"toolResults": [result]}}]
     if made := message.get("tool_calls"):
         calls = [{"functionCall": {"name": name_of(c), "arguments": arguments_of(c, n)}} for c in made]
-        return {"role": "assistant", "toolCallList": {"toolCalls": calls}}
+        text = text_of(message, n)
+        before = [{"role": "assistant", "text": text}] if text else []
+        return [*before, {"role": "assistant", "toolCallList": {"toolCalls": calls}}]
     if role not in ("system", "developer", "user", "assistant"):
         cannot(f"messages[{n}].role", f"'{role}' is none of system, developer, user, assistant, tool")
-    return {"role": "system" if role == "developer" else role, "text": text_of(message, n)}
+    return [{"role": "system" if role == "developer" else role, "text": text_of(message, n)}]

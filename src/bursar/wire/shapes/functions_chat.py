@@ -8,9 +8,10 @@ from bursar.wire.shapes import Tree
 from bursar.wire.shapes.parts import (
     Fields,
     arguments_of,
+    called_before,
     cannot,
+    chosen,
     name_of,
-    names_of_calls,
     system_and_rest,
     text_of,
 )
@@ -19,9 +20,8 @@ from bursar.wire.shapes.parts import (
 def write(chat: Tree) -> Tree:
     """The body of a request."""
     fields = Fields(chat)
-    names = names_of_calls(fields.messages)
     system, others = system_and_rest(fields.messages)
-    messages = [_message(m, n, names) for n, m in others]
+    messages = [_message(m, n, called_before(fields.messages, n)) for n, m in others]
     if instructions := "\n\n".join(text_of(m, n) for n, m in system):
         messages.insert(0, {"role": "system", "content": instructions})
     out: Tree = {"model": fields.model, "messages": messages}
@@ -35,7 +35,7 @@ def write(chat: Tree) -> Tree:
         out["functions"] = functions
     choice = fields.take("tool_choice")
     if isinstance(choice, dict):
-        out["function_call"] = {"name": name_of(choice)}
+        out["function_call"] = {"name": chosen(choice)}
     elif choice == "required":
         cannot("tool_choice", "a function cannot be demanded without its name here")
     elif choice is not None and functions:
@@ -49,10 +49,9 @@ def write(chat: Tree) -> Tree:
     return fields.finish(out)
 
 
-def _message(message: Tree, n: int, names: dict[str, str]) -> Tree:
+def _message(message: Tree, n: int, name: str | None) -> Tree:
     role = message.get("role")
     if role == "tool":
-        name = names.get(str(message.get("tool_call_id")))
         if name is None:
             cannot(f"messages[{n}].tool_call_id", "no call before it has this id")
         return {"role": "function", "name": name, "content": _as_json(text_of(message, n))}

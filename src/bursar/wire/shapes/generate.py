@@ -6,22 +6,27 @@ import json
 from typing import Any
 
 from bursar.types.events import Event, Finish, ReasoningDelta, TextDelta, ToolCallDelta
-from bursar.wire.shapes import Calls, Tree
+from bursar.wire.shapes import Calls, Tree, made_id
 from bursar.wire.shapes.parts import (
     Fields,
     arguments_of,
+    called_before,
     cannot,
+    chosen,
     data_url,
     dumped,
     file_of,
     image_of,
     name_of,
-    names_of_calls,
     parts_of,
     system_and_rest,
+    text_of,
 )
 
 _LEVEL = {"minimal": "minimal", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
+# OpenAI's messages have no place for the signatures of thoughts, without which newer models refuse a call that is told
+# them; this stands for "it has none" (https://ai.google.dev/gemini-api/docs/thought-signatures, read 2026-11-21).
+_UNSIGNED = "skip_thought_signature_validator"
 _MODE = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
 
 
@@ -29,7 +34,7 @@ def write(chat: Tree) -> Tree:
     """The body of a request; the model is named in its address."""
     fields = Fields(chat)
     system, others = system_and_rest(fields.messages)
-    out: Tree = {"contents": _contents(others, names_of_calls(fields.messages))}
+    out: Tree = {"contents": _contents(others, fields.messages)}
     if instructions := [part for n, m in system for part in _parts(m, n)]:
         out["systemInstruction"] = {"parts": instructions}
     config: Tree = {}
@@ -49,16 +54,17 @@ def write(chat: Tree) -> Tree:
     return fields.finish(out)
 
 
-def _contents(messages: list[tuple[int, Tree]], names: dict[str, str]) -> list[Tree]:
+def _contents(messages: list[tuple[int, Tree]], all_messages: list[Tree]) -> list[Tree]:
     contents: list[Tree] = []
     for n, message in messages:
         role = message.get("role")
         if role == "tool":
-            turn, parts = "user", [_result(message, n, names)]
+            turn, parts = "user", [_result(message, n, called_before(all_messages, n))]
         elif role in ("user", "assistant"):
             turn, parts = ("model" if role == "assistant" else "user"), _parts(message, n)
             for call in message.get("tool_calls") or []:
-                parts.append({"functionCall": {"name": name_of(call), "args": arguments_of(call, n)}})
+                made = {"name": name_of(call), "args": arguments_of(call, n)}
+                parts.append({"functionCall": made, "thoughtSignature": _UNSIGNED})
         else:
             cannot(f"messages[{n}].role", f"'{role}' is none of system, developer, user, assistant, tool")
         if contents and contents[-1]["role"] == turn:
@@ -68,11 +74,10 @@ def _contents(messages: list[tuple[int, Tree]], names: dict[str, str]) -> list[T
     return contents
 
 
-def _result(message: Tree, n: int, names: dict[str, str]) -> Tree:
-    name = names.get(str(message.get("tool_call_id")))
+def _result(message: Tree, n: int, name: str | None) -> Tree:
     if name is None:
         cannot(f"messages[{n}].tool_call_id", "no call before it has this id")
-    text = "".join(str(part.get("text", "")) for part in parts_of(message, n))
+    text = text_of(message, n)
     try:
         result = json.loads(text)
     except (ValueError, RecursionError):
@@ -135,7 +140,7 @@ def _tools(fields: Fields, out: Tree) -> None:
     if not declared or choice is None:
         return
     if isinstance(choice, dict):
-        chosen: Tree = {"mode": "ANY", "allowedFunctionNames": [name_of(choice)]}
+        chosen: Tree = {"mode": "ANY", "allowedFunctionNames": [chosen(choice)]}
     elif choice in _MODE:
         chosen = {"mode": _MODE[choice]}
     else:
@@ -168,9 +173,8 @@ def said(value: Tree, _event: str | None, calls: Calls) -> list[Event]:
 def _part(part: Tree, choice: int, calls: Calls) -> list[Event]:
     call, text = part.get("functionCall"), part.get("text")
     if isinstance(call, dict):
-        id, name = call.get("id"), call.get("name")
-        at = calls.next()
-        return [ToolCallDelta(at, str(id) if id else f"call_{at}", str(name), dumped(call.get("args")), choice)]
+        name, arguments, at = str(call.get("name")), dumped(call.get("args")), calls.next()
+        return [ToolCallDelta(at, str(call.get("id") or made_id(name, arguments, at)), name, arguments, choice)]
     if isinstance(text, str) and text:
         return [ReasoningDelta(text, choice) if part.get("thought") is True else TextDelta(text, choice)]
     return []

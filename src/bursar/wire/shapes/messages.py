@@ -18,6 +18,7 @@ from bursar.wire.shapes.parts import (
     parts_of,
     system_and_rest,
 )
+from bursar.wire.shapes.parts import chosen as chosen_name
 
 _EFFORT = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "max"}
 
@@ -117,7 +118,7 @@ def _tools(fields: Fields, out: Tree) -> None:
     elif choice == "required":
         chosen = {"type": "any"}
     elif isinstance(choice, dict):
-        chosen = {"type": "tool", "name": name_of(choice)}
+        chosen = {"type": "tool", "name": chosen_name(choice)}
     elif choice is not None:
         cannot("tool_choice", f"'{choice}' is none of none, auto, required")
     if parallel is False and chosen["type"] != "none":
@@ -150,12 +151,14 @@ def said(value: Tree, _event: str | None, calls: Calls) -> list[Event]:
     """The events of an answer, or of one frame of a stream."""
     kind = value.get("type")
     block = value.get("content_block" if kind == "content_block_start" else "delta")
+    if kind == "content_block_stop" and calls.is_bare(value.get("index")):
+        return [ToolCallDelta(calls.piece(value.get("index"), "{}"), None, None, "{}")]
     if kind == "content_block_start" and isinstance(block, dict):
         return _begun(block, value.get("index"), calls)
     if kind == "content_block_delta" and isinstance(block, dict):
         return _piece(block, value.get("index"), calls)
     content = value.get("content")
-    if kind == "message" and isinstance(content, list):
+    if kind in ("message", None) and isinstance(content, list):
         return [e for n, block in enumerate(content) if isinstance(block, dict) for e in _whole(block, n, calls)]
     return []
 
@@ -165,7 +168,8 @@ def _begun(block: Tree, index: object, calls: Calls) -> list[Event]:
         return _whole(block, index, calls)
     given = block.get("input")
     arguments = dumped(given) if given else ""
-    return [ToolCallDelta(calls.at(index), _text(block.get("id")), _text(block.get("name")), arguments)]
+    at = calls.piece(index, arguments)
+    return [ToolCallDelta(at, _text(block.get("id")), _text(block.get("name")), arguments)]
 
 
 def _piece(delta: Tree, index: object, calls: Calls) -> list[Event]:
@@ -175,7 +179,8 @@ def _piece(delta: Tree, index: object, calls: Calls) -> list[Event]:
         case "thinking_delta":
             return _some(ReasoningDelta, delta.get("thinking"))
         case "input_json_delta" if calls.knows(index):
-            return [ToolCallDelta(calls.at(index), None, None, str(delta.get("partial_json") or ""))]
+            arguments = str(delta.get("partial_json") or "")
+            return [ToolCallDelta(calls.piece(index, arguments), None, None, arguments)]
     return []
 
 

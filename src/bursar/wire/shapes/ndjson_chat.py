@@ -6,11 +6,11 @@ from bursar.wire.shapes import Tree
 from bursar.wire.shapes.parts import (
     Fields,
     arguments_of,
+    called_before,
     cannot,
     data_url,
     image_of,
     name_of,
-    names_of_calls,
     parts_of,
 )
 
@@ -18,8 +18,7 @@ from bursar.wire.shapes.parts import (
 def write(chat: Tree) -> Tree:
     """The body of a request."""
     fields = Fields(chat)
-    names = names_of_calls(fields.messages)
-    messages = [_message(m, n, names) for n, m in enumerate(fields.messages)]
+    messages = [_message(m, n, called_before(fields.messages, n)) for n, m in enumerate(fields.messages)]
     out: Tree = {"model": fields.model, "messages": messages, "stream": fields.stream}
     options: Tree = {}
     fields.move(
@@ -44,7 +43,7 @@ def write(chat: Tree) -> Tree:
     return fields.finish(out)
 
 
-def _message(message: Tree, n: int, names: dict[str, str]) -> Tree:
+def _message(message: Tree, n: int, called: str | None) -> Tree:
     role = message.get("role")
     texts: list[str] = []
     images: list[str] = []
@@ -64,6 +63,6 @@ def _message(message: Tree, n: int, names: dict[str, str]) -> Tree:
         out["images"] = images
     if made := message.get("tool_calls"):
         out["tool_calls"] = [{"function": {"name": name_of(c), "arguments": arguments_of(c, n)}} for c in made]
-    if role == "tool" and (name := names.get(str(message.get("tool_call_id")))):
-        out["tool_name"] = name
+    if role == "tool" and called:
+        out["tool_name"] = called
     return out

@@ -8,7 +8,8 @@ from typing import Any, NoReturn
 
 from bursar.types.errors import RequestError
 from bursar.wire.ingress import PARAMETERS
-from bursar.wire.shapes import Tree
+from bursar.wire.shapes import Tree, made_id
+from bursar.wire.shapes.checked import check_chat
 
 # What these say where they say no more than their absence would.
 _NEUTRAL: dict[str, tuple[object, ...]] = {
@@ -26,10 +27,11 @@ class Fields:
     refused by name where it is."""
 
     def __init__(self, chat: Tree) -> None:
+        check_chat(chat)
         self._left = {name: value for name, value in chat.items() if value is not None}
         self.model = str(self._left.pop("model", ""))
         self.stream = self._left.pop("stream", False) is True
-        self.messages = [_message(m) for m in self._left.pop("messages", [])]
+        self.messages = [_message(m, n) for n, m in enumerate(self._left.pop("messages", []))]
 
     def take(self, *names: str) -> Any:
         """The first of these that is there; all of them are taken."""
@@ -51,7 +53,7 @@ class Fields:
         """The functions among the tools. Raises RequestError for tools of another kind."""
         found = []
         for n, tool in enumerate(self.take("tools") or []):
-            function = tool.get("function") if isinstance(tool, dict) else None
+            function = tool.get("function")
             if not isinstance(function, dict):
                 cannot(f"tools[{n}]", "only tools of type 'function' can be said to this provider")
             found.append(function)
@@ -94,10 +96,9 @@ class Embedding:
         return self._left.pop(name, None)
 
     def rest(self) -> Tree:
-        """What is none of OpenAI's, for the provider to judge. Raises RequestError for numbers in another form."""
+        """What is none of OpenAI's, for the provider to judge."""
         self._left.pop("user", None)
-        if self._left.pop("encoding_format", "float") != "float":
-            cannot("encoding_format", "this provider sends numbers")
+        self._left.pop("encoding_format", None)  # numbers come, and are written as the client wants them
         return self._left
 
 
@@ -106,10 +107,26 @@ def cannot(field: str, why: str) -> NoReturn:
     raise RequestError(f"'{field}' cannot be translated: {why}", field=field)
 
 
-def _message(given: object) -> Tree:
-    if not isinstance(given, dict):
-        cannot("messages", "each must be an object with a role")
-    return given
+def _message(message: Tree, n: int) -> Tree:
+    """A message by today's names: one call of a function is a list of calls, a refusal what was said."""
+    if message.get("audio") is not None:
+        cannot(f"messages[{n}].audio", "this provider has nothing that says it")
+    called = message.get("function_call")
+    if called is not None and not message.get("tool_calls"):
+        arguments = str(called.get("arguments") or "")
+        id = made_id(str(called.get("name", "")), arguments, n)
+        message = {**message, "tool_calls": [{"id": id, "type": "function", "function": called}]}
+    if message.get("content") is None and message.get("refusal"):
+        message = {**message, "content": message["refusal"]}
+    return message
+
+
+def chosen(choice: Tree) -> str:
+    """The function a tool choice names. Raises RequestError for a choice of another kind."""
+    name = name_of(choice)
+    if not name:
+        cannot("tool_choice", f"a choice of type '{choice.get('type')}' cannot be said to this provider")
+    return name
 
 
 def parts_of(message: Tree, at: int) -> Iterator[Tree]:
@@ -161,14 +178,15 @@ def name_of(call: Tree) -> str:
     return str(function.get("name", "")) if isinstance(function, dict) else ""
 
 
-def names_of_calls(messages: list[Tree]) -> dict[str, str]:
-    """The functions' names by the ids of their calls: for formats in which a result names its function."""
-    return {
-        str(call.get("id")): name_of(call)
-        for message in messages
-        for call in message.get("tool_calls") or []
-        if isinstance(call, dict)
-    }
+def called_before(messages: list[Tree], n: int) -> str | None:
+    """The name of the function whose result message `n` is, for formats in which a result names its function: ids may
+    repeat from turn to turn, so the nearest call before it counts."""
+    wanted = messages[n].get("tool_call_id")
+    for message in reversed(messages[:n]):
+        for call in message.get("tool_calls") or []:
+            if call.get("id") == wanted:
+                return name_of(call)
+    return None
 
 
 def data_url(url: str) -> tuple[str, str] | None:
@@ -192,7 +210,8 @@ def file_of(part: Tree, place: str) -> tuple[str, str, str | None]:
     found = data_url(str(given.get("file_data", "")))
     if found is None:
         cannot(place, "a file must come with its data, as a data: address")
-    return (*found, given.get("filename"))
+    name = given.get("filename")
+    return (*found, name if isinstance(name, str) else None)
 
 
 def system_and_rest(messages: list[Tree]) -> tuple[list[tuple[int, Tree]], list[tuple[int, Tree]]]:

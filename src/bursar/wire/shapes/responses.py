@@ -16,7 +16,7 @@ _PIECES: dict[str, type[TextDelta] | type[ReasoningDelta] | type[RefusalDelta]] 
 def said(value: Tree, event: str | None, calls: Calls) -> list[Event]:
     """The events of an answer, or of one frame of a stream."""
     kind = value.get("type") or event
-    if kind is None or value.get("object") == "response":
+    if not isinstance(kind, str) or value.get("object") == "response":
         return _whole(value, calls)
     delta = value.get("delta")
     if kind in _PIECES:

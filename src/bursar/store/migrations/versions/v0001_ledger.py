@@ -109,6 +109,7 @@ def upgrade() -> None:
         sa.Column("time_to_first_token_ms", sa.BigInteger(), nullable=True),
         sa.Column("idempotency_key", sa.String(), nullable=True),
         sa.Column("client_retries", sa.Integer(), nullable=True),
+        sa.Column("dropped", sa.Text(), nullable=True),
         sa.Column("request_bytes", sa.BigInteger(), nullable=False),
         sa.Column("output_bytes", sa.BigInteger(), nullable=False),
         sa.Column("input_refs", sa.LargeBinary(), nullable=True),

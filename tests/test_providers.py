@@ -1,0 +1,75 @@
+"""Providers from settings: their addresses by location, and what is wrong with settings, by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bursar.runtime import providers
+from bursar.runtime.settings import parse
+from bursar.types.errors import ConfigError, RequestError
+from bursar.wire import spec as specs
+
+
+def _url(**given: Any) -> str:
+    settings = parse({"providers": [{"name": "v", "api_key": "k", **given}]}, "x")
+    return providers.registry(settings, {}).providers["v"].endpoints["chat"].url
+
+
+GOOGLE = "aiplatform.googleapis.com/v1/projects/p/locations"
+
+
+@pytest.mark.parametrize(
+    ("given", "begins"),
+    [
+        ({"type": "vertex"}, "https://aiplatform.googleapis.com/v1/publishers/google/models/"),
+        (
+            {"type": "vertex", "project": "p", "location": "global"},
+            f"https://{GOOGLE}/global/publishers/google/models/",
+        ),
+        (
+            {"type": "vertex", "project": "p", "location": "europe-west4"},
+            f"https://europe-west4-{GOOGLE}/europe-west4/",
+        ),
+        (
+            {"type": "vertex", "project": "p", "location": "eu"},
+            "https://aiplatform.eu.rep.googleapis.com/v1/projects/p/",
+        ),
+        ({"type": "bedrock", "location": "eu-west-1"}, "https://bedrock-runtime.eu-west-1.amazonaws.com/model/"),
+        ({"type": "bedrock", "base_url": "http://x"}, "http://x/model/{model}/converse"),
+    ],
+)
+def test_an_address_by_location(given: dict[str, Any], begins: str) -> None:
+    assert _url(**given).startswith(begins)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"type": "vertex", "location": "eu"}, "location needs a project"),
+        ({"type": "vertex", "project": "p"}, "project needs a location"),
+        ({"type": "vertex", "project": "a/b", "location": "eu"}, "project is no name"),
+        ({"type": "openai", "location": "eu"}, "the type 'openai' knows no locations"),
+        ({"type": "azure"}, "base_url is missing"),
+        ({"type": "gigachat", "token_url": "ftp://x"}, "token_url must be"),
+        ({"type": "anthropic", "request": {"temprature": 1}}, "unknown key 'temprature'"),
+    ],
+)
+def test_what_is_wrong_is_told_by_name(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        _url(**given)
+
+
+def test_every_type_says_what_it_takes() -> None:
+    for kind in specs.known_types():
+        given: dict[str, Any] = {"type": kind, "base_url": "demo://x" if kind == "demo" else "http://127.0.0.1:1"}
+        settings = parse({"providers": [{"name": "p", "api_key": "k", **given}]}, "x")
+        provider = providers.registry(settings, {}).providers["p"]
+        assert "chat" in provider.endpoints, kind
+        assert provider.endpoint("messages") is not None, kind  # translated, where it is not spoken
+        if "responses" not in provider.endpoints:
+            with pytest.raises(
+                RequestError, match=f"'p' takes no responses; it takes: {', '.join(provider.endpoints)}"
+            ):
+                provider.endpoint("responses")
