@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import sqlite3
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -385,6 +387,37 @@ def test_a_sample_answer_is_tried_before_its_provider_is_called(server: Server) 
     assert (tried.returncode, "busy (overloaded_error)" in tried.stdout) == (0, True)
     tried = server.bursar("providers", "try", "sample", "--provider", "nobody")
     assert (tried.returncode, "there is no provider 'nobody'" in tried.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("asked", ["float", "base64", None])
+def test_vectors_come_as_they_were_asked_for(client: OpenAI, upstream: Upstream, asked: Any) -> None:
+    """OpenAI's SDK asks for base64 unless it is told otherwise, and unpacks it."""
+    answer = {"embeddings": [{"values": [0.5, -2.0]}]}
+    upstream.on_request = lambda _seen: Script(raw=json.dumps(answer), content_type="application/json")
+    given = {"encoding_format": asked} if asked else {}
+    vector = client.embeddings.create(model="gemini/e", input="a", **given).data[0].embedding
+    packed = base64.b64encode(struct.pack("<2f", 0.5, -2.0)).decode()
+    assert vector == (packed if asked == "base64" else [0.5, -2.0])
+
+
+@pytest.mark.parametrize(("kind", "status"), [("overloaded_error", 503), ("rate_limit_error", 429)])
+def test_an_error_inside_a_stream_has_a_kind(server: Server, upstream: Upstream, kind: str, status: int) -> None:
+    frame = {"type": "error", "error": {"type": kind, "message": "busy sk-secret-anthropic"}}
+    upstream.on_request = lambda _seen: Script(raw=f"event: error\ndata: {json.dumps(frame)}\n\n")
+    told, data, _ = server.exchange(
+        "POST", "/v1/chat/completions", {"model": "anthropic/m", "messages": HELLO, "stream": True}
+    )
+    assert (told, b"sk-secret" in data) == (status, False)
+    (entry,) = server.settled()
+    assert entry["error_kind"] == kind.removesuffix("_error")
+    assert "sk-secret" not in json.dumps(entry)
+
+
+def test_a_completion_has_as_many_texts_as_its_provider_gave(client: OpenAI, upstream: Upstream) -> None:
+    two = [{"content": {"parts": [{"text": t}]}, "index": n, "finishReason": "STOP"} for n, t in enumerate("ab")]
+    upstream.on_request = lambda _seen: Script(raw=json.dumps({"candidates": two}), content_type="application/json")
+    made = client.completions.create(model="gemini/m", prompt="x", n=2)
+    assert [(c.text, c.finish_reason) for c in made.choices] == [("a", "stop"), ("b", "stop")]
 
 
 def test_a_provider_that_is_nowhere_in_the_code_streams_and_is_metered(

@@ -214,7 +214,7 @@ def chat_v2(exchange: Read) -> Read:
     content, usage = value["message"].get("content") or [], value["usage"]
     return {
         "text": "".join(b.get("text", "") for b in content),
-        "reasoning": "".join(b.get("thinking", "") for b in content),
+        "reasoning": (value["message"].get("tool_plan") or "") + "".join(b.get("thinking", "") for b in content),
         "calls": [
             (c["id"], c["function"]["name"], json.loads(c["function"]["arguments"]))
             for c in value["message"].get("tool_calls") or []
@@ -264,6 +264,8 @@ def chat(exchange: Read) -> Read:
             said = choice.get("delta") or choice.get("message") or {}
             content = said.get("content") or ""
             if isinstance(content, list):
+                thoughts = [t for p in content if p.get("type") == "thinking" for t in p["thinking"]]
+                reasoning += "".join(t["text"] for t in thoughts)
                 content = "".join(p["text"] for p in content if isinstance(p.get("text"), str))
             text += content
             reasoning += said.get("reasoning_content") or said.get("reasoning") or ""

@@ -133,9 +133,9 @@ class MessageRenderer:
     def _let_go(self) -> bytes:
         """The open block ended, and the calls that were held back, one after the other."""
         out = [self._close()]
-        for _, held in sorted(self._held.items()):
+        waiting, self._held = self._held, {}
+        for _, held in sorted(waiting.items()):
             out += [self._call(held), self._close()]
-        self._held.clear()
         return b"".join(out)
 
     def _open(self, key: object, block: Tree) -> bytes:

@@ -87,7 +87,8 @@ def _turn(message: object, n: int) -> list[Tree]:
 
 def _plain(parts: list[Tree]) -> object:
     """A single text as a text: not every server reads lists of parts."""
-    return parts[0]["text"] if len(parts) == 1 and parts[0].keys() == {"type", "text"} else parts
+    only = parts[0] if len(parts) == 1 else None
+    return only["text"] if isinstance(only, dict) and only.keys() == {"type", "text"} else parts
 
 
 def _part(block: object, place: str) -> Tree:

@@ -11,7 +11,7 @@ from bursar.wire.shapes.parts import (
     Fields,
     arguments_of,
     cannot,
-    chosen,
+    chosen_name,
     data_url,
     dumped,
     file_of,
@@ -122,7 +122,7 @@ def _tools(fields: Fields, out: Tree) -> None:
     elif choice == "auto":
         config["toolChoice"] = {"auto": {}}
     elif isinstance(choice, dict):
-        config["toolChoice"] = {"tool": {"name": chosen(choice)}}
+        config["toolChoice"] = {"tool": {"name": chosen_name(choice)}}
     elif choice is not None:
         cannot("tool_choice", f"'{choice}' has no counterpart here")
     out["toolConfig"] = config

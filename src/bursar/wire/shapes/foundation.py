@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bursar.wire.shapes import Tree
-from bursar.wire.shapes.parts import Fields, arguments_of, called_before, cannot, chosen, name_of, text_of
+from bursar.wire.shapes.parts import Fields, arguments_of, called_before, cannot, chosen_name, name_of, text_of
 
 
 def write(chat: Tree) -> Tree:
@@ -23,7 +23,7 @@ def write(chat: Tree) -> Tree:
         out["tools"] = [{"function": f} for f in tools]
     choice = fields.take("tool_choice")
     if isinstance(choice, dict):
-        out["toolChoice"] = {"functionName": chosen(choice)}
+        out["toolChoice"] = {"functionName": chosen_name(choice)}
     elif choice is not None:
         out["toolChoice"] = {"mode": str(choice).upper()}
     kind, schema = fields.schema()

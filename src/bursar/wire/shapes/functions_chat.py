@@ -10,7 +10,7 @@ from bursar.wire.shapes.parts import (
     arguments_of,
     called_before,
     cannot,
-    chosen,
+    chosen_name,
     name_of,
     system_and_rest,
     text_of,
@@ -35,7 +35,7 @@ def write(chat: Tree) -> Tree:
         out["functions"] = functions
     choice = fields.take("tool_choice")
     if isinstance(choice, dict):
-        out["function_call"] = {"name": chosen(choice)}
+        out["function_call"] = {"name": chosen_name(choice)}
     elif choice == "required":
         cannot("tool_choice", "a function cannot be demanded without its name here")
     elif choice is not None and functions:

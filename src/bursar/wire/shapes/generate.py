@@ -12,7 +12,7 @@ from bursar.wire.shapes.parts import (
     arguments_of,
     called_before,
     cannot,
-    chosen,
+    chosen_name,
     data_url,
     dumped,
     file_of,
@@ -140,7 +140,7 @@ def _tools(fields: Fields, out: Tree) -> None:
     if not declared or choice is None:
         return
     if isinstance(choice, dict):
-        chosen: Tree = {"mode": "ANY", "allowedFunctionNames": [chosen(choice)]}
+        chosen: Tree = {"mode": "ANY", "allowedFunctionNames": [chosen_name(choice)]}
     elif choice in _MODE:
         chosen = {"mode": _MODE[choice]}
     else:

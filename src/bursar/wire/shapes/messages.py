@@ -10,6 +10,7 @@ from bursar.wire.shapes.parts import (
     Fields,
     arguments_of,
     cannot,
+    chosen_name,
     data_url,
     dumped,
     file_of,
@@ -18,7 +19,6 @@ from bursar.wire.shapes.parts import (
     parts_of,
     system_and_rest,
 )
-from bursar.wire.shapes.parts import chosen as chosen_name
 
 _EFFORT = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "max"}
 

@@ -121,7 +121,7 @@ def _message(message: Tree, n: int) -> Tree:
     return message
 
 
-def chosen(choice: Tree) -> str:
+def chosen_name(choice: Tree) -> str:
     """The function a tool choice names. Raises RequestError for a choice of another kind."""
     name = name_of(choice)
     if not name:
