@@ -28,6 +28,7 @@ _BUSY_RECORDS = 256
 _BUSY_WAIT_S = 0.5
 # After so many rounds with nothing to do the drain looks more seldom.
 _QUIET_ROUNDS, _QUIET_FACTOR = 20, 4
+_HOUSEKEEPING_S = 0.5
 # The loop is given back after so many records, or so many of their bytes.
 _YIELD_RECORDS = 32
 _YIELD_BYTES = 128 * 1024
@@ -70,20 +71,28 @@ class Drain:
         A round under way is finished first, so that no commit is cut off with its answer lost.
         """
         wait_s = self._interval_s
-        quiet = 0
+        quiet, away_s = 0, 0.0
         while not self._stopped.is_set():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopped.wait(), wait_s)
+            # Others are told how it stands also while a store that is away is waited for.
+            while wait_s > _HOUSEKEEPING_S and not self._stopped.is_set():
+                await self._pause(_HOUSEKEEPING_S)
+                wait_s -= _HOUSEKEEPING_S
+                await self._succeeds(housekeeping)
+            await self._pause(wait_s)
             before = sum(self._ledger.drained_records.values())
             if await self._succeeds(self.flush):
                 moved = sum(self._ledger.drained_records.values()) - before
-                quiet = 0 if moved else quiet + 1
+                quiet, away_s = 0 if moved else quiet + 1, 0.0
                 wait_s = self._interval_s * (1 if quiet < _QUIET_ROUNDS else _QUIET_FACTOR)
                 if moved >= _BUSY_RECORDS:
                     wait_s = max(wait_s, _BUSY_WAIT_S)
             else:
-                wait_s = min(2.0, max(0.2, wait_s * 2))
+                away_s = wait_s = min(2.0, max(0.2, away_s * 2))
             await self._succeeds(housekeeping)
+
+    async def _pause(self, wait_s: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopped.wait(), wait_s)
 
     def stop(self) -> None:
         """Ends `run` after its round."""
