@@ -85,6 +85,7 @@ def goals(report: Report) -> list[Goal]:
         _at_most("cold start to the first 200, s", 1.2, starts.get("bursar")),
         _at_least("cold start: LiteLLM ÷ bursar", 4, _divided(starts.get("litellm"), starts.get("bursar"))),
         _at_most("import bursar, ms above a bare interpreter", 60, own.get("import_ms")),
+        _at_most("reading a chunk of a stream, µs", 6, own.get("decode_us")),
         _at_most("CPU: two workers ÷ one", 1.15, _divided(own.get("bursar ×2 cpu_us"), own.get("bursar cpu_us"))),
     ]  # fmt: skip
 

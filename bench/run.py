@@ -19,11 +19,17 @@ from bench import gateways as known
 from bench.gateways import ROOT, Gateway, Running
 from bench.measure import Bench, Figures, Told
 from bench.processes import can_pin
+from bench.upstream import frames_of
 from bench.workloads import ALL, CHAT, QUICK, Workload
+from bursar.wire import spec as specs
+from bursar.wire.assemble import Assembly
+from bursar.wire.engine import Decoder
+from bursar.wire.readers import Readers
 
 ROUNDS, QUICK_ROUNDS = 7, 3
 _STARTS = 5
 _IMPORTS = 15
+_DECODED = 500
 _FEW, _MANY = 10_000, 100_000
 _LIBRARIES = ("uvicorn", "httptools", "uvloop", "msgspec", "sqlalchemy")
 
@@ -67,7 +73,9 @@ class Report(msgspec.Struct, kw_only=True):
 
 def quick(bench: Bench) -> Report:
     """Chat, a long prompt and a stream, through the limit and bursar."""
-    return _measured(bench, [known.direct(), known.limit(), known.bursar()], QUICK, QUICK_ROUNDS)
+    report = _measured(bench, [known.direct(), known.limit(), known.bursar()], QUICK, QUICK_ROUNDS)
+    report.own["decode_us"] = _decode_us()
+    return report
 
 
 def whole(bench: Bench, peers: Sequence[Gateway], rounds: int, told: Told) -> Report:
@@ -79,6 +87,7 @@ def whole(bench: Bench, peers: Sequence[Gateway], rounds: int, told: Told) -> Re
     _starts(bench, report, told)
     told("the time to import")
     report.own["import_ms"] = _import_ms()
+    report.own["decode_us"] = _decode_us()
     return report
 
 
@@ -173,6 +182,22 @@ def _import_ms() -> float:
             subprocess.run([sys.executable, "-c", statement], check=True)
             times.append(time.perf_counter() - began)
     return (median(with_it) - median(bare)) * 1000
+
+
+def _decode_us() -> float:
+    """What it costs to read one chunk of OpenAI's shape, each fed alone, and to fold it into its answer."""
+    readers = Readers(specs.build("openai").operations["chat"])
+    streams = [frames_of(b"chatcmpl-%06d" % n) for n in range(_DECODED)]
+    took = []
+    for _ in range(5):
+        began = time.perf_counter()
+        for frames in streams:
+            decoder, answer = Decoder(readers, stream=True), Assembly()
+            for frame in frames:
+                for read in decoder.feed(frame):
+                    answer.take(read.events)
+        took.append((time.perf_counter() - began) / sum(map(len, streams)))
+    return min(took) * 1e6
 
 
 def _machine() -> dict[str, str]:

@@ -77,6 +77,13 @@ def _chunked(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
+def frames_of(id: bytes) -> list[bytes]:
+    """The frames of one streamed answer."""
+    head = b'data: {"id":"' + id + _CHUNK
+    usage = head + b'],"usage":' + _USAGE + b',"obfuscation":"x"}\n\n'
+    return [*(head + delta + _PADDING for delta in _DELTAS), usage, b"data: [DONE]\n\n"]
+
+
 class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
@@ -116,10 +123,8 @@ class _Connection(asyncio.Protocol):
         )
 
     def _stream(self, id: bytes, *, paced: bool) -> None:
-        head = b'data: {"id":"' + id + _CHUNK
-        frames = [_chunked(head + delta + _PADDING) for delta in _DELTAS]
-        frames.append(_chunked(head + b'],"usage":' + _USAGE + b',"obfuscation":"x"}\n\n'))
-        frames.append(_chunked(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+        frames = [_chunked(frame) for frame in frames_of(id)]
+        frames[-1] += b"0\r\n\r\n"
         self._transport.write(
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
         )

@@ -16,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
+from clients import comply
 from support.server import ADMIN, Server, config, environment
 from support.upstream import Upstream
 
@@ -30,7 +31,7 @@ class MissingError(Exception):
 
 @dataclass(frozen=True)
 class Client:
-    """One client: the lock of what it is installed from, and the script that uses it."""
+    """One client: the lock of what it is installed from, and the script that uses it, ours or its own."""
 
     name: str
     script: str
@@ -46,7 +47,8 @@ class Client:
             pip = [str(home / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
             _install([*pip, "--require-hashes", "-r", str(lock)])
             stamp.write_bytes(lock.read_bytes())
-        return [str(home / "bin" / "python"), str(ROOT / "clients" / self.script)]
+        own = home / "bin" / self.script
+        return [str(own)] if own.exists() else [str(home / "bin" / "python"), str(ROOT / "clients" / self.script)]
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ CLIENTS: tuple[Client, ...] = (
     Client("llm", "use_llm.py"),
     Client("litellm", "use_litellm.py"),
     NodeClient("ai", "use_ai.mjs"),
+    Client("llm-comply", "llm-comply"),
 )
 
 
@@ -112,6 +115,12 @@ def _compare(client: Client, folder: Path) -> int:
             server.kill_group()
 
 
+def _seen(client: Client, folder: Path) -> str:
+    if client.script == "llm-comply":
+        return f"{comply.compare(client.command(), folder)} ways through the server pass as directly"
+    return f"{_compare(client, folder)} calls, each as on the ledger"
+
+
 def main() -> int:
     wanted = set(sys.argv[1:])
     failed = 0
@@ -120,7 +129,7 @@ def main() -> int:
             continue
         try:
             with tempfile.TemporaryDirectory(prefix="bursar-client-") as folder:
-                print(f"{client.name}: {_compare(client, Path(folder))} calls, each as on the ledger", flush=True)
+                print(f"{client.name}: {_seen(client, Path(folder))}", flush=True)
         except MissingError as e:
             print(f"{client.name}: skipped: {e}", flush=True)
         except (AssertionError, RuntimeError, subprocess.TimeoutExpired) as e:

@@ -191,11 +191,15 @@ class Assembly(msgspec.Struct, eq=False):
     ) -> dict[str, object]:
         """The answer as one OpenAI chat completion, whoever gave it. With `own_usage` the provider's usage
         object stands in it as it was sent: for those that use OpenAI's names; so do `extras`, what its
-        frames said beside the answer. `words` tells what the provider's finish reasons mean in OpenAI's."""
+        frames said beside the answer. With `words`, which tell what the provider's finish reasons mean in OpenAI's, it
+        is for a client: fields that its schema demands are there, and null."""
+        demanded: dict[str, object] = {} if words is None else {"logprobs": None}
+        said: dict[str, object] = {} if words is None else {"refusal": None}
         choices = [
             {
                 "index": index,
-                "message": _message(choice),
+                **demanded,
+                "message": {**said, **_message(choice)},
                 "finish_reason": finish_meant(choice.finish, words or {}, calls=bool(choice.calls)),
             }
             for index, choice in sorted(self._choices.items())

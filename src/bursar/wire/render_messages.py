@@ -13,6 +13,9 @@ Tree = dict[str, object]
 
 # Why an answer stopped, from OpenAI's words.
 _STOPS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
+# Its schema demands these of a whole answer, if only to be null.
+_NO_COUNTS: Tree = {"cache_creation": None, "inference_geo": None, "server_tool_use": None, "service_tier": None}
+_CALL: Tree = {"type": "tool_use", "caller": {"type": "direct"}}
 # The types of errors by their HTTP status: https://docs.anthropic.com/en/api/errors
 _ERRORS = {
     400: "invalid_request_error", 401: "authentication_error", 402: "billing_error", 403: "permission_error",
@@ -26,12 +29,13 @@ def usage_of(usage: Usage | None) -> Tree:
     if usage is None:
         return {"input_tokens": None, "output_tokens": None}
     cached, written = usage.cached_tokens, usage.cache_write_tokens
-    given = usage.input_tokens
+    given, thought = usage.input_tokens, usage.reasoning_tokens
     return {
         "input_tokens": max(0, given - (cached or 0) - (written or 0)) if given is not None else None,
         "cache_creation_input_tokens": written,
         "cache_read_input_tokens": cached,
         "output_tokens": usage.output_tokens,
+        "output_tokens_details": None if thought is None else {"thinking_tokens": thought},
     }
 
 
@@ -46,10 +50,9 @@ def message_of(answer: Assembly, *, id: str, model: str, words: Mapping[str, str
     if answer.reasoning:
         blocks.append({"type": "thinking", "thinking": answer.reasoning, "signature": ""})
     if text := (answer.text or answer.refusal):
-        blocks.append({"type": "text", "text": text})
+        blocks.append({"type": "text", "text": text, "citations": None})
     blocks.extend(
-        {"type": "tool_use", "id": call.id, "name": call.name, "input": _read(call.arguments)}
-        for call in answer.tool_calls
+        {**_CALL, "id": call.id, "name": call.name, "input": _read(call.arguments)} for call in answer.tool_calls
     )
     return encode_json(
         {
@@ -60,7 +63,9 @@ def message_of(answer: Assembly, *, id: str, model: str, words: Mapping[str, str
             "content": blocks,
             "stop_reason": stop_of(answer.finish_reason, words, calls=bool(answer.tool_calls)),
             "stop_sequence": None,
-            "usage": usage_of(answer.usage),
+            "stop_details": None,
+            "container": None,
+            "usage": {**_NO_COUNTS, **usage_of(answer.usage)},
         }
     )
 

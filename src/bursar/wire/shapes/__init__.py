@@ -8,6 +8,7 @@ field that cannot be said. `said(value, event, calls)` gives the events of an an
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from hashlib import sha256
 from importlib import import_module
 from importlib.util import find_spec
@@ -62,6 +63,7 @@ Said = Callable[[Tree, str | None, Calls], list[Event]]
 Write = Callable[[Tree], Tree]
 
 
+@cache
 def _of(shape: str, name: str) -> Any:
     path = f"{__name__}.{shape}"
     return getattr(import_module(path), name, None) if find_spec(path) is not None else None
