@@ -22,7 +22,7 @@ from support.upstream import Upstream
 
 CACHE = ROOT / ".clients"
 MODEL = "up/gpt-4o-mini"
-_INSTALL_S, _CALLS_S = 600, 180
+_INSTALL_S, _CALLS_S = 240, 180
 
 
 class MissingError(Exception):
@@ -66,7 +66,14 @@ class NodeClient(Client):
         for file in source.iterdir():
             shutil.copy(file, home)
         if not stamp.exists() or stamp.read_bytes() != lock:
-            _install([npm, "ci", "--silent", "--no-audit", "--no-fund", "--prefix", str(home)])
+            # A registry that does not answer is asked again rather than waited for.
+            patience = [
+                "--prefer-offline",
+                "--fetch-timeout=20000",
+                "--fetch-retries=4",
+                "--fetch-retry-maxtimeout=10000",
+            ]
+            _install([npm, "ci", "--silent", "--no-audit", "--no-fund", *patience, "--prefix", str(home)])
             stamp.write_bytes(lock)
         return [node, str(home / self.script)]
 
@@ -83,9 +90,18 @@ CLIENTS: tuple[Client, ...] = (
 
 
 def _install(command: list[str]) -> None:
-    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=_INSTALL_S, check=False)
-    if made.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{(made.stdout + made.stderr)[-2000:]}")
+    """Runs an installer, and once more where it fails: networks do. Raises RuntimeError with what it said."""
+    said = ""
+    for _ in range(2):
+        try:
+            made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=_INSTALL_S, check=False)
+        except subprocess.TimeoutExpired:
+            said = f"it took longer than {_INSTALL_S} s"
+            continue
+        if not made.returncode:
+            return
+        said = (made.stdout + made.stderr)[-2000:]
+    raise RuntimeError(f"{' '.join(command)} failed:\n{said}")
 
 
 def _compare(client: Client, folder: Path) -> int:

@@ -50,7 +50,7 @@ def message_of(answer: Assembly, *, id: str, model: str, words: Mapping[str, str
     if answer.reasoning:
         blocks.append({"type": "thinking", "thinking": answer.reasoning, "signature": ""})
     if text := (answer.text or answer.refusal):
-        blocks.append({"type": "text", "text": text, "citations": None})
+        blocks.append({"type": "text", "text": text, "citations": []})
     blocks.extend(
         {**_CALL, "id": call.id, "name": call.name, "input": _read(call.arguments)} for call in answer.tool_calls
     )
