@@ -31,7 +31,7 @@ class MissingError(Exception):
 
 @dataclass(frozen=True)
 class Client:
-    """One client: the lock of what it is installed from, and the script that uses it, ours or its own."""
+    """One client: the lock of what it is installed from, and the script that uses it."""
 
     name: str
     script: str
@@ -47,8 +47,11 @@ class Client:
             pip = [str(home / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
             _install([*pip, "--require-hashes", "-r", str(lock)])
             stamp.write_bytes(lock.read_bytes())
-        own = home / "bin" / self.script
-        return [str(own)] if own.exists() else [str(home / "bin" / "python"), str(ROOT / "clients" / self.script)]
+        return [str(home / "bin" / "python"), str(ROOT / "clients" / self.script)]
+
+    def seen(self, folder: Path) -> str:
+        """What came of its calls. Raises AssertionError where it is not what the ledger says."""
+        return f"{_compare(self, folder)} calls, each as on the ledger"
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,17 @@ class NodeClient(Client):
         return [node, str(home / self.script)]
 
 
+@dataclass(frozen=True)
+class Judge(Client):
+    """A program that judges answers itself: what it says of the server's is compared with what it says of the
+    provider's own."""
+
+    def seen(self, folder: Path) -> str:
+        python, *_ = self.command()
+        ways = comply.compare([str(Path(python).parent / self.script)], folder)
+        return f"{ways} ways through the server pass as directly"
+
+
 CLIENTS: tuple[Client, ...] = (
     Client("openai", "use_openai.py"),
     Client("anthropic", "use_anthropic.py"),
@@ -85,7 +99,7 @@ CLIENTS: tuple[Client, ...] = (
     Client("llm", "use_llm.py"),
     Client("litellm", "use_litellm.py"),
     NodeClient("ai", "use_ai.mjs"),
-    Client("llm-comply", "llm-comply"),
+    Judge("llm-comply", "llm-comply"),
 )
 
 
@@ -131,12 +145,6 @@ def _compare(client: Client, folder: Path) -> int:
             server.kill_group()
 
 
-def _seen(client: Client, folder: Path) -> str:
-    if client.script == "llm-comply":
-        return f"{comply.compare(client.command(), folder)} ways through the server pass as directly"
-    return f"{_compare(client, folder)} calls, each as on the ledger"
-
-
 def main() -> int:
     wanted = set(sys.argv[1:])
     failed = 0
@@ -145,7 +153,7 @@ def main() -> int:
             continue
         try:
             with tempfile.TemporaryDirectory(prefix="bursar-client-") as folder:
-                print(f"{client.name}: {_seen(client, Path(folder))}", flush=True)
+                print(f"{client.name}: {client.seen(Path(folder))}", flush=True)
         except MissingError as e:
             print(f"{client.name}: skipped: {e}", flush=True)
         except (AssertionError, RuntimeError, subprocess.TimeoutExpired) as e:

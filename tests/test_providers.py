@@ -54,6 +54,7 @@ def test_an_address_by_location(given: dict[str, Any], begins: str) -> None:
         ({"type": "azure"}, "base_url is missing"),
         ({"type": "gigachat", "token_url": "ftp://x"}, "token_url must be"),
         ({"type": "anthropic", "request": {"temprature": 1}}, "unknown key 'temprature'"),
+        ({"type": "anthropic", "token_url": "https://x"}, "fetches no tokens: leave token_url and scope out"),
     ],
 )
 def test_what_is_wrong_is_told_by_name(given: dict[str, Any], told: str) -> None:

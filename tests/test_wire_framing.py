@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bursar.wire.engine import FRAMERS
-from bursar.wire.framing import MAX_FRAME_BYTES, FrameTooLongError, LineFramer, SseFramer, WholeFramer
+from bursar.wire.event_stream import EventStreamFramer
+from bursar.wire.framing import MAX_FRAME_BYTES, FrameTooLongError, FramingError, LineFramer, SseFramer, WholeFramer
+from support.formats import binary_stream
 
 
 def _data(pieces: list[bytes], name: str = "sse") -> tuple[list[bytes], bytes]:
@@ -98,3 +100,18 @@ def test_a_frame_without_an_end_is_refused_at_a_bound() -> None:
     with pytest.raises(FrameTooLongError):
         for _ in range(MAX_FRAME_BYTES // 2**20 + 1):
             cutter.feed(b"x" * 2**20)
+
+
+def test_what_stands_before_a_broken_message_is_read_however_it_is_cut() -> None:
+    good = binary_stream(("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": "Good day."}}))
+    broken = bytearray(good)
+    broken[-1] ^= 1
+    whole = good + bytes(broken)
+    for cuts in [[len(whole)], *([cut, len(whole)] for cut in range(len(whole))), list(range(len(whole) + 1))]:
+        cutter, read, at = EventStreamFramer(), [], 0
+        with pytest.raises(FramingError, match="broken"):
+            for cut in cuts:
+                read += cutter.feed(whole[at:cut])
+                at = cut
+            read += cutter.close()
+        assert b"".join(frame.raw for frame in read) == good, cuts

@@ -59,11 +59,13 @@ ODD: list[Any] = [
 ]  # fmt: skip
 
 
-def _request(kind: str, asked: Tree | bytes, *, operation: str = "chat", model: str = "m") -> Request:
+def _request(
+    kind: str, asked: Tree | bytes, *, operation: str = "chat", model: str = "m", written: dict[str, str] | None = None
+) -> Request:
     body = asked if isinstance(asked, bytes) else json.dumps({"model": "p/m", **asked}).encode()
     said = read(operation, body)
-    spec = specs.build(kind).operations["chat"]
-    endpoint = Endpoint(spec, Readers(spec), "http://x", "http://x", spec.request.include_usage)
+    spec = specs.build(kind, request=written).operations["chat"]
+    endpoint = Endpoint(spec, Readers(spec), "http://x", "http://x", spec.request.include_usage is True)
     call = Call("id", operation, said.model, said.stream, body, said.inputs, said.params, said.usual)
     way = Way(endpoint, operation=operation, asked="p/m", model=model, stream=said.stream, headers=())
     return way.request(call, ())
@@ -102,6 +104,25 @@ def test_an_odd_value_anywhere_is_said_or_refused_and_nothing_else(kind: str, op
                 named = refused.field or "body" in refused.message
                 if not named:
                     pytest.fail(f"{place} {odd}: {refused.message}")
+
+
+NEUTRAL = {
+    "n": 1, "presence_penalty": 0, "frequency_penalty": 0, "logprobs": False, "top_logprobs": 0, "logit_bias": {},
+    "store": False, "parallel_tool_calls": True, "service_tier": "auto", "response_format": {"type": "text"},
+    "modalities": ["text"], "tools": [], "tool_choice": "auto", "metadata": {}, "stop": [], "user": "u",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_says_no_more_than_its_absence_is_no_reason_to_refuse(kind: str) -> None:
+    for name, value in NEUTRAL.items():
+        _request(kind, {"messages": HELLO, name: value})
+
+
+def test_a_number_that_is_none_is_refused_beside_a_field_written_there() -> None:
+    body = b'{"model":"p/m","messages":[{"role":"user","content":"a"}],"temperature":1,"options":{"x":1e999}}'
+    with pytest.raises(RequestError, match="out of range"):
+        _request("openai", body, written={"temperatureField": "options.temperature"})
 
 
 @pytest.mark.parametrize("kind", ["anthropic", "gemini", "bedrock"])

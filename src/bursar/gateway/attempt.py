@@ -19,7 +19,7 @@ from bursar.types.errors import ProviderError, ProviderTimeoutError, TruncatedEr
 from bursar.wire.assemble import Assembly
 from bursar.wire.encode import Request
 from bursar.wire.engine import Decoder, Frame
-from bursar.wire.framing import FrameTooLongError
+from bursar.wire.framing import FramingError
 from bursar.wire.readers import Endpoint
 
 _ERROR_BODY_BYTES = 1024 * 1024
@@ -131,7 +131,7 @@ class Attempt(msgspec.Struct, eq=False):
     def read(self, data: bytes) -> list[Frame]:
         try:
             frames = self.decoder.feed(data) if data else self.decoder.close()
-        except FrameTooLongError as e:
+        except FramingError as e:
             raise ProviderError(f"'{self.target.provider.name}': {e}", provider=self.target.provider.name,
                                 kind="upstream_error") from e  # fmt: skip
         events = frames[0].events if len(frames) == 1 else [event for frame in frames for event in frame.events]

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 import msgspec
 
 from bursar.gateway.credentials import Credential
+from bursar.types.call import CHAT
 from bursar.types.errors import RequestError, UnknownModelError
 from bursar.wire.readers import Endpoint
 from bursar.wire.spec import OPERATIONS
-
-# Kinds of call that can be put to a provider as a chat.
-TRANSLATED = frozenset({"messages", "completions"})
+from bursar.wire.translate import TO_CHAT
 
 CANCEL = "cancel"
 REMEMBERED = 1024
@@ -61,8 +60,8 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
         """Where calls of this kind go: to an endpoint of their own kind, or, if they can be translated, to that for
         chats. Raises RequestError that says what the provider takes."""
         found = self.endpoints.get(operation)
-        if found is None and operation in TRANSLATED:
-            found = self.endpoints.get("chat")
+        if found is None and operation in TO_CHAT:
+            found = self.endpoints.get(CHAT)
         if found is None:
             raise RequestError(
                 f"the provider '{self.name}' takes no {operation}; it takes: {', '.join(self.endpoints)}", field="model"

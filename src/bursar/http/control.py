@@ -15,6 +15,7 @@ from bursar.http.answers import error_answer
 from bursar.http.auth import KeyRing, Principal, key_of, key_row, new_key
 from bursar.store.keys import KeyStore
 from bursar.store.queries import GROUPS, Queries
+from bursar.types.call import CHAT
 from bursar.types.errors import BursarError, ConfigError, ForbiddenError, RequestError, UnsupportedLlmProviderError
 from bursar.wire import spec as specs
 from bursar.wire.sample import read_sample
@@ -53,7 +54,7 @@ class Tried(BaseModel):
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
     provider_type: str = Field(alias="providerType", max_length=100)
-    operation: Literal["chat", "messages", "completions", "responses", "embeddings", "count_tokens"] = "chat"
+    operation: str = Field(default=CHAT, max_length=100)
     request_config: dict[str, Any] = Field(default_factory=dict, alias="requestConfig")
     response_config: dict[str, Any] = Field(default_factory=dict, alias="responseConfig")
     body: str = Field(max_length=4_000_000)

@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from bursar.gateway.attempt import Attempt
 from bursar.gateway.running import Running
 from bursar.http.answers import error_answer
 from bursar.http.cycle import Headers
@@ -50,39 +51,38 @@ class Dialect(msgspec.Struct, frozen=True):
     error: Callable[[BursarError, str], tuple[int, bytes, Headers]]
 
 
+def _attempt(running: Running) -> Attempt:
+    """The attempt that answered: there is one, or nobody would ask for its answer."""
+    assert running.attempt is not None
+    return running.attempt
+
+
 def _passes(running: Running) -> bool:
     """Whether the provider's answer is written for this client."""
-    attempt = running.attempt
-    assert attempt is not None
-    return attempt.endpoint.spec.speaks == running.call.operation
+    return _attempt(running).endpoint.spec.speaks == running.call.operation
 
 
 def _model(running: Running) -> str:
-    attempt = running.attempt
-    assert attempt is not None
+    attempt = _attempt(running)
     return attempt.assembly.model or attempt.target.model
 
 
 def _words(running: Running) -> dict[str, str]:
-    attempt = running.attempt
-    assert attempt is not None
-    return attempt.endpoint.spec.finish
+    return _attempt(running).endpoint.spec.finish
 
 
 def _or_as_it_came(written: Callable[[Running], bytes]) -> Callable[[Running], bytes]:
     """A plain answer as it came where it passes, else written anew."""
 
     def whole(running: Running) -> bytes:
-        attempt = running.attempt
-        assert attempt is not None
+        attempt = _attempt(running)
         return attempt.whole if attempt.decoder.is_whole and _passes(running) else written(running)
 
     return whole
 
 
 def _completion(running: Running) -> bytes:
-    attempt = running.attempt
-    assert attempt is not None
+    attempt = _attempt(running)
     return encode_json(
         attempt.assembly.as_completion(
             id=running.call.call_id, model=_model(running), created=int(time.time()), words=_words(running)
@@ -91,8 +91,7 @@ def _completion(running: Running) -> bytes:
 
 
 def _text_completion(running: Running) -> bytes:
-    attempt = running.attempt
-    assert attempt is not None
+    attempt = _attempt(running)
     answer, words = attempt.assembly, _words(running)
     body: dict[str, object] = {
         "id": answer.id or running.call.call_id,
@@ -109,8 +108,7 @@ def _text_completion(running: Running) -> bytes:
 
 
 def _message(running: Running) -> bytes:
-    attempt = running.attempt
-    assert attempt is not None
+    attempt = _attempt(running)
     return messages.message_of(attempt.assembly, id=running.call.call_id, model=_model(running), words=_words(running))
 
 
@@ -135,17 +133,14 @@ def _packed(vector: object) -> object:
 
 
 def _as_it_came(running: Running) -> bytes:
-    attempt = running.attempt
-    assert attempt is not None
-    return attempt.whole
+    return _attempt(running).whole
 
 
 class _Passing:
     """Frames as they came."""
 
     def __init__(self, running: Running, failed: Callable[[ProviderError], bytes]) -> None:
-        attempt = running.attempt
-        assert attempt is not None
+        attempt = _attempt(running)
         self._attempt = attempt
         self._added_usage = attempt.request.added_usage
         self._failed = failed
@@ -172,8 +167,7 @@ class _Rendering:
     """Frames written anew as chunks, of chats or of texts."""
 
     def __init__(self, running: Running, kind: type[ChunkRenderer | TextRenderer]) -> None:
-        attempt = running.attempt
-        assert attempt is not None
+        attempt = _attempt(running)
         self._running = running
         self._asked_usage = not attempt.request.added_usage and _asked_for_usage(running.call)
         self._renderer = kind(
@@ -202,8 +196,7 @@ class _MessageWriting:
     """Frames written anew as the events of a message."""
 
     def __init__(self, running: Running) -> None:
-        attempt = running.attempt
-        assert attempt is not None
+        attempt = _attempt(running)
         self._running = running
         self._renderer = messages.MessageRenderer(
             id=attempt.assembly.id or running.call.call_id, model=_model(running), words=_words(running)
@@ -233,8 +226,7 @@ def _message_failed(error: ProviderError) -> bytes:
 
 def _chunks(kind: type[ChunkRenderer | TextRenderer]) -> Callable[[Running], Writer]:
     def writer(running: Running) -> Writer:
-        attempt = running.attempt
-        assert attempt is not None
+        attempt = _attempt(running)
         if _passes(running) and not attempt.decoder.is_whole:
             return _Passing(running, _chat_failed)
         return _Rendering(running, kind)
@@ -243,8 +235,7 @@ def _chunks(kind: type[ChunkRenderer | TextRenderer]) -> Callable[[Running], Wri
 
 
 def _message_writer(running: Running) -> Writer:
-    attempt = running.attempt
-    assert attempt is not None
+    attempt = _attempt(running)
     if _passes(running) and not attempt.decoder.is_whole:
         return _Passing(running, _message_failed)
     return _MessageWriting(running)

@@ -70,6 +70,8 @@ def _provider(given: ProviderSettings, environ: Mapping[str, str]) -> Provider:
         if fault := fault_of(name, value):
             raise ConfigError(f"{place}: {fault}")
     secret_headers = {k.lower() for k, v in given.headers.items() if v.startswith(("env:", "file:"))}
+    if spec.auth.scheme != "oauth" and (given.token_url is not None or given.scope is not None):
+        raise ConfigError(f"{place}: the type '{given.type}' fetches no tokens: leave token_url and scope out")
     credential = None
     key = secret(given.api_key, environ, f"{place}, api_key") if given.api_key is not None else None
     if spec.auth.scheme == "oauth":
@@ -125,10 +127,10 @@ def _base_url(spec: Spec, given: ProviderSettings, place: str) -> str:
 def _endpoint(spec: OperationSpec, base: str, own_url: str | None, given: ProviderSettings) -> Endpoint:
     url = own_url or base + spec.url
     stream_url = url if own_url or spec.stream_url is None else base + spec.stream_url
-    adds_usage = spec.request.include_usage
-    if given.include_usage is not None and spec.shape in ("chat", "completions"):
-        adds_usage = given.include_usage
-    return Endpoint(spec, Readers(spec), url, stream_url, adds_usage)
+    asks = spec.request.include_usage
+    if asks is not None and given.include_usage is not None:
+        asks = given.include_usage
+    return Endpoint(spec, Readers(spec), url, stream_url, asks is True)
 
 
 def _proxy(given: str | None, environ: Mapping[str, str], place: str) -> str | None:

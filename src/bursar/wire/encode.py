@@ -155,7 +155,7 @@ def _put(out: dict[str, object], path: str, value: object, field: str) -> None:
     first = path.partition(".")[0]
     there = out.get(first)
     if isinstance(there, msgspec.Raw):
-        out[first] = msgspec.json.decode(there)
+        out |= _plain_data({first: there})
     try:
         paths.put(out, path, value)
     except ConfigError as e:

@@ -2,7 +2,7 @@
 
 A message is: its length and its headers' length (4 bytes each, big-endian), a CRC-32 of these eight, headers,
 payload, and a CRC-32 of all before it. Source: "Event stream encoding" in the Amazon Transcribe developer guide,
-https://docs.aws.amazon.com/transcribe/latest/dg/event-stream.html, read 2026-11-21.
+https://docs.aws.amazon.com/transcribe/latest/dg/event-stream.html.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import struct
 import zlib
 
-from bursar.wire.framing import MAX_FRAME_BYTES, FrameTooLongError, RawFrame
+from bursar.wire.framing import MAX_FRAME_BYTES, FrameTooLongError, FramingError, RawFrame
 
 _PRELUDE = struct.Struct(">III")
 _LENGTH = struct.Struct(">H")
@@ -22,7 +22,7 @@ _SIZES: dict[int, int | None] = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 6: None, 7:
 _TEXT = 7
 
 
-class BrokenMessageError(FrameTooLongError):
+class BrokenMessageError(FramingError):
     """A message of the stream is not what its checksums say."""
 
 
@@ -36,27 +36,37 @@ class EventStreamFramer:
         self._buffer = b""
 
     def feed(self, data: bytes) -> list[RawFrame]:
+        """Frames that are whole. Raises FramingError; what came before a fault is told first, the fault with the next
+        bytes or the end."""
         buffer = self._buffer + data
         frames: list[RawFrame] = []
         at = 0
-        while len(buffer) - at >= _PRELUDE.size:
-            size, headers_size, crc = _PRELUDE.unpack_from(buffer, at)
-            if zlib.crc32(buffer[at : at + 8]) != crc or size < _OVERHEAD + headers_size:
-                raise BrokenMessageError(
-                    "the event stream is broken: a message's beginning is not as its checksum says"
-                )
-            if size > MAX_FRAME_BYTES:
-                raise FrameTooLongError(f"a frame of the answer is longer than {MAX_FRAME_BYTES} bytes")
-            if len(buffer) - at < size:
-                break
-            frames.append(_frame(buffer[at : at + size], headers_size))
-            at += size
+        try:
+            while (frame := _next(buffer, at)) is not None:
+                frames.append(frame)
+                at += len(frame.raw)
+        except FramingError:
+            if not frames:
+                raise
         self._buffer = buffer[at:]
         return frames
 
     def close(self) -> list[RawFrame]:
+        _next(self._buffer, 0)  # told once more, if it was put off
         left, self._buffer = self._buffer, b""
         return [RawFrame(left, None)] if left else []
+
+
+def _next(buffer: bytes, at: int) -> RawFrame | None:
+    """The message at `at`, None where it is not whole yet. Raises FramingError."""
+    if len(buffer) - at < _PRELUDE.size:
+        return None
+    size, headers_size, crc = _PRELUDE.unpack_from(buffer, at)
+    if zlib.crc32(buffer[at : at + 8]) != crc or size < _OVERHEAD + headers_size:
+        raise BrokenMessageError("the event stream is broken: a message's beginning is not as its checksum says")
+    if size > MAX_FRAME_BYTES:
+        raise FrameTooLongError(f"a frame of the answer is longer than {MAX_FRAME_BYTES} bytes")
+    return _frame(buffer[at : at + size], headers_size) if len(buffer) - at >= size else None
 
 
 def _frame(raw: bytes, headers_size: int) -> RawFrame:

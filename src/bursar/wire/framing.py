@@ -18,7 +18,11 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BOM = b"\xef\xbb\xbf"
 
 
-class FrameTooLongError(ValueError):
+class FramingError(ValueError):
+    """The bytes are not cut into frames the way they say; its text tells what is wrong."""
+
+
+class FrameTooLongError(FramingError):
     """A frame of the answer is longer than any answer's frame may be."""
 
 

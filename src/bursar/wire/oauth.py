@@ -75,7 +75,7 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
         token = _token(value)
         if not isinstance(token, str) or not token or fault_of("authorization", token):
             return None
-        at, left = as_count_ms(_expires_at(value)), as_count(_expires_in(value))
+        at, left = _as_time(_expires_at(value)), as_count(_expires_in(value))
         if at is not None:
             until = at / 1000 if at >= _MILLISECONDS_FROM else float(at)
         else:
@@ -84,7 +84,7 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
         return Token(token, max(until - _EARLY_S, now_s + (until - now_s) / 2))
 
 
-def as_count_ms(value: object) -> int | None:
+def _as_time(value: object) -> int | None:
     """A time as a server writes it, which may be text."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
         return int(value)

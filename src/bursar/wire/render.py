@@ -18,19 +18,14 @@ from bursar.wire.assemble import encode_json, finish_meant, usage_object
 DONE = b"data: [DONE]\n\n"
 
 
-class ChunkRenderer:
-    """Chat completion chunks for one answer; `words` tells what its finish reasons mean in OpenAI's."""
+class _Renderer:
+    """Frames for one answer; `words` tells what its finish reasons mean in OpenAI's."""
+
+    kind = ""
 
     def __init__(self, *, id: str, model: str, created: int, words: Mapping[str, str]) -> None:
         self._words = words
-        self._calling: set[int] = set()
-        self._head: dict[str, object] = {
-            "id": id,
-            "object": "chat.completion.chunk",
-            "created": created,
-            "model": model,
-        }
-        self._opened: set[int] = set()
+        self._head: dict[str, object] = {"id": id, "object": self.kind, "created": created, "model": model}
 
     def render(self, events: list[Event]) -> bytes:
         """The frames that say the same as these events; usage is not among them (see `usage`)."""
@@ -39,6 +34,23 @@ class ChunkRenderer:
     def usage(self, usage: Usage) -> bytes:
         """The frame with no choices that carries usage, for a client that asked for it."""
         return _data({**self._head, "choices": [], "usage": usage_object(usage)})
+
+    def _frame(self, event: Event) -> bytes:
+        raise NotImplementedError
+
+    def _with(self, choice: dict[str, object]) -> bytes:
+        return _data({**self._head, "choices": [choice]})
+
+
+class ChunkRenderer(_Renderer):
+    """Chat completion chunks."""
+
+    kind = "chat.completion.chunk"
+
+    def __init__(self, *, id: str, model: str, created: int, words: Mapping[str, str]) -> None:
+        super().__init__(id=id, model=model, created=created, words=words)
+        self._calling: set[int] = set()
+        self._opened: set[int] = set()
 
     def _frame(self, event: Event) -> bytes:
         match event:
@@ -60,31 +72,21 @@ class ChunkRenderer:
         if choice not in self._opened:
             self._opened.add(choice)
             delta = {"role": "assistant", **delta}
-        return _data({**self._head, "choices": [{"index": choice, "delta": delta, "finish_reason": finish}]})
+        return self._with({"index": choice, "delta": delta, "finish_reason": finish})
 
 
-class TextRenderer:
-    """Chunks of a text completion for one answer."""
+class TextRenderer(_Renderer):
+    """Chunks of a text completion: what is no text is left out."""
 
-    def __init__(self, *, id: str, model: str, created: int, words: Mapping[str, str]) -> None:
-        self._words = words
-        self._head: dict[str, object] = {"id": id, "object": "text_completion", "created": created, "model": model}
-
-    def render(self, events: list[Event]) -> bytes:
-        """The frames that say the same as these events, as far as a text can."""
-        return b"".join(self._frame(event) for event in events)
-
-    def usage(self, usage: Usage) -> bytes:
-        """The frame with no choices that carries usage, for a client that asked for it."""
-        return _data({**self._head, "choices": [], "usage": usage_object(usage)})
+    kind = "text_completion"
 
     def _frame(self, event: Event) -> bytes:
         match event:
             case TextDelta():
-                return _data({**self._head, "choices": [text_choice(event.choice, event.text, None)]})
+                return self._with(text_choice(event.choice, event.text, None))
             case Finish():
                 meant = finish_meant(event.reason, self._words, calls=False)
-                return _data({**self._head, "choices": [text_choice(event.choice, "", meant)]})
+                return self._with(text_choice(event.choice, "", meant))
         return b""
 
 

@@ -6,7 +6,7 @@ import msgspec
 
 from bursar.wire.assemble import Assembly
 from bursar.wire.engine import Decoder
-from bursar.wire.framing import FrameTooLongError
+from bursar.wire.framing import FramingError
 from bursar.wire.readers import Readers
 from bursar.wire.spec import OperationSpec
 from bursar.wire.values import read_error, read_json
@@ -44,7 +44,7 @@ def read_sample(spec: OperationSpec, body: bytes) -> Sample:
     decoder, answer = Decoder(readers, stream=stream), Assembly()
     try:
         frames = decoder.feed(body) + decoder.close()
-    except FrameTooLongError as e:
+    except FramingError as e:
         return _failed(str(e), stream=stream)
     for frame in frames:
         answer.take(frame.events)

@@ -14,12 +14,13 @@ from typing import Any
 
 import msgspec
 
+from bursar.types.call import CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RESPONSES
 from bursar.types.errors import ConfigError, UnsupportedLlmProviderError
 from bursar.wire import paths
 
 Paths = str | list[str]
 
-OPERATIONS = ("chat", "messages", "completions", "responses", "embeddings", "count_tokens")
+OPERATIONS = (CHAT, MESSAGES, COMPLETIONS, RESPONSES, EMBEDDINGS, COUNT_TOKENS)
 
 
 class AuthSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,13 +48,14 @@ class DropSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class RequestSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the request is written. A field named here is the path it is written at, where it differs
-    from OpenAI's name; `defaults` are values sent where the caller gave none, `extra` always."""
+    from OpenAI's name; `defaults` are values sent where the caller gave none, `extra` always. `include_usage` says
+    whether streams are asked for usage: None where this shape has no way to ask."""
 
     names: dict[str, str] = {}
     defaults: dict[str, object] = {}
     extra: dict[str, object] = {}
     system_prompt: str | None = None
-    include_usage: bool = False
+    include_usage: bool | None = None
     drops: list[DropSpec] = []
 
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from bursar.types.call import COMPLETIONS, MESSAGES
 from bursar.wire.shapes import Tree
 from bursar.wire.shapes.checked import check_messages
 from bursar.wire.shapes.parts import cannot
@@ -191,4 +192,5 @@ def without_cache_marks(chat: Tree) -> Tree:
     return {**chat, "messages": [bare(message) for message in chat["messages"]]}
 
 
-TO_CHAT: dict[str, Callable[[Tree], Any]] = {"messages": of_messages, "completions": of_completions}
+TO_CHAT: dict[str, Callable[[Tree], Any]] = {MESSAGES: of_messages, COMPLETIONS: of_completions}
+"""The kinds of call that can be put to a provider as a chat."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from bursar.types.events import Event, ReasoningDelta, TextDelta, ToolCallDelta
 from bursar.wire.shapes import Calls, Tree
-from bursar.wire.shapes.parts import Fields, cannot, dumped, parts_of
+from bursar.wire.shapes.parts import Fields, cannot, dumped, parts_of, refuse_role
 
 _CHOICE = {"required": "REQUIRED", "none": "NONE"}
 
@@ -45,7 +45,7 @@ def write(chat: Tree) -> Tree:
 def _message(message: Tree, n: int) -> Tree:
     role = message.get("role")
     if role not in ("system", "developer", "user", "assistant", "tool"):
-        cannot(f"messages[{n}].role", f"'{role}' is none of system, developer, user, assistant, tool")
+        refuse_role(message, n)
     out: Tree = {"role": "system" if role == "developer" else role}
     content: list[Any] = []
     for part in parts_of(message, n):

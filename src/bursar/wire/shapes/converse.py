@@ -19,6 +19,7 @@ from bursar.wire.shapes.parts import (
     name_of,
     parts_of,
     system_and_rest,
+    turns_of,
 )
 
 _DOCUMENTS = {
@@ -33,7 +34,8 @@ def write(chat: Tree) -> Tree:
     """The body of a request; the model is named in its address, and whether it is a stream too."""
     fields = Fields(chat)
     system, others = system_and_rest(fields.messages)
-    out: Tree = {"messages": _turns(others)}
+    turns = turns_of(others, _blocks, _use, _result)
+    out: Tree = {"messages": [{"role": role, "content": blocks} for role, blocks in turns]}
     if instructions := [block for n, m in system for block in _blocks(m, n)]:
         out["system"] = instructions
     config: Tree = {}
@@ -45,34 +47,18 @@ def write(chat: Tree) -> Tree:
     if config:
         out["inferenceConfig"] = config
     _tools(fields, out)
-    kind, schema = fields.schema()
-    if schema is not None:
+    if (schema := fields.only_schema()) is not None:
         text = {"schema": json.dumps(schema["schema"]), "name": schema.get("name", "answer")}
         out["outputConfig"] = {"textFormat": {"type": "json_schema", "structure": {"jsonSchema": text}}}
-    elif kind != "text":
-        cannot("response_format", f"'{kind}' has no counterpart here; give a JSON schema")
     return fields.finish(out)
 
 
-def _turns(messages: list[tuple[int, Tree]]) -> list[Tree]:
-    turns: list[Tree] = []
-    for n, message in messages:
-        role = message.get("role")
-        if role == "tool":
-            result = {"toolUseId": message.get("tool_call_id"), "content": _blocks(message, n)}
-            role, blocks = "user", [{"toolResult": result}]
-        elif role in ("user", "assistant"):
-            blocks = _blocks(message, n)
-            for call in message.get("tool_calls") or []:
-                use = {"toolUseId": call.get("id"), "name": name_of(call), "input": arguments_of(call, n)}
-                blocks.append({"toolUse": use})
-        else:
-            cannot(f"messages[{n}].role", f"'{role}' is none of system, developer, user, assistant, tool")
-        if turns and turns[-1]["role"] == role:
-            turns[-1]["content"] += blocks
-        elif blocks:
-            turns.append({"role": role, "content": blocks})
-    return turns
+def _use(call: Tree, n: int) -> Tree:
+    return {"toolUse": {"toolUseId": call.get("id"), "name": name_of(call), "input": arguments_of(call, n)}}
+
+
+def _result(message: Tree, n: int) -> Tree:
+    return {"toolResult": {"toolUseId": message.get("tool_call_id"), "content": _blocks(message, n)}}
 
 
 def _blocks(message: Tree, n: int) -> list[Any]:

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from bursar.wire.shapes import Tree
-from bursar.wire.shapes.parts import Fields, arguments_of, called_before, cannot, chosen_name, name_of, text_of
+from bursar.wire.shapes.parts import (
+    Fields,
+    arguments_of,
+    called_before,
+    cannot,
+    chosen_name,
+    name_of,
+    refuse_role,
+    text_of,
+)
 
 
 def write(chat: Tree) -> Tree:
@@ -48,5 +57,5 @@ def _said(message: Tree, n: int, name: str | None) -> list[Tree]:
         before = [{"role": "assistant", "text": text}] if text else []
         return [*before, {"role": "assistant", "toolCallList": {"toolCalls": calls}}]
     if role not in ("system", "developer", "user", "assistant"):
-        cannot(f"messages[{n}].role", f"'{role}' is none of system, developer, user, assistant, tool")
+        refuse_role(message, n)
     return [{"role": "system" if role == "developer" else role, "text": text_of(message, n)}]

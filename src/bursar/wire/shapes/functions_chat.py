@@ -12,6 +12,7 @@ from bursar.wire.shapes.parts import (
     cannot,
     chosen_name,
     name_of,
+    refuse_role,
     system_and_rest,
     text_of,
 )
@@ -40,12 +41,9 @@ def write(chat: Tree) -> Tree:
         cannot("tool_choice", "a function cannot be demanded without its name here")
     elif choice is not None and functions:
         out["function_call"] = choice
-    kind, schema = fields.schema()
-    if schema is not None:
+    if (schema := fields.only_schema()) is not None:
         strict = schema.get("strict", False)
         out["response_format"] = {"type": "json_schema", "schema": schema["schema"], "strict": strict}
-    elif kind != "text":
-        cannot("response_format", f"'{kind}' has no counterpart here; give a JSON schema")
     return fields.finish(out)
 
 
@@ -56,7 +54,7 @@ def _message(message: Tree, n: int, name: str | None) -> Tree:
             cannot(f"messages[{n}].tool_call_id", "no call before it has this id")
         return {"role": "function", "name": name, "content": _as_json(text_of(message, n))}
     if role not in ("user", "assistant"):
-        cannot(f"messages[{n}].role", f"'{role}' is none of system, developer, user, assistant, tool")
+        refuse_role(message, n)
     out: Tree = {"role": role, "content": text_of(message, n)}
     calls = message.get("tool_calls") or []
     if len(calls) > 1:

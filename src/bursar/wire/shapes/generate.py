@@ -21,12 +21,14 @@ from bursar.wire.shapes.parts import (
     parts_of,
     system_and_rest,
     text_of,
+    turns_of,
 )
 
 _LEVEL = {"minimal": "minimal", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 # OpenAI's messages have no place for the signatures of thoughts, without which newer models refuse a call that is told
-# them; this stands for "it has none" (https://ai.google.dev/gemini-api/docs/thought-signatures, read 2026-11-21).
+# them; this stands for "it has none" (https://ai.google.dev/gemini-api/docs/thought-signatures).
 _UNSIGNED = "skip_thought_signature_validator"
+_ROLES = {"user": "user", "assistant": "model"}
 _MODE = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
 
 
@@ -34,7 +36,12 @@ def write(chat: Tree) -> Tree:
     """The body of a request; the model is named in its address."""
     fields = Fields(chat)
     system, others = system_and_rest(fields.messages)
-    out: Tree = {"contents": _contents(others, fields.messages)}
+
+    def result(message: Tree, n: int) -> Tree:
+        return _result(message, n, called_before(fields.messages, n))
+
+    turns = turns_of(others, _parts, _call, result)
+    out: Tree = {"contents": [{"role": _ROLES[role], "parts": parts} for role, parts in turns]}
     if instructions := [part for n, m in system for part in _parts(m, n)]:
         out["systemInstruction"] = {"parts": instructions}
     config: Tree = {}
@@ -54,24 +61,8 @@ def write(chat: Tree) -> Tree:
     return fields.finish(out)
 
 
-def _contents(messages: list[tuple[int, Tree]], all_messages: list[Tree]) -> list[Tree]:
-    contents: list[Tree] = []
-    for n, message in messages:
-        role = message.get("role")
-        if role == "tool":
-            turn, parts = "user", [_result(message, n, called_before(all_messages, n))]
-        elif role in ("user", "assistant"):
-            turn, parts = ("model" if role == "assistant" else "user"), _parts(message, n)
-            for call in message.get("tool_calls") or []:
-                made = {"name": name_of(call), "args": arguments_of(call, n)}
-                parts.append({"functionCall": made, "thoughtSignature": _UNSIGNED})
-        else:
-            cannot(f"messages[{n}].role", f"'{role}' is none of system, developer, user, assistant, tool")
-        if contents and contents[-1]["role"] == turn:
-            contents[-1]["parts"] += parts
-        elif parts:
-            contents.append({"role": turn, "parts": parts})
-    return contents
+def _call(call: Tree, n: int) -> Tree:
+    return {"functionCall": {"name": name_of(call), "args": arguments_of(call, n)}, "thoughtSignature": _UNSIGNED}
 
 
 def _result(message: Tree, n: int, name: str | None) -> Tree:

@@ -18,6 +18,7 @@ from bursar.wire.shapes.parts import (
     name_of,
     parts_of,
     system_and_rest,
+    turns_of,
 )
 
 _EFFORT = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "max"}
@@ -27,7 +28,8 @@ def write(chat: Tree) -> Tree:
     """The body of a request."""
     fields = Fields(chat)
     system, others = system_and_rest(fields.messages)
-    out: Tree = {"model": fields.model, "messages": _turns(others)}
+    turns = turns_of(others, _blocks, _use, _result)
+    out: Tree = {"model": fields.model, "messages": [{"role": role, "content": blocks} for role, blocks in turns]}
     if instructions := [block for n, m in system for block in _blocks(m, n)]:
         out["system"] = instructions
     if fields.stream:
@@ -43,25 +45,8 @@ def write(chat: Tree) -> Tree:
     return fields.finish(out)
 
 
-def _turns(messages: list[tuple[int, Tree]]) -> list[Tree]:
-    turns: list[Tree] = []
-    for n, message in messages:
-        role = message.get("role")
-        if role == "tool":
-            role, blocks = "user", [_result(message, n)]
-        elif role in ("user", "assistant"):
-            blocks = _blocks(message, n)
-            for call in message.get("tool_calls") or []:
-                blocks.append(
-                    {"type": "tool_use", "id": call.get("id"), "name": name_of(call), "input": arguments_of(call, n)}
-                )
-        else:
-            cannot(f"messages[{n}].role", f"'{role}' is none of system, developer, user, assistant, tool")
-        if turns and turns[-1]["role"] == role:
-            turns[-1]["content"] += blocks
-        elif blocks:
-            turns.append({"role": role, "content": blocks})
-    return turns
+def _use(call: Tree, n: int) -> Tree:
+    return {"type": "tool_use", "id": call.get("id"), "name": name_of(call), "input": arguments_of(call, n)}
 
 
 def _result(message: Tree, n: int) -> Tree:
@@ -138,11 +123,8 @@ def _thinking(fields: Fields, out: Tree) -> None:
             cannot("reasoning_effort", f"'{effort}' is none of none, {', '.join(_EFFORT)}")
         out["thinking"] = {"type": "adaptive"}
         config["effort"] = _EFFORT[effort]
-    kind, schema = fields.schema()
-    if schema is not None:
+    if (schema := fields.only_schema()) is not None:
         config["format"] = {"type": "json_schema", "schema": schema["schema"]}
-    elif kind != "text":
-        cannot("response_format", f"'{kind}' has no counterpart here; give a JSON schema")
     if config:
         out["output_config"] = config
 

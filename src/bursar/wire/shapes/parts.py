@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from bursar.types.errors import RequestError
@@ -14,9 +14,8 @@ from bursar.wire.shapes.checked import check_chat
 # What these say where they say no more than their absence would.
 _NEUTRAL: dict[str, tuple[object, ...]] = {
     "n": (1,), "presence_penalty": (0,), "frequency_penalty": (0,), "logprobs": (False,), "top_logprobs": (0,),
-    "logit_bias": ({},), "store": (False,), "parallel_tool_calls": (True,), "service_tier": ("auto", "default"),
-    "response_format": ({"type": "text"},), "modalities": (["text"],), "tools": ([],), "tool_choice": ("auto",),
-    "metadata": ({},), "stop": ([],),
+    "logit_bias": ({},), "parallel_tool_calls": (True,), "service_tier": ("auto", "default"), "modalities": (["text"],),
+    "tool_choice": ("auto",), "stop": ([],),
 }  # fmt: skip
 # What is about the way back to the client, or only OpenAI's to make use of: it asks nothing of the model.
 _ASIDE = frozenset({"stream_options", "prompt_cache_key", "safety_identifier", "user", "store", "metadata"})
@@ -69,6 +68,13 @@ class Fields:
         if not isinstance(schema, dict) or not isinstance(schema.get("schema"), dict):
             cannot("response_format", "'json_schema' needs a 'schema'")
         return kind, schema
+
+    def only_schema(self) -> Tree | None:
+        """The JSON schema of the response format, where JSON without one cannot be asked for. Raises RequestError."""
+        kind, schema = self.schema()
+        if kind not in ("text", "json_schema"):
+            cannot("response_format", f"'{kind}' has no counterpart here; give a JSON schema")
+        return schema
 
     def finish(self, out: Tree) -> Tree:
         """`out` with what is left. Raises RequestError for a field of OpenAI's that this provider has no word for."""
@@ -136,15 +142,11 @@ def parts_of(message: Tree, at: int) -> Iterator[Tree]:
         if content:
             yield {"type": "text", "text": content}
     elif isinstance(content, list):
-        for n, part in enumerate(content):
+        for part in content:
             if isinstance(part, str):
                 yield {"type": "text", "text": part}
-            elif isinstance(part, dict):
-                yield part
             else:
-                cannot(f"messages[{at}].content[{n}]", "a part must be an object")
-    elif content is not None:
-        cannot(f"messages[{at}].content", "it must be a text or a list of parts")
+                yield part
 
 
 def text_of(message: Tree, at: int) -> str:
@@ -219,6 +221,37 @@ def system_and_rest(messages: list[Tree]) -> tuple[list[tuple[int, Tree]], list[
     numbered = list(enumerate(messages))
     system = [(n, m) for n, m in numbered if m.get("role") in ("system", "developer")]
     return system, [(n, m) for n, m in numbered if m.get("role") not in ("system", "developer")]
+
+
+def refuse_role(message: Tree, at: int) -> NoReturn:
+    """Refuses a message by its role."""
+    role = message.get("role")
+    cannot(f"messages[{at}].role", f"'{role}' is none of system, developer, user, assistant, tool")
+
+
+def turns_of(
+    messages: list[tuple[int, Tree]],
+    content: Callable[[Tree, int], list[Any]],
+    call: Callable[[Tree, int], Tree],
+    result: Callable[[Tree, int], Tree],
+) -> list[tuple[str, list[Any]]]:
+    """Messages as turns that alternate, each (`user` or `assistant`, its blocks): results of tools are the user's, what
+    follows under one role is one turn, and one that says nothing is none. The functions write the blocks of a message,
+    of a call and of a result."""
+    turns: list[tuple[str, list[Any]]] = []
+    for n, message in messages:
+        role = str(message.get("role"))
+        if role == "tool":
+            role, blocks = "user", [result(message, n)]
+        elif role in ("user", "assistant"):
+            blocks = content(message, n) + [call(made, n) for made in message.get("tool_calls") or []]
+        else:
+            refuse_role(message, n)
+        if turns and turns[-1][0] == role:
+            turns[-1][1].extend(blocks)
+        elif blocks:
+            turns.append((role, blocks))
+    return turns
 
 
 def dumped(value: object) -> str:
