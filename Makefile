@@ -31,7 +31,8 @@ test: $(VENV)/.dev ## Run the tests, two rounds of each proof among them.
 proof: $(VENV)/.dev ## Run the proofs at full length: kills, outages, ten thousand calls.
 	$(BIN)/pytest -m proof
 
-corpus: $(VENV)/.dev ## Read the recorded exchanges in CORPUS_DIR, cut at every byte.
+corpus: $(VENV)/.dev ## Read the recorded exchanges in CORPUS_DIR, cut at every byte, beside the vendors' own SDKs (under .clients).
+	CORPUS_DIR=$(CORPUS_DIR) $(BIN)/python -m clients.sdks
 	CORPUS_DIR=$(CORPUS_DIR) $(BIN)/pytest -n auto -m corpus
 
 clients: $(VENV)/.dev ## Let unchanged clients (installed under .clients) make calls, and compare what they say with the ledger.
@@ -56,7 +57,7 @@ format: $(VENV)/.dev ## Format the code.
 	$(BIN)/ruff format --quiet src tests bench clients
 	$(BIN)/ruff check --quiet --fix src tests bench clients
 
-CLIENTS = openai anthropic langchain-openai llm litellm llm-comply
+CLIENTS = openai anthropic langchain-openai llm litellm llm-comply sdks
 lock: ## Lock the dependencies anew, with hashes and without the name of any registry.
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet \
 	  pyproject.toml requirements/build.in -o requirements/run.txt

@@ -205,6 +205,17 @@ def test_what_messages_only_mark_does_not_reach_a_chat() -> None:
     }
 
 
+def test_an_instruction_amid_messages_stays_where_it_was_or_is_put_before_them() -> None:
+    asked = {
+        "max_tokens": 9, "system": "first",
+        "messages": [*HELLO, {"role": "assistant", "content": "hi"}, *HELLO, {"role": "system", "content": "then"}],
+    }  # fmt: skip
+    said = json.loads(_request("openai", asked, operation="messages").body)["messages"]
+    assert [m["role"] for m in said] == ["system", "user", "assistant", "user", "system"]
+    said = json.loads(_request("gemini", asked, operation="messages").body)
+    assert [part["text"] for part in said["systemInstruction"]["parts"]] == ["first", "then"]
+
+
 def test_an_error_of_a_tool_is_told() -> None:
     result = {"type": "tool_result", "tool_use_id": "c1", "content": "no such city", "is_error": True}
     asked = {"max_tokens": 3, "messages": [*MESSAGES["messages"][:2], {"role": "user", "content": [result]}]}

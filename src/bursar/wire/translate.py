@@ -59,8 +59,8 @@ def _turn(message: object, n: int) -> list[Tree]:
     if not isinstance(message, dict):
         cannot(f"messages[{n}]", "it must be an object with a role")
     role, content = message.get("role"), message.get("content")
-    if role not in ("user", "assistant"):
-        cannot(f"messages[{n}].role", f"'{role}' is neither user nor assistant")
+    if role not in ("user", "assistant", "system"):
+        cannot(f"messages[{n}].role", f"'{role}' is none of user, assistant, system")
     if isinstance(content, str):
         return [{"role": role, "content": content}]
     if not isinstance(content, list):
@@ -116,6 +116,8 @@ def _part(block: object, place: str) -> Tree:
 
 def _result(block: Tree, place: str) -> Tree:
     content = block.get("content", "")
+    if isinstance(content, dict):
+        cannot(f"{place}.content", "it must be a text or a list of blocks")
     if block.get("is_error") is True and isinstance(content, str):
         content = f"Error: {content}"  # a chat has no other place for it
     if isinstance(content, list):

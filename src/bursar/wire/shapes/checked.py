@@ -69,7 +69,7 @@ class _Block(msgspec.Struct):
     id: str | None = None
     name: str | None = None
     tool_use_id: str | None = None
-    content: str | list[Tree] | None = None
+    content: str | list[Tree] | Tree | None = None
 
 
 class _Turn(msgspec.Struct):
