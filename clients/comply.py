@@ -17,6 +17,16 @@ from support.upstream import Script, Seen, Upstream
 _RUN_S = 180
 # What is asked, with the models' names that make `llm-comply` skip nothing.
 _CHAT, _MESSAGES = "gpt-5-mini", "claude-sonnet-4-5"
+_WAYS = (
+    ("openai-chat", _CHAT, ("openai", "anthropic")),
+    ("anthropic", _MESSAGES, ("openai", "anthropic")),
+    ("open-responses", _CHAT, ("openai",)),
+)
+# All tests of Responses but those of compaction.
+_RESPONSES = (
+    "basic-response", "system-prompt", "multi-turn", "tool-calling", "streaming-response", "streaming-usage",
+    "image-input", "assistant-phase", "response-output-phase-schema", "reasoning-summary", "error-handling",
+)  # fmt: skip
 _SAID, _THOUGHT = "Hello there, friend.", "A greeting is asked for."
 _USAGE = {
     "prompt_tokens": 12, "completion_tokens": 9, "total_tokens": 21, "prompt_tokens_details": {"cached_tokens": 0},
@@ -89,16 +99,74 @@ def _messages(asked: dict[str, Any]) -> Script:
     return Script(raw="".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in events))
 
 
+def _item(asked: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a response consists of."""
+    if asked.get("tools"):
+        name, given = asked["tools"][0]["name"], '{"location":"San Francisco"}'
+        head = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "status": "completed"}
+        return [{**head, "name": name, "arguments": given}]
+    text = {"type": "output_text", "text": _SAID, "annotations": [], "logprobs": []}
+    message = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [text]}
+    if not asked.get("reasoning"):
+        return [message]
+    summary = [{"type": "summary_text", "text": _THOUGHT}]
+    return [{"type": "reasoning", "id": "rs_1", "summary": summary}, message]
+
+
+def _responses(asked: dict[str, Any]) -> Script:
+    if "model" not in asked:
+        return _json({"error": {"message": "model is missing", "type": "invalid_request_error", "param": "model"}}, 400)
+    details = {"input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 4}}
+    usage = {"input_tokens": 12, "output_tokens": 9, "total_tokens": 21, **details}
+    items = _item(asked)
+    whole: dict[str, Any] = {
+        "id": "resp_1", "object": "response", "created_at": 1, "completed_at": 2, "status": "completed", "error": None,
+        "incomplete_details": None, "instructions": None, "max_output_tokens": None, "model": asked["model"],
+        "output": items, "parallel_tool_calls": True, "previous_response_id": None, "store": False,
+        "temperature": 1.0, "text": {"format": {"type": "text"}}, "tool_choice": "auto", "top_p": 1.0,
+        "tools": [{"description": None, "strict": None, **tool} for tool in asked.get("tools") or []],
+        "truncation": "disabled", "usage": usage, "user": None, "metadata": {}, "background": False,
+        "frequency_penalty": 0.0, "presence_penalty": 0.0, "max_tool_calls": None, "top_logprobs": 0,
+        "service_tier": "default", "safety_identifier": None, "prompt_cache_key": None,
+        "reasoning": {"effort": None, "summary": None, **(asked.get("reasoning") or {})},
+    }  # fmt: skip
+    if not asked.get("stream"):
+        return _json(whole)
+    begun = {**whole, "status": "in_progress", "completed_at": None, "output": [], "usage": None}
+    (item,) = items
+    place = {"output_index": 0, "item_id": item["id"], "content_index": 0}
+    empty = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+    events: list[dict[str, Any]] = [
+        {"type": "response.created", "response": begun},
+        {"type": "response.in_progress", "response": begun},
+        {"type": "response.output_item.added", "output_index": 0,
+         "item": {**item, "status": "in_progress", "content": []}},
+        {"type": "response.content_part.added", **place, "part": empty},
+        *({"type": "response.output_text.delta", **place, "delta": f"{w} ", "logprobs": []} for w in _SAID.split()),
+        {"type": "response.output_text.done", **place, "text": _SAID, "logprobs": []},
+        {"type": "response.content_part.done", **place, "part": {**empty, "text": _SAID}},
+        {"type": "response.output_item.done", "output_index": 0, "item": item},
+        {"type": "response.completed", "response": whole},
+    ]  # fmt: skip
+    numbered = [{**event, "sequence_number": n} for n, event in enumerate(events)]
+    return Script(raw="".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in numbered))
+
+
+_FORMATS = {"/messages": _messages, "/responses": _responses, "/chat/completions": _chat}
+
+
 def _answer(seen: Seen) -> Script:
     asked = json.loads(seen.body or b"{}")
-    return _messages(asked) if seen.path.endswith("/messages") else _chat(asked)
+    written = next((write for end, write in _FORMATS.items() if seen.path.endswith(end)), None)
+    return written(asked) if written is not None else _json({"error": {"message": "not found"}}, 404)
 
 
 def _run(command: list[str], format: str, url: str, model: str) -> dict[str, list[str]]:
     """What did not pass: the errors by test."""
     shown = ["--auth-header", "x-api-key", "--no-bearer"] if format == "anthropic" else []
+    left_out = ["--filter", ",".join(_RESPONSES)] if format == "open-responses" else []
     made = subprocess.run(
-        [*command, "--format", format, "-u", url, "-k", ADMIN, "-m", model, "--json", *shown],
+        [*command, "--format", format, "-u", url, "-k", ADMIN, "-m", model, "--json", *shown, *left_out],
         capture_output=True, text=True, timeout=_RUN_S, check=False, env=environment(),
     )  # fmt: skip
     assert made.stdout.lstrip().startswith("{"), made.stderr[-2000:]
@@ -119,10 +187,10 @@ def compare(command: list[str], folder: Path) -> int:
         server = Server(folder, config).start()
         try:
             ways = 0
-            for format, model in (("openai-chat", _CHAT), ("anthropic", _MESSAGES)):
+            for format, model, kinds in _WAYS:
                 direct = _run(command, format, upstream.base_url, model)
                 assert not direct, f"{format}: the scripted provider itself does not pass: {direct}"
-                for kind in ("openai", "anthropic"):
+                for kind in kinds:
                     through = _run(command, format, f"{server.url}/v1", f"{kind}/{model}")
                     assert not through, f"{format} through the server to {kind}: {json.dumps(through, indent=1)}"
                     ways += 1

@@ -11,46 +11,14 @@ from typing import Any
 import openai
 import pytest
 from openai import OpenAI
+from openai.types.chat import ChatCompletionMessageFunctionToolCall
 
 from bursar.wire.oauth import Flow
+from support.giga import KEY, MODEL, STATE, Giga
 from support.server import ADMIN, Server
-from support.upstream import Script, Seen, Upstream
+from support.upstream import Script, Upstream
 
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
-KEY = "c2VjcmV0LWF1dGhvcml6YXRpb24ta2V5"
-ANSWER = {
-    "choices": [{"message": {"role": "assistant", "content": "Good day."}, "index": 0, "finish_reason": "stop"}],
-    "created": 1, "model": "GigaChat-2:2.0.28.2", "object": "chat.completion",
-    "usage": {"prompt_tokens": 14, "completion_tokens": 8, "total_tokens": 22, "precached_prompt_tokens": 37},
-}  # fmt: skip
-
-
-class Giga:
-    """The provider and its token server: tokens are `token-N`, and all but the last are refused."""
-
-    def __init__(self, upstream: Upstream) -> None:
-        self.fetched: list[Seen] = []
-        self.asked: list[Seen] = []
-        self.lives_s = 1800.0
-        self.milliseconds = True
-        self.down = False
-        self.answer: Script = Script(raw=json.dumps(ANSWER), content_type="application/json")
-        upstream.on_request = self._on_request
-
-    def _on_request(self, seen: Seen) -> Script:
-        if seen.path.endswith("/oauth"):
-            self.fetched.append(seen)
-            if self.down:
-                return Script(status=503, raw="busy", content_type="text/plain")
-            until = time.time() + self.lives_s
-            expires = round(until * 1000) if self.milliseconds else round(until)
-            token = {"access_token": f"token-{len(self.fetched)}-of-the-provider", "expires_at": expires}
-            return Script(raw=json.dumps(token), content_type="application/json", delay_s=0.05)
-        self.asked.append(seen)
-        if seen.headers.get("authorization") != f"Bearer token-{len(self.fetched)}-of-the-provider":
-            shown = {"status": 401, "message": f"Token has expired: {seen.headers.get('authorization')}"}
-            return Script(status=401, raw=json.dumps(shown), content_type="application/json")
-        return self.answer
 
 
 @pytest.fixture
@@ -62,8 +30,11 @@ def giga(upstream: Upstream) -> Giga:
 def server(make_server: Callable[..., Server], upstream: Upstream) -> Server:
     root = upstream.base_url.removesuffix("/v1")
     return make_server(
-        more=f'[[providers]]\nname = "giga"\ntype = "gigachat"\nbase_url = "{root}/api/v1"\napi_key = "{KEY}"\n'
-        f'token_url = "{root}/oauth"\nretries = 0\n'
+        more="".join(
+            f'[[providers]]\nname = "{name}"\ntype = "gigachat"\nbase_url = "{root}/api/{version}"\n'
+            f'api_key = "{KEY}"\ntoken_url = "{root}/oauth"\nretries = 0\n'
+            for name, version in (("giga", "v1"), ("v1", "v1"), ("v2", "v2"))
+        )
     )
 
 
@@ -157,54 +128,78 @@ def test_neither_key_nor_token_is_shown_anywhere(client: OpenAI, server: Server,
     assert KEY not in told
 
 
-def test_functions_and_vectors_of_gigachat(client: OpenAI, server: Server, giga: Giga) -> None:
-    message = {"role": "assistant", "content": "", "function_call": {"name": "weather", "arguments": {"city": "Rome"}}}
-    called = {**ANSWER, "choices": [{"message": message, "index": 0, "finish_reason": "function_call"}]}
-    giga.answer = Script(raw=json.dumps(called), content_type="application/json")
-    tool: Any = {
-        "type": "function",
-        "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}},
-    }
-    whole = client.chat.completions.create(model="giga/GigaChat-2", messages=HELLO, tools=[tool], tool_choice="auto")
+TOOL: Any = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_functions_of_both_versions_there_and_back(client: OpenAI, giga: Giga, server: Server, *, version: str) -> None:
+    model = f"{version}/GigaChat-2"
+    whole = client.chat.completions.create(model=model, messages=HELLO, tools=[TOOL], tool_choice="auto")
     (call,) = whole.choices[0].message.tool_calls or []
-    assert (call.function.name, json.loads(call.function.arguments)) == ("weather", {"city": "Rome"})  # type: ignore[union-attr]
+    assert isinstance(call, ChatCompletionMessageFunctionToolCall)
+    assert (call.function.name, json.loads(call.function.arguments)) == ("weather", {"city": "Rome", "days": 2})
     assert whole.choices[0].finish_reason == "tool_calls"
     asked = giga.asked[-1].json
-    assert (asked["functions"][0]["name"], asked["function_call"]) == ("weather", "auto")
-    data = [
-        {"object": "embedding", "embedding": [0.5], "index": n, "usage": {"prompt_tokens": 3 + n}} for n in range(2)
-    ]
-    giga.answer = Script(
-        raw=json.dumps({"object": "list", "data": data, "model": "Embeddings"}), content_type="application/json"
+    functions = asked["functions"] if version == "v1" else asked["tools"][0]["functions"]["specifications"]
+    assert functions[0]["name"] == "weather"
+    assert asked["function_call" if version == "v1" else "tool_config"] == (
+        "auto" if version == "v1" else {"mode": "auto"}
     )
-    vectors = client.embeddings.create(model="giga/Embeddings", input=["a", "b"], encoding_format="float")
-    assert [d.embedding for d in vectors.data] == [[0.5], [0.5]]
+    turns: list[Any] = [
+        {"role": "system", "content": "Be brief."}, *HELLO, whole.choices[0].message.model_dump(exclude_none=True),
+        {"role": "tool", "tool_call_id": call.id, "content": '{"sky": "clear"}'},
+    ]  # fmt: skip
+    client.chat.completions.create(model=model, messages=turns, max_tokens=9, temperature=0.5)
+    told = giga.asked[-1].json
+    if version == "v1":
+        assert [m["role"] for m in told["messages"]] == ["system", "user", "assistant", "function"]
+        assert (told["max_tokens"], told["temperature"]) == (9, 0.5)
+    else:
+        assert [m["role"] for m in told["messages"]] == ["system", "user", "assistant", "tool"]
+        assert [m.get("tools_state_id") for m in told["messages"]] == [None, None, STATE, STATE]
+        assert told["messages"][3]["content"] == [{"function_result": {"name": "weather", "result": {"sky": "clear"}}}]
+        assert told["model_options"] == {"temperature": 0.5, "max_tokens": 9}
+    assert server.verify()[0]
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_vectors_have_a_usage_each_and_clients_get_the_sum(
+    client: OpenAI, giga: Giga, server: Server, *, version: str
+) -> None:
+    vectors = client.embeddings.create(model=f"{version}/Embeddings", input=["a", "b"], encoding_format="float")
+    assert [d.embedding for d in vectors.data] == [[0.5, 0.0], [0.5, 1.0]]
     assert vectors.usage.prompt_tokens == 7
-    assert [e["prompt_tokens"] for e in server.settled() if e["method_type"] == "embedding"] == [7]
+    assert giga.asked[-1].path == "/api/v1/embeddings"
+    assert [e["prompt_tokens"] for e in server.settled()] == [7]
 
 
-def test_a_stream_of_gigachat_is_metered_by_its_last_frame_but_one(client: OpenAI, server: Server, giga: Giga) -> None:
-    def chunk(delta: dict[str, Any], **more: Any) -> str:
-        finish = more.pop("finish", None)
-        value = {
-            "choices": [{"delta": delta, "index": 0, **({"finish_reason": finish} if finish else {})}],
-            "model": "GigaChat-2:1",
-            **more,
-        }
-        return f"data: {json.dumps(value)}\n\n"
-
-    frames = chunk({"content": "Good ", "role": "assistant"}) + chunk({"content": "day."})
-    giga.answer = Script(raw=frames + chunk({"content": ""}, finish="stop", usage=ANSWER["usage"]) + "data: [DONE]\n\n")
+@pytest.mark.parametrize(("version", "counts"), [("v1", (51, 8, 37)), ("v2", (32, 31, 3))])
+def test_a_stream_is_metered_by_the_frame_that_ends_it(
+    client: OpenAI, server: Server, giga: Giga, *, version: str, counts: tuple[int, int, int]
+) -> None:
     stream = client.chat.completions.create(
-        model="giga/GigaChat-2", messages=HELLO, stream=True, stream_options={"include_usage": True}
+        model=f"{version}/GigaChat-2", messages=HELLO, stream=True, stream_options={"include_usage": True}
     )
     chunks = list(stream)
     assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == "Good day."
     assert chunks[-1].usage is not None
-    assert chunks[-1].usage.prompt_tokens == 51
+    assert (chunks[-1].usage.prompt_tokens, chunks[-1].usage.completion_tokens) == counts[:2]
     assert "stream_options" not in giga.asked[-1].json
     (entry,) = server.settled()
-    assert (entry["prompt_tokens"], entry["completion_tokens"], entry["usage_source"]) == (51, 8, "provider")
+    assert (entry["prompt_tokens"], entry["completion_tokens"], entry["cached_tokens"]) == counts
+    assert (entry["usage_source"], entry["finish_reason"], entry["served_model"]) == ("provider", "stop", MODEL)
+
+
+def test_a_stream_that_fails_at_its_end_is_a_failure(client: OpenAI, server: Server, giga: Giga) -> None:
+    zeros = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+    giga.answer = Script(
+        raw='event: response.message.delta\ndata: {"messages":[{"role":"assistant","content":"Good "}]}\n\n'
+        f"event: response.message.done\ndata: {json.dumps({'finish_reason': 'error', 'usage': zeros})}\n\n"
+    )
+    with pytest.raises(openai.APIError, match="the answer failed"):
+        list(client.chat.completions.create(model="v2/GigaChat-2", messages=HELLO, stream=True))
+    (entry,) = server.settled()
+    assert entry["status"] == "failed"
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bursar.wire.engine import FRAMERS
 from bursar.wire.event_stream import EventStreamFramer
+from bursar.wire.framers import FRAMERS
 from bursar.wire.framing import MAX_FRAME_BYTES, FrameTooLongError, FramingError, LineFramer, SseFramer, WholeFramer
 from support.formats import binary_stream
 

@@ -123,7 +123,7 @@ class Attempt(msgspec.Struct, eq=False):
             if deadline == self.deadline:
                 raise self.timed_out("end", provider.timeouts.total_s) from None
             raise self.timed_out("next chunk", provider.timeouts.chunk_s) from None
-        if decoder.finished and not decoder.is_whole:
+        if (decoder.ended or decoder.saw_finish) and not decoder.is_whole:
             return b""  # it had said that it ended; how the connection ended says nothing
         raise TruncatedError(f"'{provider.name}' hung up in the middle of its answer: {error}",
                              provider=provider.name, kind="truncated") from error  # fmt: skip

@@ -117,15 +117,16 @@ class Gateway:
 
     def _way(self, call: Call, target: Target) -> Way:
         provider = target.provider
+        endpoint = provider.endpoint(call.operation)
         headers = (
             ("content-type", "application/json"),
-            ("accept", "text/event-stream" if call.stream else "application/json"),
+            ("accept", "*/*" if endpoint.spec.media else "text/event-stream" if call.stream else "application/json"),
             ("accept-encoding", "identity"),
             ("user-agent", self._user_agent),
             *provider.headers,
         )
         return Way(
-            provider.endpoint(call.operation),
+            endpoint,
             operation=call.operation,
             asked=call.model,
             model=target.model,

@@ -18,7 +18,7 @@ from bursar.prices.cost import cost
 from bursar.types.call import CHAT, Call, Cost, Result, SentRequest
 from bursar.types.errors import ProviderError, RateLimitedError
 from bursar.types.events import ErrorReport
-from bursar.types.usage import NONE, PROVIDER, Usage
+from bursar.types.usage import NONE, PROVIDER, PROVIDER_PARTIAL, Usage
 from bursar.wire.assemble import clean_text, encode_json
 from bursar.wire.encode import Request
 from bursar.wire.failures import kind_of, retry_after_s
@@ -32,7 +32,7 @@ _ASSEMBLED_TEXT = "$.choices[0].message.content"
 _SHOWN_BODY_CHARS = 300
 _MASK = "***"
 _NO_FAILURE = (None,) * 3
-_NO_COUNTS = (None,) * 7
+_NO_COUNTS = (None,) * 10
 _NO_MONEY: tuple[int | None, str | None, int | None, str | None, str | None] = (None,) * 5
 
 # The HTTP status an in-band error would have had.
@@ -66,7 +66,7 @@ def opened(bodies: Bodies, call: Call, target: Target, request: Request, attempt
 
 def settled(gateway: Gateway, call: Call, attempt: Attempt, status: str, error: ProviderError | None) -> Settled:
     """The end of an entry."""
-    assembly, entry, answer = attempt.assembly, attempt.entry, attempt.answer
+    assembly, entry, answer, decoder = attempt.assembly, attempt.entry, attempt.answer, attempt.decoder
     opened = entry.opened
     provider, model = opened.provider, opened.model
     ended_ns = time.monotonic_ns()
@@ -74,13 +74,13 @@ def settled(gateway: Gateway, call: Call, attempt: Attempt, status: str, error: 
     if status == "completed":
         usage = assembly.usage
         source = PROVIDER if usage is not None else NONE
-        if usage is not None:
+        if usage is not None and not decoder.readers.spec.media:
             gateway.estimator.learn(provider, model, opened.request_bytes, output_bytes, usage)
     else:
         usage, source = _of_cut_off(gateway, attempt, output_bytes)
     money = _NO_MONEY
     if usage is not None:
-        charged = attempt.cost = _cost(gateway, opened, assembly.model, usage)
+        charged = attempt.cost = _cost(gateway, attempt, usage)
         if charged is not None:
             nanos, currency = charged.nanos, charged.currency
             money = (nanos, currency, nanos if currency == "USD" else None, charged.source, charged.price)
@@ -123,11 +123,18 @@ def _counts(usage: Usage) -> tuple[int | None, ...]:
         usage.cache_write_tokens,
         usage.reasoning_tokens,
         usage.provider_total_tokens,
+        usage.audio_ms,
+        usage.images,
+        usage.search_units,
     )
 
 
-def _cost(gateway: Gateway, opened: Opened, served: str | None, usage: Usage) -> Cost | None:
-    """At the price of the model that served, or, where it has none, of the one that was asked for."""
+def _cost(gateway: Gateway, attempt: Attempt, usage: Usage) -> Cost | None:
+    """At the price of the model that served, or, where it has none, of the one that was asked for. Prices are of text:
+    sound and images cost what their provider says."""
+    opened, served = attempt.entry.opened, attempt.assembly.model
+    if attempt.decoder.readers.spec.media:
+        return cost(usage, None)
     find, kind, at = gateway.prices.find_at, opened.provider_type, opened.created_us
     price = find(kind, served or opened.model, at)
     if price is None and served is not None and served != opened.model:
@@ -222,8 +229,12 @@ def in_band_failure(attempt: Attempt, report: ErrorReport) -> ProviderError:
     )
 
 
-def refuse_unreadable(provider: Provider, body: bytes) -> None:
+def refuse_unreadable(attempt: Attempt) -> None:
     """Raises where an answer of status 200 is not JSON, or says nothing that the spec knows."""
+    provider, body, answer = attempt.target.provider, attempt.whole, attempt.answer
+    kind = answer.headers.get(b"content-type", b"") if answer is not None else b""
+    if attempt.decoder.readers.spec.media and not kind.startswith((b"application/json", b"text/html")):
+        return
     try:
         value = msgspec.json.decode(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
@@ -239,6 +250,9 @@ def refuse_unreadable(provider: Provider, body: bytes) -> None:
 
 
 def _of_cut_off(gateway: Gateway, attempt: Attempt, output_bytes: int) -> tuple[Usage | None, str]:
+    if attempt.decoder.readers.spec.media:
+        reported = attempt.assembly.usage
+        return reported, NONE if reported is None else PROVIDER_PARTIAL
     return gateway.estimator.of_cut_off(
         attempt.target.provider.name,
         attempt.target.model,
@@ -260,6 +274,8 @@ def _output(call: Call, attempt: Attempt) -> tuple[bytes | None, str | None, str
     stands_apart = decoder.joined_text or (text is not None and "\0" in text)
     if decoder.is_whole and attempt.whole:
         body = attempt.whole.strip() if decoder.is_strict else _strict(attempt.whole)
+        if body is None and decoder.readers.spec.media:
+            return None, None, clean_text(attempt.whole.decode("utf-8", "replace"))  # subtitles, plain text
         if text is None:
             return body, None, None
         return (body, None, clean_text(text)) if stands_apart or text_at is None else (body, text_at, None)

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 import msgspec
 
 from bursar.gateway.credentials import Credential
-from bursar.types.call import CHAT
+from bursar.types.call import CHAT, OPERATIONS
 from bursar.types.errors import RequestError, UnknownModelError
 from bursar.wire.readers import Endpoint
-from bursar.wire.spec import OPERATIONS
 from bursar.wire.translate import TO_CHAT
 
 CANCEL = "cancel"

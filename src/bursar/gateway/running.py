@@ -264,7 +264,7 @@ class Running(msgspec.Struct, eq=False):
             raise TruncatedError(f"the answer of '{provider.name}' ended without saying that it ended",
                                  provider=provider.name, kind="truncated")  # fmt: skip
         if attempt.decoder.is_whole and not attempt.assembly.has_content and attempt.assembly.finish_reason is None:
-            outcome.refuse_unreadable(provider, attempt.whole)
+            outcome.refuse_unreadable(attempt)
         assert attempt.answer is not None
         if attempt.entry.settled:
             raise ProviderConnectionError("the client was closed while this call was under way", provider=provider.name,

@@ -19,9 +19,26 @@ from bursar.http.cycle import Cycle, Headers, lines_of
 from bursar.http.dialects import DIALECTS, Dialect
 from bursar.ledger.ids import uuid7
 from bursar.ledger.ledger import now_us
-from bursar.types.call import CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RESPONSES, Call
+from bursar.types.call import (
+    CHAT,
+    COMPLETIONS,
+    COUNT_TOKENS,
+    EMBEDDINGS,
+    IMAGE_EDITS,
+    IMAGE_VARIATIONS,
+    IMAGES,
+    MESSAGES,
+    MODERATIONS,
+    RERANK,
+    RESPONSES,
+    SPEECH,
+    TRANSCRIPTIONS,
+    TRANSLATIONS,
+    Call,
+)
 from bursar.types.errors import BursarError, ProviderError, RequestError, UnknownModelError
 from bursar.wire.assemble import encode_json
+from bursar.wire.forms import is_form
 from bursar.wire.ingress import read
 
 OPERATIONS = {
@@ -31,6 +48,15 @@ OPERATIONS = {
     "/v1/messages": MESSAGES,
     "/v1/messages/count_tokens": COUNT_TOKENS,
     "/v1/responses": RESPONSES,
+    "/v1/audio/speech": SPEECH,
+    "/v1/audio/transcriptions": TRANSCRIPTIONS,
+    "/v1/audio/translations": TRANSLATIONS,
+    "/v1/images/generations": IMAGES,
+    "/v1/images/edits": IMAGE_EDITS,
+    "/v1/images/variations": IMAGE_VARIATIONS,
+    "/v1/moderations": MODERATIONS,
+    "/v1/rerank": RERANK,
+    "/v2/rerank": RERANK,
 }
 
 # A client's own headers travel to the provider, except what is about this connection, this caller or bursar.
@@ -52,9 +78,8 @@ _STAINLESS = (
 _PASSED_OVER = frozenset(
     name.encode() for name in (*_NOT_FORWARDED.difference(_READ_HERE), *(f"x-stainless-{n}" for n in _STAINLESS))
 )
-_STREAM_LINES = (
-    b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
-)
+_EVENTS_LINE = b"content-type: text/event-stream; charset=utf-8\r\n"
+_STREAM_LINES = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
 
 
 async def serve(gateway: Gateway, ring: KeyRing, most_bytes: int, cycle: Cycle) -> None:
@@ -74,11 +99,13 @@ async def serve(gateway: Gateway, ring: KeyRing, most_bytes: int, cycle: Cycle) 
         running = gateway.run(_call(call_id, operation, principal, headers, body))
         await running.start()
         if running.call.stream:
-            await _stream(running, cycle, _STREAM_LINES + _lines(running), dialect)
+            kind = _type_line(running) if dialect.keeps_type else _EVENTS_LINE
+            await _stream(running, cycle, kind + _STREAM_LINES + _lines(running), dialect)
         else:
             if cycle.is_choked:
                 await cycle.drained()
-            cycle.answer(200, JSON_LINE + _lines(running), dialect.whole(running))
+            kind = _type_line(running) if dialect.keeps_type else JSON_LINE
+            cycle.answer(200, kind + _lines(running), dialect.whole(running))
     except BursarError as error:
         _refuse(cycle, dialect, error, running, call_id)
     except Exception:
@@ -97,9 +124,11 @@ def _refuse(cycle: Cycle, dialect: Dialect, error: BursarError, running: Running
 
 
 def _call(call_id: str, operation: str, principal: Principal, headers: Mapping[bytes, bytes], body: bytes) -> Call:
-    asked = read(operation, body)
+    content_type = headers.get(b"content-type", b"").decode("latin-1")
+    form = content_type if is_form(content_type) else None
+    asked = read(operation, body, form)
     others = headers.keys() - _PASSED_OVER
-    if not others:
+    if not others and form is None:
         model, stream, inputs, params, usual = astuple(asked)
         return Call(call_id, operation, model, stream, body, inputs, params, usual, principal.plain, principal.key_id)
     given = {name.decode("latin-1"): headers[name].decode("latin-1") for name in others}
@@ -124,6 +153,7 @@ def _call(call_id: str, operation: str, principal: Principal, headers: Mapping[b
         idempotency_key=key,
         client_retries=_small_count(retries) if retries is not None else None,
         headers=_forwarded(given) if given.keys() - _NOT_FORWARDED else (),
+        content_type=form,
     )
 
 
@@ -154,10 +184,20 @@ async def _stream(running: Running, cycle: Cycle, lines: bytes, dialect: Dialect
                 if cycle.is_choked:
                     await cycle.drained()
                 cycle.write(data)
-        tail = writer.end()
+        tail: bytes | None = writer.end()
     except ProviderError as error:
         tail = writer.failed(error)
-    cycle.write(tail, more=False)
+    if tail is None:
+        cycle.fail()
+    else:
+        cycle.write(tail, more=False)
+
+
+def _type_line(running: Running) -> bytes:
+    """What the provider says its answer is."""
+    assert running.attempt is not None
+    assert running.attempt.answer is not None
+    return b"content-type: %b\r\n" % running.attempt.answer.headers.get(b"content-type", b"application/octet-stream")
 
 
 def _lines(running: Running) -> bytes:

@@ -18,7 +18,7 @@ from bursar.gateway.attempt import Attempt
 from bursar.gateway.running import Running
 from bursar.http.answers import error_answer
 from bursar.http.cycle import Headers
-from bursar.types.call import CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RESPONSES, Call
+from bursar.types.call import CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, MESSAGES, OPERATIONS, RESPONSES, Call
 from bursar.types.errors import BursarError, ProviderError
 from bursar.wire import render_messages as messages
 from bursar.wire.assemble import encode_json, finish_meant, usage_object
@@ -38,8 +38,8 @@ class Writer(Protocol):
     def end(self) -> bytes:
         """What stands behind the last one, where all went well."""
 
-    def failed(self, error: ProviderError) -> bytes:
-        """What stands there where it did not."""
+    def failed(self, error: ProviderError) -> bytes | None:
+        """What stands there where it did not; None where nothing can be told but by an end that is none."""
 
 
 class Dialect(msgspec.Struct, frozen=True):
@@ -49,6 +49,7 @@ class Dialect(msgspec.Struct, frozen=True):
     whole: Callable[[Running], bytes]
     writer: Callable[[Running], Writer]
     error: Callable[[BursarError, str], tuple[int, bytes, Headers]]
+    keeps_type: bool = False
 
 
 def _attempt(running: Running) -> Attempt:
@@ -158,9 +159,16 @@ class _Passing:
     def end(self) -> bytes:
         return b""
 
-    def failed(self, error: ProviderError) -> bytes:
+    def failed(self, error: ProviderError) -> bytes | None:
         # The provider's own error frame has passed already; a failure we saw needs one of ours.
         return b"" if self._attempt.assembly.error is not None else self._failed(error)
+
+
+class _PassingMedia(_Passing):
+    """Sound as it came, or events that carry it: only among events can a failure be told."""
+
+    def failed(self, error: ProviderError) -> bytes | None:
+        return super().failed(error) if self._attempt.decoder.is_events else None
 
 
 class _Rendering:
@@ -245,6 +253,10 @@ def _passing_writer(running: Running) -> Writer:
     return _Passing(running, _chat_failed)
 
 
+def _media_writer(running: Running) -> Writer:
+    return _PassingMedia(running, _chat_failed)
+
+
 def _chat_error(error: BursarError, _call_id: str) -> tuple[int, bytes, Headers]:
     return error_answer(error)
 
@@ -299,4 +311,10 @@ DIALECTS: dict[str, Dialect] = {
     RESPONSES: Dialect(_as_it_came, _passing_writer, _chat_error),
     MESSAGES: Dialect(_or_as_it_came(_message), _message_writer, _message_error),
     COUNT_TOKENS: Dialect(_as_it_came, _passing_writer, _message_error),
+}
+# All others pass as they are: what they bring need not be JSON.
+DIALECTS |= {
+    operation: Dialect(_as_it_came, _media_writer, _chat_error, keeps_type=True)
+    for operation in OPERATIONS
+    if operation not in DIALECTS
 }

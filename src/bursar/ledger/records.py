@@ -106,6 +106,9 @@ class Settled(msgspec.Struct, frozen=True, array_like=True, tag=2):
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
     provider_total_tokens: int | None = None
+    audio_ms: int | None = None
+    images: int | None = None
+    search_units: int | None = None
     usage_source: str = "none"
     raw_usage: str | None = None
     cost_nanos: int | None = None

@@ -15,6 +15,9 @@ from bursar.wire.oauth import Flow
 from bursar.wire.readers import Endpoint, Readers
 from bursar.wire.spec import AuthSpec, OperationSpec, Spec
 
+# The version of an API, where its address ends with one; what leads from there to another.
+_VERSION = re.compile(r"/(v\d+)/?$")
+_UP = re.compile(r"/[^/]+/\.\./")
 _NAME = re.compile(r"[A-Za-z0-9._:-]*\Z")
 _PROXIES = ("http://", "https://", "socks5://", "socks5h://")
 _ALWAYS_SECRET = frozenset({"authorization", "proxy-authorization", "x-api-key", "api-key", "cookie"})
@@ -50,7 +53,10 @@ def _without_configuration(environ: Mapping[str, str]) -> list[ProviderSettings]
 
 def _provider(given: ProviderSettings, environ: Mapping[str, str]) -> Provider:
     place = f"provider '{given.name}'"
-    spec = specs.build(given.type, request=given.request, response=given.response, place=place)
+    version = _VERSION.search(given.base_url or "")
+    spec = specs.build(
+        given.type, version=version and version[1], request=given.request, response=given.response, place=place
+    )
     operations = spec.operations
     base = (given.base_url if given.base_url is not None else _base_url(spec, given, place)).rstrip("/")
     if not base and not given.completion_url:
@@ -125,7 +131,7 @@ def _base_url(spec: Spec, given: ProviderSettings, place: str) -> str:
 
 
 def _endpoint(spec: OperationSpec, base: str, own_url: str | None, given: ProviderSettings) -> Endpoint:
-    url = own_url or base + spec.url
+    url = own_url or _UP.sub("/", base + spec.url)
     stream_url = url if own_url or spec.stream_url is None else base + spec.stream_url
     asks = spec.request.include_usage
     if asks is not None and given.include_usage is not None:

@@ -23,7 +23,8 @@ SETTLED_COLUMNS = (
     "completed_at", "status", "response_time_ms", "time_to_first_token_ms", "http_status", "error_kind",
     "error_code", "error_message", "finish_reason", "provider_response_id", "served_model", "prompt_tokens",
     "completion_tokens", "total_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens",
-    "provider_total_tokens", "usage_source", "raw_usage", "cost_nanos", "cost_currency", "cost_usd_nanos",
+    "provider_total_tokens", "audio_ms", "images", "search_units", "usage_source", "raw_usage",
+    "cost_nanos", "cost_currency", "cost_usd_nanos",
     "cost_source", "price_id", "output_bytes", "text_at", "output_ref", "text_ref",
 )  # fmt: skip
 """The columns that are known when it is settled."""

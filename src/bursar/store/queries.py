@@ -25,7 +25,8 @@ LIST_COLUMNS = (
     "provider_url", "requested_model", "model", "served_model", "reason", "method_type", "status",
     "http_status_code", "error_kind", "error_code", "error_message", "finish_reason", "provider_response_id",
     "prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "cache_write_tokens",
-    "reasoning_tokens", "provider_total_tokens", "usage_source", "cost_nanos", "cost_currency", "cost_usd_nanos",
+    "reasoning_tokens", "provider_total_tokens", "audio_ms", "images", "search_units", "usage_source",
+    "cost_nanos", "cost_currency", "cost_usd_nanos",
     "cost_source", "price_id", "response_time_ms", "time_to_first_token_ms", "idempotency_key", "client_retries",
     "dropped",
 )  # fmt: skip

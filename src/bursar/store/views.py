@@ -17,7 +17,7 @@ select
   e.key_id, e.provider, e.provider_type, e.provider_url, e.requested_model, e.model, e.served_model, e.reason,
   e.method_type, e.status, e.error_message, e.error_kind, e.error_code, e.http_status as http_status_code,
   e.prompt_tokens, e.completion_tokens, e.total_tokens, e.cached_tokens, e.cache_write_tokens,
-  e.reasoning_tokens, e.provider_total_tokens, e.usage_source, e.raw_usage,
+  e.reasoning_tokens, e.provider_total_tokens, e.audio_ms, e.images, e.search_units, e.usage_source, e.raw_usage,
   e.cost_nanos / 1000000000.0 as cost, e.cost_nanos, e.cost_currency,
   e.cost_usd_nanos / 1000000000.0 as cost_usd, e.cost_usd_nanos, e.cost_source, e.price_id,
   e.response_time_ms, e.time_to_first_token_ms, e.finish_reason, e.provider_response_id,
@@ -44,6 +44,7 @@ select
   f.provider, f.requested_model, f.model, f.served_model, f.method_type, f.status, f.error_message,
   f.http_status as http_status_code, f.finish_reason,
   s.prompt_tokens, s.completion_tokens, s.total_tokens, s.cached_tokens, s.reasoning_tokens,
+  s.audio_ms, s.images, s.search_units,
   s.cost_nanos / 1000000000.0 as cost, s.cost_currency, s.cost_usd_nanos / 1000000000.0 as cost_usd,
   s.attempts_without_usage, s.attempts_estimated, s.response_time_ms, f.time_to_first_token_ms
 from ledger_entries f
@@ -51,7 +52,8 @@ join (
   select call_id, max(attempt) as last, count(*) as attempts, min(created_at) as created_at,
     sum(prompt_tokens) as prompt_tokens, sum(completion_tokens) as completion_tokens,
     sum(total_tokens) as total_tokens, sum(cached_tokens) as cached_tokens,
-    sum(reasoning_tokens) as reasoning_tokens,
+    sum(reasoning_tokens) as reasoning_tokens, sum(audio_ms) as audio_ms, sum(images) as images,
+    sum(search_units) as search_units,
     case when count(distinct cost_currency) <= 1 then sum(cost_nanos) end as cost_nanos,
     case when count(distinct cost_currency) <= 1 then max(cost_currency) end as cost_currency,
     sum(cost_usd_nanos) as cost_usd_nanos, sum(response_time_ms) as response_time_ms,

@@ -12,11 +12,29 @@ COMPLETIONS = "completions"
 RESPONSES = "responses"
 EMBEDDINGS = "embeddings"
 COUNT_TOKENS = "count_tokens"
+SPEECH = "speech"
+TRANSCRIPTIONS = "transcriptions"
+TRANSLATIONS = "translations"
+IMAGES = "images"
+IMAGE_EDITS = "image_edits"
+IMAGE_VARIATIONS = "image_variations"
+MODERATIONS = "moderations"
+RERANK = "rerank"
+
+OPERATIONS = (
+    CHAT, MESSAGES, COMPLETIONS, RESPONSES, EMBEDDINGS, COUNT_TOKENS, SPEECH, TRANSCRIPTIONS, TRANSLATIONS, IMAGES,
+    IMAGE_EDITS, IMAGE_VARIATIONS, MODERATIONS, RERANK,
+)  # fmt: skip
+"""All kinds of call."""
 
 CHAT_COMPLETION = "chat_completion"
 STREAM_COMPLETION = "stream_completion"
 # The names of the other kinds of call on the ledger.
-_METHOD_TYPES = {EMBEDDINGS: "embedding", COUNT_TOKENS: "count_tokens"}
+_METHOD_TYPES = {
+    EMBEDDINGS: "embedding", COUNT_TOKENS: "count_tokens", SPEECH: "speech", TRANSCRIPTIONS: "transcription",
+    TRANSLATIONS: "translation", IMAGES: "image_generation", IMAGE_EDITS: "image_edit",
+    IMAGE_VARIATIONS: "image_variation", MODERATIONS: "moderation", RERANK: "rerank",
+}  # fmt: skip
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +59,8 @@ class Call(msgspec.Struct, frozen=True):
 
     `body` is the request as it was sent, in the shape of its kind: OpenAI's for a chat, Anthropic's for messages.
     `inputs` are its messages or inputs, each as JSON, and `params` is all else of it, as one JSON object; `usual` is
-    true for a chat of which these are all there is.
+    true for a chat of which these are all there is. A request that came as a form, for it brings files, has its
+    `content_type`; its inputs are then what there is to say of its files.
     `headers` are the caller's own extra headers for the provider.
     """
 
@@ -58,6 +77,7 @@ class Call(msgspec.Struct, frozen=True):
     idempotency_key: str | None = None
     client_retries: int | None = None
     headers: tuple[tuple[str, str], ...] = ()
+    content_type: str | None = None
 
     @property
     def method_type(self) -> str:

@@ -20,7 +20,9 @@ class Usage(msgspec.Struct, frozen=True):
 
     `total_tokens` is input + output where both are known, else the provider's own total;
     `provider_total_tokens` is what the provider sent as its total. `cost_nanos` is a cost the
-    provider itself reported, in 10⁻⁹ of `cost_currency`. `raw_json` is the provider's usage object as JSON.
+    provider itself reported, in 10⁻⁹ of `cost_currency`. `audio_ms` is how long the sound was (in milliseconds),
+    `images` how many were made, `search_units` how many searches were charged. `raw_json` is the
+    provider's usage object as JSON.
     """
 
     input_tokens: int | None = None
@@ -32,6 +34,9 @@ class Usage(msgspec.Struct, frozen=True):
     cost_nanos: int | None = None
     cost_currency: str | None = None
     raw_json: bytes | None = None
+    audio_ms: int | None = None
+    images: int | None = None
+    search_units: int | None = None
 
     @property
     def raw(self) -> dict[str, object] | None:

@@ -12,7 +12,7 @@ import msgspec
 
 from bursar.types.call import MESSAGES, Call
 from bursar.types.errors import ConfigError, RequestError
-from bursar.wire import paths
+from bursar.wire import forms, paths
 from bursar.wire.assemble import encode_json
 from bursar.wire.ingress import fields_of, params_of
 from bursar.wire.readers import Endpoint
@@ -59,7 +59,7 @@ class Way:
         self.headers = headers
         self._endpoint = endpoint
         self._url = (endpoint.stream_url if stream else endpoint.url).replace("{model}", quote(model, safe=""))
-        self._model = _JSON.encode(model)
+        self._model_name, self._model = model, _JSON.encode(model)
         self._adds_usage = endpoint.adds_usage
         self._passes = endpoint.spec.speaks == operation
         self._translates = None if self._passes else TO_CHAT.get(operation)
@@ -75,6 +75,8 @@ class Way:
 
     def request(self, call: Call, headers: tuple[tuple[str, str], ...]) -> Request:
         """The request of a call. Raises RequestError with the field's name."""
+        if call.content_type is not None:
+            return self._of_form(call, call.content_type, headers)
         if not (call.usual and self._is_plain):
             return self._written_anew(call, headers)
         params, stream, added = call.params, call.stream, False
@@ -88,6 +90,16 @@ class Way:
         # take the other one.
         body = b'%b,"messages":[%b]}' % (params[:-1], b",".join(call.inputs))
         return Request(self._url, headers, body, params, stream, added)
+
+    def _of_form(self, call: Call, content_type: str, headers: tuple[tuple[str, str], ...]) -> Request:
+        """A form as it came, but for its model."""
+        if not self._passes:
+            raise RequestError("a form cannot be translated for this provider: send JSON")
+        boundary = forms.boundary_of(content_type)
+        body = forms.written(forms.parts_of(call.body, content_type), boundary, self._model_name.encode())
+        others = tuple(header for header in headers if header[0] != "content-type")
+        params = _JSON.encode({**fields_of(call.params), "model": self._model_name})
+        return Request(self._url, (("content-type", content_type), *others), body, params, call.stream, False)
 
     def _written_anew(self, call: Call, headers: tuple[tuple[str, str], ...]) -> Request:
         fields = fields_of(call.body)

@@ -6,7 +6,7 @@ bytes. A stream answered with plain JSON, and JSON answered as a stream, are tol
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -25,20 +25,17 @@ from bursar.types.events import (
     UsageReport,
 )
 from bursar.types.usage import Usage
-from bursar.wire.event_stream import EventStreamFramer
-from bursar.wire.framing import Framer, LineFramer, RawFrame, SseFramer, WholeFramer
+from bursar.wire.framers import TELLING, chosen
+from bursar.wire.framing import BytesFramer, Framer, RawFrame, WholeFramer
 from bursar.wire.readers import Reader, Readers
 from bursar.wire.runs import Around, around
-from bursar.wire.shapes import Calls
+from bursar.wire.shapes import Kept
 from bursar.wire.typed import UNTYPED, Typed
 from bursar.wire.values import error_of, read_json, text_of, thinking_of, tool_call
 
 # How many frames are looked at for what they have in common before it is given up.
 _LEARNS = 8
 _ASIDES = 16
-FRAMERS: dict[str, Callable[[], Framer]] = {
-    "sse": SseFramer, "ndjson": LineFramer, "json": WholeFramer, "aws-event-stream": EventStreamFramer,
-}  # fmt: skip
 _READ = frozenset({"choices", "usage", "id", "model", "object", "error", "obfuscation"})
 
 
@@ -53,20 +50,6 @@ class Frame(msgspec.Struct):
     events: list[Event]
     usage_only: bool = False
     is_silent: bool = False
-
-
-class Kept:
-    """What an answer of a less usual format keeps of the frames before: its calls, its usage so far, and texts."""
-
-    def __init__(self) -> None:
-        self.calls = Calls()
-        self._calls: dict[int, Calls] = {}
-        self.usage: dict[str, Any] = {}
-        self.texts: dict[str, str] = {}
-
-    def calls_of(self, choice: int) -> Calls:
-        """The calls of one of several answers."""
-        return self._calls.setdefault(choice, Calls())
 
 
 class Decoder(msgspec.Struct, eq=False):
@@ -88,6 +71,7 @@ class Decoder(msgspec.Struct, eq=False):
     _extras: dict[str, object] = {}
     _kept: Kept | None = None
     _framer: Framer | None = None
+    _held: bytes = b""
     _started: tuple[object, object] = (None, None)
     _usual: tuple[object, ...] | None = None
     _around: Around | None = None
@@ -125,6 +109,11 @@ class Decoder(msgspec.Struct, eq=False):
         return self.readers.answer if self.is_whole else self.readers.stream
 
     @property
+    def is_events(self) -> bool:
+        """Whether it came as frames, rather than as sound or as one value."""
+        return not (self.is_whole or type(self._framer) is BytesFramer)
+
+    @property
     def saw_finish(self) -> bool:
         """Whether every answer that began (there may be several) said why it stopped."""
         return bool(self._finished) and self._begun <= self._finished
@@ -145,12 +134,18 @@ class Decoder(msgspec.Struct, eq=False):
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that are whole now. Raises FrameTooLongError."""
         if self._framer is None:
+            if self.stream and self.readers.is_sound:
+                data = self._held + data
+                self._held = data if len(data) < TELLING else b""
+                if self._held:
+                    return []
             # Blank lines before a JSON body are a provider's way to keep the connection open.
-            head = data.lstrip() if self._framer is None else data
+            head = data.lstrip()
             if not head:
                 return [Frame(data, [], is_silent=True)] if self.stream and data else []
-            data = data if self.stream else head
-            self._framer = self._chosen(head)
+            data = data if self.stream or self.readers.spec.media else head
+            self._framer = chosen(self.readers.spec, head, stream=self.stream)
+            self.is_whole = type(self._framer) is WholeFramer
             if self._framer.is_between and not self.is_whole and self._reader.typed is not None:
                 self._learns = _LEARNS
         if self._learns or self._around is not None:
@@ -202,6 +197,8 @@ class Decoder(msgspec.Struct, eq=False):
 
     def close(self) -> list[Frame]:
         """The frames left when the bytes have ended."""
+        if self._held:
+            return [Frame(self._held, [])]
         if self._framer is None:
             return []
         frames = self._read_all(self._framer.close())
@@ -210,16 +207,6 @@ class Decoder(msgspec.Struct, eq=False):
             return frames
         # What was cut off in the middle and says nothing is not an answer's frame.
         return [f for f in frames if not f.is_silent or f.raw[-1:] in b"\r\n"]
-
-    def _chosen(self, head: bytes) -> Framer:
-        framing = self.readers.spec.stream.framing
-        looks_json = head[:1] in (b"{", b"[")
-        if looks_json and (not self.stream or framing in ("sse", "aws-event-stream")):
-            framing = "json"
-        if framing == "json" or not (self.stream or head.startswith((b"data:", b":", b"event:"))):
-            framing = "json"
-            self.is_whole = True
-        return FRAMERS[framing]()
 
     def _read_all(self, raw_frames: list[RawFrame]) -> list[Frame]:
         kind = self._reader.typed
@@ -251,6 +238,8 @@ class Decoder(msgspec.Struct, eq=False):
         return frames
 
     def _read(self, frame: RawFrame) -> Frame:
+        if type(self._framer) is BytesFramer:
+            return Frame(frame.raw, [])
         data = frame.data
         if data is None:
             bare = frame.raw.strip()

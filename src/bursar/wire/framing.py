@@ -172,6 +172,18 @@ class LineFramer(_Buffered):
         return [RawFrame(left, left.strip() or None)] if left else []
 
 
+class BytesFramer:
+    """Bytes as they come: what they are is not read."""
+
+    is_between = False
+
+    def feed(self, data: bytes) -> list[RawFrame]:
+        return [RawFrame(data, None)]
+
+    def close(self) -> list[RawFrame]:
+        return []
+
+
 class WholeFramer:
     """One frame: the whole body."""
 

@@ -8,19 +8,39 @@ from typing import Any
 
 import msgspec
 
-from bursar.types.call import CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RESPONSES
+from bursar.types.call import (
+    CHAT,
+    COMPLETIONS,
+    COUNT_TOKENS,
+    EMBEDDINGS,
+    IMAGE_EDITS,
+    IMAGE_VARIATIONS,
+    IMAGES,
+    MESSAGES,
+    MODERATIONS,
+    RERANK,
+    RESPONSES,
+    SPEECH,
+    TRANSCRIPTIONS,
+    TRANSLATIONS,
+)
 from bursar.types.errors import RequestError
+from bursar.wire import forms
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 _INPUT_OF = {
     CHAT: "messages", MESSAGES: "messages", COUNT_TOKENS: "messages", COMPLETIONS: "prompt", RESPONSES: "input",
-    EMBEDDINGS: "input",
+    EMBEDDINGS: "input", SPEECH: "input", IMAGES: "prompt", IMAGE_EDITS: "prompt", MODERATIONS: "input",
+    RERANK: "documents",
 }  # fmt: skip
 _INPUTS = frozenset(_INPUT_OF.values())
 _WITH_MESSAGES = frozenset({CHAT, MESSAGES, COUNT_TOKENS})
-_NEVER_STREAMED = frozenset({EMBEDDINGS, COUNT_TOKENS})
+_NEVER_STREAMED = frozenset({EMBEDDINGS, COUNT_TOKENS, MODERATIONS, RERANK, IMAGE_VARIATIONS})
+# Kinds of call that bring a file, and the field it stands in.
+_FILE_OF = {TRANSCRIPTIONS: "file", TRANSLATIONS: "file", IMAGE_VARIATIONS: "image"}
+_TRUE = ("true", "1")
 # How nearly all messages begin: with their role.
 _BEGINNINGS = (b'{"role":"', b'{"role": "')
 # A list of token numbers is one input, not a thousand.
@@ -70,8 +90,12 @@ class Asked(msgspec.Struct, frozen=True):
     usual: bool = False
 
 
-def read(operation: str, body: bytes) -> Asked:
-    """A request's body. Raises RequestError that names the field."""
+def read(operation: str, body: bytes, form: str | None = None) -> Asked:
+    """A request's body; `form` is its content-type where it is a form. Raises RequestError that names the field."""
+    if form is not None:
+        return _read_form(operation, body, form)
+    if operation in _FILE_OF:
+        raise RequestError("a file comes in a form: send multipart/form-data", field=_FILE_OF[operation])
     if operation == CHAT:
         try:
             if not body.isascii():
@@ -120,11 +144,27 @@ def _read_fields(operation: str, body: bytes) -> Asked:
         _check_messages(fields)
     elif operation != RESPONSES and (name not in fields or bytes(fields[name]) == b"null"):
         raise RequestError(f"'{name}' is missing: give a text, or a list of texts", field=name)
-    stream = False
-    if operation not in _NEVER_STREAMED:
+    stream = operation == SPEECH  # sound is passed on as it comes
+    if not stream and operation not in _NEVER_STREAMED:
         stream = bool(_value(fields, "stream", bool | None, "true or false", required=False))
     inputs = [item for name in fields if name in _INPUTS for item in _items(fields[name])]
     return Asked(model, stream, inputs, params_of(fields))
+
+
+def _read_form(operation: str, body: bytes, content_type: str) -> Asked:
+    """The same of a form. Its files are not kept: what is said of them stands for them."""
+    parts = forms.parts_of(body, content_type)
+    values, files = forms.fields_of(parts), forms.files_of(parts)
+    model = values.get("model")
+    if not isinstance(model, str) or not model:
+        raise RequestError("'model' is missing: name one model", field="model")
+    wanted = _FILE_OF.get(operation)
+    if wanted is not None and not any(file["field"] == wanted for file in files):
+        raise RequestError(f"'{wanted}' is missing: give a file", field=wanted)
+    stream = operation not in _NEVER_STREAMED and values.get("stream") in _TRUE
+    inputs = [_encode(file) for file in files]
+    inputs += [_encode(values.pop(name)) for name in sorted(_INPUTS & values.keys())]
+    return Asked(model, stream, inputs, _encode(values))
 
 
 def _items(value: msgspec.Raw) -> list[bytes]:

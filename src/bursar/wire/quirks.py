@@ -45,6 +45,16 @@ def reasoning_beside_output(usage: Tree, _answer: Tree) -> Tree:
     return usage
 
 
+def cache_beside_input(usage: Tree, _answer: Tree) -> Tree:
+    """What was cached stands beside the input, unless the input is said to be the prompt and what was cached."""
+    details = usage.get("input_tokens_details")
+    details = details if isinstance(details, dict) else {}
+    said, cached = _count(usage.get("input_tokens")), _count(details.get("cached_tokens"))
+    if cached and said != _count(details.get("prompt_tokens")) + cached:
+        return {**usage, "input_tokens": said + cached}
+    return usage
+
+
 def usage_of_items(usage: Tree, answer: Tree) -> Tree:
     """Each vector has a usage of its own."""
     items = answer.get("data")
@@ -70,7 +80,9 @@ def text_so_far(events: list[Event], before: dict[str, str]) -> list[Event]:
     return out
 
 
-_OF_USAGE: dict[str, UsageQuirk] = {q.__name__: q for q in (thoughts_inside, reasoning_beside_output, usage_of_items)}
+_OF_USAGE: dict[str, UsageQuirk] = {
+    q.__name__: q for q in (thoughts_inside, reasoning_beside_output, cache_beside_input, usage_of_items)
+}
 _OF_FRAMES: dict[str, FrameQuirk] = {q.__name__: q for q in (text_so_far,)}
 
 

@@ -25,7 +25,9 @@ class Reader:
         self.said = reader_of(spec.shape)
         self.usage = UsageReader(spec.usage, quirks.of_usage(spec.quirks))
         # An end mark that looks like a frame must be looked for in each of them; so must what a quirk is about.
-        plain = not ((spec.stream.end or "").startswith("{") or spec.stream.end_events or spec.quirks or spec.finish)
+        plain = not spec.media and not (
+            (spec.stream.end or "").startswith("{") or spec.stream.end_events or spec.quirks or spec.finish
+        )
         self.typed: Typed | None = typed(section, spec.usage) if plain and self.said is None else None
         self.id = compiled(section.id)
         self.model = compiled(section.model)
@@ -53,9 +55,10 @@ class Readers:
     def __init__(self, spec: OperationSpec) -> None:
         self.spec = spec
         self.answer = Reader(spec.answer, spec)
-        plain = self.answer.said is None and not spec.quirks and not spec.finish
+        plain = self.answer.said is None and not spec.quirks and not spec.finish and not spec.media
         self.whole: Whole | None = whole(spec.answer, spec.usage) if plain else None
         self.stream = Reader(spec.stream, spec)
+        self.is_sound = spec.stream.framing == "bytes"
         self.frame_quirks = quirks.of_frames(spec.quirks)
         self.end_mark = (spec.stream.end or "").encode()
         self.end_events = frozenset(spec.stream.end_events)

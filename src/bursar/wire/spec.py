@@ -14,13 +14,11 @@ from typing import Any
 
 import msgspec
 
-from bursar.types.call import CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RESPONSES
+from bursar.types.call import OPERATIONS
 from bursar.types.errors import ConfigError, UnsupportedLlmProviderError
 from bursar.wire import paths
 
 Paths = str | list[str]
-
-OPERATIONS = (CHAT, MESSAGES, COMPLETIONS, RESPONSES, EMBEDDINGS, COUNT_TOKENS)
 
 
 class AuthSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -78,9 +76,9 @@ class AnswerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StreamSpec(AnswerSpec, frozen=True, forbid_unknown_fields=True):
-    """Where a frame says what, how frames are cut (`sse`, `ndjson`, `json`, `aws-event-stream`), and what ends them
-    all: data that begins with `end`, an event of one of the names in `end_events`, or a frame in which
-    `done` is true."""
+    """Where a frame says what, how frames are cut (`sse`, `ndjson`, `json`, `aws-event-stream`; `bytes` as they
+    come, unless they turn out to be events), and what ends them all: data that begins with `end`, an event of one of
+    the names in `end_events`, or a frame in which `done` is true."""
 
     framing: str = "sse"
     end: str | None = None
@@ -93,7 +91,8 @@ class UsageSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     an integer is that constant wherever any other count is reported; what is absent stays None.
 
     Where `raw`, the whole object, may stand in several places, counts are named as they stand in the first. A cost is
-    in parts of its currency of which `cost_unit` are one: 1 unless it is said.
+    in parts of its currency of which `cost_unit` are one: 1 unless it is said. `seconds` are of sound; `images` is
+    their number, or their list.
     """
 
     raw: Paths | None = None
@@ -106,6 +105,9 @@ class UsageSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cost: Paths | None = None
     cost_currency: str | None = None
     cost_unit: int = 1
+    seconds: Paths | None = None
+    images: Paths | None = None
+    search_units: Paths | None = None
 
 
 class ErrorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -124,7 +126,8 @@ class OperationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     them rendered from their events. In an address `{model}` stands for the model; a stream has an address of its own
     where it differs. `finish` tells what the provider's words for why it stopped mean in OpenAI's (stop, length,
     tool_calls, content_filter); a word that means "" is no end, one that means "error" a failure. `quirks` are
-    functions of `wire.quirks`.
+    functions of `wire.quirks`. With `media` it is about sound or images: bytes tell nothing of tokens, prices of text
+    do not hold, and an answer need not be JSON.
     """
 
     shape: str
@@ -138,6 +141,7 @@ class OperationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     error: ErrorSpec = ErrorSpec()
     finish: dict[str, str] = {}
     quirks: list[str] = []
+    media: bool = False
 
 
 class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -157,6 +161,14 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     responses: OperationSpec | None = None
     embeddings: OperationSpec | None = None
     count_tokens: OperationSpec | None = None
+    speech: OperationSpec | None = None
+    transcriptions: OperationSpec | None = None
+    translations: OperationSpec | None = None
+    images: OperationSpec | None = None
+    image_edits: OperationSpec | None = None
+    image_variations: OperationSpec | None = None
+    moderations: OperationSpec | None = None
+    rerank: OperationSpec | None = None
 
     @property
     def operations(self) -> dict[str, OperationSpec]:
@@ -204,7 +216,7 @@ OVERLAY: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 
-_FRAMINGS = ("sse", "ndjson", "json", "aws-event-stream")
+_FRAMINGS = ("sse", "ndjson", "json", "aws-event-stream", "bytes")
 _SCHEMES = ("bearer", "header", "none", "oauth")
 _NO_PATHS = frozenset({"framing", "end", "end_events", "cost_currency", "cost_unit", "vector"})
 
@@ -215,12 +227,16 @@ def known_types() -> list[str]:
     return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
 
 
-def load(provider_type: str) -> dict[str, Any]:
+def load(provider_type: str, version: str | None = None) -> dict[str, Any]:
     """A type's description as plain data, laid over the type it extends, each of its operations over its shape.
+    `version` is that of the provider's API, where it has several that are not alike.
 
     Raises UnsupportedLlmProviderError that names the known types.
     """
     data = _own(provider_type)
+    data = _laid_over(data, data.pop("versions", {}).get(version, {}))
+    for name in data.pop("passes", []):
+        data[name] = {"shape": name}  # as it is, in OpenAI's own format
     for name in OPERATIONS:
         if name in data:
             shape = _file("shapes", data[name]["shape"])
@@ -253,6 +269,7 @@ def _laid_over(base: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 def build(
     provider_type: str,
     *,
+    version: str | None = None,
     request: Mapping[str, object] | None = None,
     response: Mapping[str, object] | None = None,
     place: str = "provider",
@@ -262,7 +279,7 @@ def build(
     Raises ConfigError with the key and its place where a setting is unknown, of the wrong type, or not
     a path; UnsupportedLlmProviderError where the type is unknown.
     """
-    data = load(provider_type)
+    data = load(provider_type, version)
     if (request or response) and "chat" not in data:
         raise ConfigError(
             f"{place}: the type '{provider_type}' answers no chats: `request` and `response` say how they are"

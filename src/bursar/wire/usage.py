@@ -54,6 +54,17 @@ def as_nanos(value: object, unit: int = 1) -> int | None:
         return None
 
 
+def as_millis(value: object) -> int | None:
+    """Thousandths of what a provider counted, rounded; None where it is no amount."""
+    nanos = as_nanos(value)
+    return (nanos + 500_000) // 1_000_000 if nanos is not None else None
+
+
+def as_number_of(value: object) -> int | None:
+    """A count, or the length of a list of what is counted."""
+    return len(value) if isinstance(value, list) else as_count(value)
+
+
 class UsageReader:
     """A usage section of a spec, made ready for reading."""
 
@@ -70,9 +81,18 @@ class UsageReader:
             "reasoning_tokens": spec.reasoning,
             "provider_total_tokens": spec.total,
         }
+        # What is counted beside tokens.
+        others = (
+            ("audio_ms", spec.seconds, as_millis),
+            ("images", spec.images, as_number_of),
+            ("search_units", spec.search_units, as_count),
+        )
+        self._others = [(name, getter(path), counted) for name, path, counted in others if path is not None]
         # Most frames have no usage: where every path lies inside the usage object, one look is enough, and
         # the paths are followed from there.
-        self._inside = first is not None and all(_is_inside(first, p) for p in (*given.values(), spec.cost))
+        self._inside = (
+            first is not None and not self._others and all(_is_inside(first, p) for p in (*given.values(), spec.cost))
+        )
         within = f"{first}." if self._inside else ""
         counts = [(name, _count(p, within)) for name, p in given.items() if p is not None and not isinstance(p, int)]
         # One path to a number, as nearly all are, is read here; sums and alternatives by a function of their own.
@@ -103,16 +123,7 @@ class UsageReader:
             value = raw
         if self._inside and value is None:
             return None
-        found: dict[str, int] = {}
-        for name, get in self._numbers:
-            number = get(value)
-            if number is not None and (type(number) is not int or not 0 <= number <= MAX_COUNT):
-                number = as_count(number)
-            if number is not None:
-                found[name] = number
-        for name, combined in self._combined:
-            if (count := combined.count(value)) is not None:
-                found[name] = count
+        found = self._counts(value)
         nanos = as_nanos(self._cost(value), self._unit) if self._cost is not None else None
         if not found and nanos is None:
             return None
@@ -123,6 +134,22 @@ class UsageReader:
             cost_currency=self._currency if nanos is not None else None,
             raw_json=encode_json(raw) if isinstance(raw, dict) else self._as_it_stood(found),
         )
+
+    def _counts(self, value: object) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for name, get in self._numbers:
+            number = get(value)
+            if number is not None and (type(number) is not int or not 0 <= number <= MAX_COUNT):
+                number = as_count(number)
+            if number is not None:
+                found[name] = number
+        for name, get, counted in self._others:
+            if (amount := counted(get(value))) is not None:
+                found[name] = amount
+        for name, combined in self._combined:
+            if (count := combined.count(value)) is not None:
+                found[name] = count
+        return found
 
     def _as_it_stood(self, found: dict[str, int]) -> bytes | None:
         """The counts under the names they came by, where no one object holds them."""

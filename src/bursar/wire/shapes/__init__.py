@@ -55,6 +55,20 @@ class Calls:
         return self.at(object())
 
 
+class Kept:
+    """What an answer of a less usual format keeps of the frames before: its calls, its usage so far, and texts."""
+
+    def __init__(self) -> None:
+        self.calls = Calls()
+        self._calls: dict[int, Calls] = {}
+        self.usage: dict[str, Any] = {}
+        self.texts: dict[str, str] = {}
+
+    def calls_of(self, choice: int) -> Calls:
+        """The calls of one of several answers."""
+        return self._calls.setdefault(choice, Calls())
+
+
 def _hashable(key: object) -> object:
     return key if isinstance(key, int | str | None) or type(key) is object else repr(key)
 
