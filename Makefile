@@ -57,17 +57,17 @@ format: $(VENV)/.dev ## Format the code.
 	$(BIN)/ruff format --quiet src tests bench clients
 	$(BIN)/ruff check --quiet --fix src tests bench clients
 
-CLIENTS = openai anthropic langchain-openai llm litellm llm-comply sdks
+CLIENTS = openai anthropic langchain-openai llm litellm llm-comply sdks gigachat
 lock: ## Lock the dependencies anew, with hashes and without the name of any registry.
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet \
 	  pyproject.toml requirements/build.in -o requirements/run.txt
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet \
-	  --extra test --extra check --extra bench -c requirements/run.txt pyproject.toml requirements/build.in -o requirements/dev.txt
+	  --extra test --extra check --extra bench --extra aws -c requirements/run.txt pyproject.toml requirements/build.in -o requirements/dev.txt
 	for client in $(CLIENTS); do \
 	  uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet \
 	    requirements/clients/$$client.in -o requirements/clients/$$client.txt || exit 1; \
 	done
-	cd clients/ai && npm install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund --silent
+	for folder in ai aimock; do (cd clients/$$folder && npm install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund --silent) || exit 1; done
 
 clean: ## Remove the environment and what tools leave behind; the ledger under ./data stays.
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -54,6 +54,13 @@ def test_an_address_by_location(given: dict[str, Any], begins: str) -> None:
         ({"type": "azure"}, "base_url is missing"),
         ({"type": "gigachat", "token_url": "ftp://x"}, "token_url must be"),
         ({"type": "anthropic", "request": {"temprature": 1}}, "unknown key 'temprature'"),
+        ({"type": "anthropic", "access_key_id": "a"}, "signs nothing: leave access_key_id"),
+        ({"type": "bedrock", "access_key_id": "a"}, "an api_key or a pair of keys, not both"),
+        ({"type": "bedrock", "api_key": None, "access_key_id": "a"}, "go together"),
+        (
+            {"type": "bedrock", "api_key": None, "access_key_id": "a", "secret_access_key": "b"},
+            "location is missing: requests are signed for a region",
+        ),
         ({"type": "anthropic", "token_url": "https://x"}, "fetches no tokens: leave token_url and scope out"),
     ],
 )

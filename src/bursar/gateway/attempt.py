@@ -10,7 +10,6 @@ import time
 import msgspec
 
 from bursar.gateway import outcome
-from bursar.gateway.credentials import Credential
 from bursar.gateway.registry import Target
 from bursar.ledger.ledger import Entry
 from bursar.net.transport import Answer, HungUpError, Transport
@@ -47,11 +46,15 @@ class Attempt(msgspec.Struct, eq=False):
     cost: Cost | None = None
     token: str | None = None
 
-    async def with_token(self, credential: Credential, transport: Transport, deadline: float) -> Request:
-        """The request with a token that was fetched. Raises ProviderError where there is none to be had."""
-        self.token = await credential.token(transport, deadline=deadline)
-        headers = (*self.request.headers, ("authorization", f"Bearer {self.token}"))
-        return msgspec.structs.replace(self.request, headers=headers)
+    async def authorized(self, transport: Transport, deadline: float) -> Request:
+        """The request signed, or with a token that was fetched. Raises ProviderError where there is none to be had."""
+        provider, request = self.target.provider, self.request
+        if provider.signature is not None:
+            return provider.signature.signed(request)
+        if provider.credential is None:
+            return request
+        self.token = await provider.credential.token(transport, deadline=deadline)
+        return msgspec.structs.replace(request, headers=(*request.headers, ("authorization", f"Bearer {self.token}")))
 
     def token_refused(self, error: ProviderError) -> bool:
         """Whether the provider did not take the token: then it is not used again."""

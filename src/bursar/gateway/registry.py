@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from bursar.gateway.credentials import Credential
+from bursar.gateway.signing import Signature
 from bursar.types.call import CHAT, OPERATIONS
 from bursar.types.errors import RequestError, UnknownModelError
 from bursar.wire.readers import Endpoint
@@ -44,16 +45,21 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     retries: int = 1
     credential: Credential | None = None
     """Where a token must be fetched for it."""
+    signature: Signature | None = None
+    """Where its requests must be signed."""
     transport: str = "http"
     """By its name among the gateway's transports."""
     proxy: str | None = None
     http2: bool = False
+    shows_key: bool = True
+    """Whether its headers are all that shows who calls."""
     url_shown: str = ""
     """The address as it stands on the ledger: without query, user or password."""
 
     def __post_init__(self) -> None:
         first = next((self.endpoints[name].url for name in OPERATIONS if name in self.endpoints), "")
         msgspec.structs.force_setattr(self, "url_shown", shown_url(first))
+        msgspec.structs.force_setattr(self, "shows_key", self.credential is None and self.signature is None)
 
     def endpoint(self, operation: str) -> Endpoint:
         """Where calls of this kind go: to an endpoint of their own kind, or, if they can be translated, to that for

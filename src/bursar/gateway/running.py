@@ -189,8 +189,7 @@ class Running(msgspec.Struct, eq=False):
         try:
             timeouts = provider.timeouts
             deadline = min(time.monotonic() + timeouts.first_byte_s, attempt.deadline)
-            fetched = provider.credential
-            request = attempt.request if fetched is None else await attempt.with_token(fetched, transport, deadline)
+            request = attempt.request if provider.shows_key else await attempt.authorized(transport, deadline)
             answer = attempt.answer = await transport.send(
                 request, connect_timeout_s=timeouts.connect_s, deadline=deadline
             )

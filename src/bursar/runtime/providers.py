@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from bursar.gateway.credentials import Credential
 from bursar.gateway.registry import Provider, Registry, Timeouts
+from bursar.gateway.signing import Signature
 from bursar.runtime.settings import ProviderSettings, Settings, secret
 from bursar.types.errors import ConfigError
 from bursar.wire import spec as specs
@@ -89,14 +90,16 @@ def _provider(given: ProviderSettings, environ: Mapping[str, str]) -> Provider:
         if spec.auth.scheme != "none":
             headers[name] = f"Bearer {key}" if spec.auth.scheme == "bearer" else f"{spec.auth.prefix}{key}"
             secret_headers.add(name)
+    pair = _key_pair(spec.auth, given, environ, place)
     return Provider(
         name=given.name,
         type=given.type,
         endpoints=endpoints,
         headers=tuple(headers.items()),
         secret_headers=_ALWAYS_SECRET | secret_headers,
-        secrets=_secrets(headers, _ALWAYS_SECRET | secret_headers, key),
+        secrets=_secrets(headers, _ALWAYS_SECRET | secret_headers, key, *(pair[1:] if pair is not None else ())),
         credential=credential,
+        signature=_signature(spec, given, pair, place) if pair is not None else None,
         models=tuple(given.models) if given.models is not None else None,
         on_disconnect=given.on_disconnect,
         timeouts=Timeouts(
@@ -157,9 +160,40 @@ def _flow(auth: AuthSpec, given: ProviderSettings, key: str, place: str) -> Flow
     return Flow(url=url, key=key, scope=scope, fields=auth.fields, request_id_header=auth.request_id_header)
 
 
-def _secrets(headers: Mapping[str, str], secret_headers: frozenset[str], key: str | None) -> tuple[str, ...]:
+def _key_pair(
+    auth: AuthSpec, given: ProviderSettings, environ: Mapping[str, str], place: str
+) -> tuple[str, str, str | None] | None:
+    """The pair of keys that requests are signed with, and the token of their session."""
+    names = ("access_key_id", "secret_access_key", "session_token")
+    values = {name: getattr(given, name) for name in names}
+    if not any(values.values()):
+        return None
+    if auth.signs_for is None:
+        raise ConfigError(f"{place}: the type '{given.type}' signs nothing: leave {', '.join(names)} out")
+    if given.api_key is not None:
+        raise ConfigError(f"{place}: give an api_key or a pair of keys, not both")
+    key_id, secret_key, session = (
+        secret(value, environ, f"{place}, {name}") if value is not None else None for name, value in values.items()
+    )
+    if key_id is None or secret_key is None:
+        raise ConfigError(f"{place}: access_key_id and secret_access_key go together")
+    return key_id, secret_key, session
+
+
+def _signature(spec: Spec, given: ProviderSettings, pair: tuple[str, str, str | None], place: str) -> Signature:
+    if given.location is None:
+        raise ConfigError(f"{place}: location is missing: requests are signed for a region")
+    try:
+        return Signature(
+            key_id=pair[0], secret=pair[1], session_token=pair[2], region=given.location,
+            service=spec.auth.signs_for or "",
+        )  # fmt: skip
+    except ConfigError as e:
+        raise ConfigError(f"{place}: {e.message}") from None
+
+
+def _secrets(headers: Mapping[str, str], secret_headers: frozenset[str], *keys: str | None) -> tuple[str, ...]:
     """The secret values themselves, longest first; too short ones would mask half of any text."""
     values = {value.removeprefix("Bearer ") for name, value in headers.items() if name in secret_headers}
-    if key is not None:
-        values.add(key)
+    values |= {key for key in keys if key is not None}
     return tuple(sorted((v for v in values if len(v) >= 8), key=len, reverse=True))

@@ -24,7 +24,8 @@ Paths = str | list[str]
 class AuthSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the credential is shown: `bearer`, `header` (in the header of that name, behind the prefix), `none`, or
     `oauth`: with it a token is fetched from `token_url`, for a scope, by a form of these `fields` that carries a
-    new UUID in `request_id_header` where one is named."""
+    new UUID in `request_id_header` where one is named. Where `signs_for` names a service of AWS's, requests may also be
+    signed with a pair of keys."""
 
     scheme: str = "bearer"
     header: str = "authorization"
@@ -33,6 +34,7 @@ class AuthSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scope: str | None = None
     fields: dict[str, str] = {}
     request_id_header: str | None = None
+    signs_for: str | None = None
 
 
 class DropSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
