@@ -78,6 +78,7 @@ _STAINLESS = (
 _PASSED_OVER = frozenset(
     name.encode() for name in (*_NOT_FORWARDED.difference(_READ_HERE), *(f"x-stainless-{n}" for n in _STAINLESS))
 )
+_JSON = b"application/json"
 _EVENTS_LINE = b"content-type: text/event-stream; charset=utf-8\r\n"
 _STREAM_LINES = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
 
@@ -124,8 +125,8 @@ def _refuse(cycle: Cycle, dialect: Dialect, error: BursarError, running: Running
 
 
 def _call(call_id: str, operation: str, principal: Principal, headers: Mapping[bytes, bytes], body: bytes) -> Call:
-    content_type = headers.get(b"content-type", b"").decode("latin-1")
-    form = content_type if is_form(content_type) else None
+    kind = headers.get(b"content-type", _JSON)
+    form = kind.decode("latin-1") if kind != _JSON and is_form(kind) else None
     asked = read(operation, body, form)
     others = headers.keys() - _PASSED_OVER
     if not others and form is None:

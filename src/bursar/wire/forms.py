@@ -30,8 +30,8 @@ class Part(msgspec.Struct):
     data: bytes
 
 
-def is_form(content_type: str | None) -> bool:
-    return content_type is not None and content_type.lstrip().lower().startswith(_FORM.decode())
+def is_form(content_type: bytes) -> bool:
+    return content_type.lstrip().lower().startswith(_FORM)
 
 
 class _Found:

@@ -30,6 +30,13 @@ _DOCUMENTS = {
 }  # fmt: skip
 
 
+_OWN = frozenset({
+    "messages", "system", "inferenceConfig", "toolConfig", "guardrailConfig", "additionalModelRequestFields",
+    "additionalModelResponseFieldPaths", "outputConfig", "performanceConfig", "promptVariables", "requestMetadata",
+    "serviceTier",
+})  # fmt: skip
+
+
 def write(chat: Tree) -> Tree:
     """The body of a request; the model is named in its address, and whether it is a stream too."""
     fields = Fields(chat)
@@ -50,7 +57,16 @@ def write(chat: Tree) -> Tree:
     if (schema := fields.only_schema()) is not None:
         text = {"schema": json.dumps(schema["schema"]), "name": schema.get("name", "answer")}
         out["outputConfig"] = {"textFormat": {"type": "json_schema", "structure": {"jsonSchema": text}}}
-    return fields.finish(out)
+    return _with_others(fields.finish(out))
+
+
+def _with_others(out: Tree) -> Tree:
+    """The body, with what is no field of Converse's own where it takes what only its model knows (`top_k`)."""
+    others = {name: out.pop(name) for name in [*out] if name not in _OWN}
+    if others:
+        given = out.get("additionalModelRequestFields")
+        out["additionalModelRequestFields"] = {**others, **given} if isinstance(given, dict) else others
+    return out
 
 
 def _use(call: Tree, n: int) -> Tree:
