@@ -194,6 +194,9 @@ def test_what_cannot_be_asked_is_refused_by_name_and_makes_no_entry(client: Open
         status, said, _ = server.exchange("POST", "/v1/audio/transcriptions", body, headers=head)
         assert status == 400, said
         assert b"form" in said
+    form = b'--x\r\ncontent-disposition: form-data; name="model"\r\n\r\nup/w\r\n--x--\r\n'
+    status, said, _ = server.exchange("POST", "/v1/chat/completions", form, headers=head)
+    assert (status, b"send application/json" in said) == (400, True)
     assert server.entries() == []
 
 

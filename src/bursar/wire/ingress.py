@@ -40,6 +40,7 @@ _WITH_MESSAGES = frozenset({CHAT, MESSAGES, COUNT_TOKENS})
 _NEVER_STREAMED = frozenset({EMBEDDINGS, COUNT_TOKENS, MODERATIONS, RERANK, IMAGE_VARIATIONS})
 # Kinds of call that bring a file, and the field it stands in.
 _FILE_OF = {TRANSCRIPTIONS: "file", TRANSLATIONS: "file", IMAGE_VARIATIONS: "image"}
+_OF_FORMS = frozenset({*_FILE_OF, IMAGE_EDITS})
 _TRUE = ("true", "1")
 # How nearly all messages begin: with their role.
 _BEGINNINGS = (b'{"role":"', b'{"role": "')
@@ -93,6 +94,8 @@ class Asked(msgspec.Struct, frozen=True):
 def read(operation: str, body: bytes, form: str | None = None) -> Asked:
     """A request's body; `form` is its content-type where it is a form. Raises RequestError that names the field."""
     if form is not None:
+        if operation not in _OF_FORMS:
+            raise RequestError("a form is nothing that can be asked here: send application/json")
         return _read_form(operation, body, form)
     if operation in _FILE_OF:
         raise RequestError("a file comes in a form: send multipart/form-data", field=_FILE_OF[operation])
