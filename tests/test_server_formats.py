@@ -473,14 +473,16 @@ def test_what_a_model_refuses_is_left_out_by_a_named_rule_and_on_the_entry(
     client: OpenAI, server: Server, upstream: Upstream
 ) -> None:
     _answers(upstream, ANSWERS["anthropic"])
-    for model in ("claude-opus-4-6", "claude-opus-4-8-20260901"):
+    for model in ("claude-opus-4-6", "claude-opus-4-8-20260901", "claude-opus-4-1-20250805"):
         client.chat.completions.create(model=f"anthropic/{model}", messages=HELLO, temperature=0.1, top_p=0.9)
-    older, newer = upstream.seen
+    older, newer, oldest = upstream.seen
+    assert (oldest.json["temperature"], "top_p" in oldest.json) == (0.1, False)
     assert (older.json["temperature"], older.json["top_p"]) == (0.1, 0.9)
     assert newer.json.keys().isdisjoint({"temperature", "top_p"})
     assert {e["model"]: e["dropped"] for e in server.settled()} == {
         "claude-opus-4-6": None,
         "claude-opus-4-8-20260901": "no-sampling: temperature, top_p",
+        "claude-opus-4-1-20250805": "one-sampling: top_p",
     }
     upstream.on_request = None
     client.chat.completions.create(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import openai
@@ -78,6 +79,65 @@ def test_speech_as_events_is_metered_by_the_last(client: OpenAI, server: Server,
     assert made.content.decode() == events
     entry = _entry(server, "speech")
     assert (entry["prompt_tokens"], entry["completion_tokens"], entry["cost"]) == (14, 31, None)
+
+
+def test_events_without_their_last_are_cut_off(client: OpenAI, server: Server, upstream: Upstream) -> None:
+    cut = [
+        ('{"type":"speech.audio.delta","audio":"AAAA"}', lambda: client.audio.speech.create(
+            model="up/tts", voice="alloy", input="x", stream_format="sse")),
+        ('{"type":"transcript.text.delta","delta":"Hel"}', lambda: list(client.audio.transcriptions.create(
+            model="up/w", file=("a.wav", b"x"), stream=True))),
+        ('{"type":"image_generation.partial_image","b64_json":"A"}', lambda: list(client.images.generate(
+            model="up/i", prompt="x", stream=True))),
+    ]  # fmt: skip
+    for frame, ask in cut:
+        _says(upstream, f": ping\n\ndata: {frame}\n\n", "text/event-stream")
+        with suppress(openai.APIError):
+            ask()
+    entries = server.settled()
+    assert [(e["status"], e["error_kind"]) for e in entries] == [("failed", "truncated")] * 3
+
+
+def test_every_image_of_a_stream_is_counted_and_passed(client: OpenAI, server: Server, upstream: Upstream) -> None:
+    done = [{"type": "image_generation.completed", "b64_json": b, "usage": TOKENS} for b in ("AA", "BB")]
+    body = "".join(f"data: {json.dumps(event)}\n\n" for event in done)
+    _says(upstream, body, "text/event-stream")
+    assert len(list(client.images.generate(model="up/i", prompt="x", n=2, stream=True))) == 2
+    entry = _entry(server, "image_generation")
+    assert (entry["images"], entry["prompt_tokens"]) == (2, 14)
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/v1/audio/speech", {"input": "x", "voice": "a"}),
+        ("/v1/images/generations", {"prompt": "x"}),
+        ("/v1/moderations", {"input": "x"}),
+        ("/v1/embeddings", {"input": "x"}),
+        ("/v1/responses", {"input": "x"}),
+    ],
+)
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ("", "application/json"),
+        ("{}", "application/json"),
+        ('{"error":{"code":402,"message":"no money"}}', "application/json"),
+        ('{"detail":"no such model"}', "application/json"),
+        ("<html>login</html>", "text/html"),
+        ("upstream unavailable", "text/plain"),
+    ],
+)
+def test_what_is_no_answer_is_a_failure_though_its_status_is_200(
+    server: Server, upstream: Upstream, path: str, asked: dict[str, Any], body: str, kind: str
+) -> None:
+    _says(upstream, body, kind)
+    status, said, _ = server.exchange("POST", path, {"model": "up/m", **asked})
+    assert status in (402, 502), said
+    (entry,) = server.settled()
+    assert entry["status"] == "failed"
+    assert ("no money" in entry["error_message"]) is ("no money" in body)
+    assert server.verify()[0]
 
 
 def test_speech_that_breaks_off_is_not_ended_as_if_it_were_whole(
@@ -208,6 +268,23 @@ def test_a_fault_of_the_provider_is_told_as_for_any_call(client: OpenAI, server:
     with pytest.raises(openai.APIError, match="something that is no answer"):
         client.audio.transcriptions.create(model="up/w", file=("a.wav", b"x"))
     assert [e["status"] for e in server.settled()] == ["failed", "failed"]
+
+
+def test_a_form_s_stream_may_be_asked_for_in_any_way_of_saying_so(server: Server, upstream: Upstream) -> None:
+    done = f"data: {json.dumps({'type': 'transcript.text.done', 'text': 'x', 'usage': TOKENS})}\n\n"
+    for said in ("True", "1", "on", "false"):  # a provider may read more words than we do
+        _says(upstream, done, "text/event-stream")
+        body = (
+            f'--x\r\ncontent-disposition: form-data; name="model"\r\n\r\nup/{said}\r\n--x\r\n'
+            f'content-disposition: form-data; name="stream"\r\n\r\n{said}\r\n--x\r\n'
+            "content-disposition: form-data; name=\"file\"; filename*=UTF-8''x.mp3\r\n\r\nabc\r\n--x--\r\n and more"
+        )
+        status, got, _ = server.exchange(
+            "POST", "/v1/audio/transcriptions", f"before\r\n{body}".encode(),
+            headers={"content-type": "multipart/form-data; boundary=x"},
+        )  # fmt: skip
+        assert (status, got.decode()) == (200, done)
+    assert {e["prompt_tokens"] for e in server.settled()} == {14}
 
 
 def test_a_form_is_read_as_it_is_written() -> None:

@@ -63,7 +63,8 @@ def test_a_provider_finds_every_signature_right(
         "arn:aws:bedrock:eu-west-1:1:x/y z",
     ):
         asked = {"model": f"aws/{model}", "messages": [{"role": "user", "content": "hello – ∑"}]}
-        status, body, _ = server.exchange("POST", "/v1/chat/completions", asked)
+        own = {"x-amz-date": "20200101T000000Z", "date": "Mon", "x-amz-security-token": "evil", "x-trace": "1"}
+        status, body, _ = server.exchange("POST", "/v1/chat/completions", asked, headers=own)
         assert status == 200, body
         assert json.loads(body)["choices"][0]["message"]["content"] == "Good day."
     assert not wrong

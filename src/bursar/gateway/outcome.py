@@ -22,7 +22,7 @@ from bursar.types.usage import NONE, PROVIDER, PROVIDER_PARTIAL, Usage
 from bursar.wire.assemble import clean_text, encode_json
 from bursar.wire.encode import Request
 from bursar.wire.failures import kind_of, retry_after_s
-from bursar.wire.values import read_error
+from bursar.wire.values import read_error, read_json
 
 if TYPE_CHECKING:
     from bursar.gateway.attempt import Attempt
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _ASSEMBLED_TEXT = "$.choices[0].message.content"
 _SHOWN_BODY_CHARS = 300
 _MASK = "***"
+_NO_TEXT = (b"application/json", b"text/html")
 _NO_FAILURE = (None,) * 3
 _NO_COUNTS = (None,) * 10
 _NO_MONEY: tuple[int | None, str | None, int | None, str | None, str | None] = (None,) * 5
@@ -186,8 +187,9 @@ def http_failure(attempt: Attempt, body: bytes) -> ProviderError:
     text = report.message if report is not None else body[:_SHOWN_BODY_CHARS].decode("utf-8", "replace").strip()
     text = _masked(attempt, text)
     code, type = (report.code, report.type) if report is not None else (None, None)
-    kind = kind_of(answer.status, code, type)
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers.items()}
+    type = type or headers.get(attempt.endpoint.spec.error.header or "")
+    kind = kind_of(answer.status, code, type)
     error = RateLimitedError if kind == "rate_limit" else ProviderError
     return error(
         f"'{provider.name}' answered {answer.status}: {text or 'with an empty body'}",
@@ -196,7 +198,7 @@ def http_failure(attempt: Attempt, body: bytes) -> ProviderError:
         http_status=answer.status,
         code=code,
         type=type,
-        retry_after_s=retry_after_s(headers),
+        retry_after_s=retry_after_s(headers, body),
         headers=tuple(headers.items()),
         body=body,
     )
@@ -223,27 +225,28 @@ def in_band_failure(attempt: Attempt, report: ErrorReport) -> ProviderError:
         f"'{provider.name}' reported an error in its answer: {_masked(attempt, report.message)}",
         provider=provider.name,
         kind=kind,
-        http_status=_STATUS_OF_KIND.get(kind, 502),
+        http_status=status if status is not None and 400 <= status < 600 else _STATUS_OF_KIND.get(kind, 502),
         code=report.code,
         type=report.type,
     )
 
 
-def refuse_unreadable(attempt: Attempt) -> None:
-    """Raises where an answer of status 200 is not JSON, or says nothing that the spec knows."""
-    provider, body, answer = attempt.target.provider, attempt.whole, attempt.answer
-    kind = answer.headers.get(b"content-type", b"") if answer is not None else b""
-    if attempt.decoder.readers.spec.media and not kind.startswith((b"application/json", b"text/html")):
+def refuse_nothing(attempt: Attempt) -> None:
+    """Raises where an answer of status 200 that brought no content is none: empty, not JSON, or an error of a shape
+    that has no place for answers."""
+    decoder, body, provider = attempt.decoder, attempt.whole, attempt.target.provider
+    readers, spec = decoder.readers, decoder.readers.spec
+    if not (decoder.is_whole or decoder.is_empty):
         return
-    try:
-        value = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        value = None
-    if isinstance(value, dict):
+    kind = attempt.answer.headers.get(b"content-type", b"") if attempt.answer is not None else b""
+    if body and spec.media and spec.answer.text is not None and not kind.startswith(_NO_TEXT):
+        return  # subtitles, plain text
+    value, _ = read_json(body)
+    if readers.is_answer(value):
         return
     shown = body[:_SHOWN_BODY_CHARS].decode("utf-8", "replace").strip() or "nothing"
     raise ProviderError(
-        f"'{provider.name}' answered 200 with something that is no answer: {shown}",
+        f"'{provider.name}' answered 200 with something that is no answer: {_masked(attempt, shown)}",
         provider=provider.name,
         kind="upstream_error",
     )

@@ -62,6 +62,11 @@ class Running(msgspec.Struct, eq=False):
     _result: Result | None = None
 
     @property
+    def frames(self) -> Sequence[Frame]:
+        """The frames of a plain call that was answered with some."""
+        return self._pending
+
+    @property
     def result(self) -> Result | None:
         """The result, once the last entry is settled as completed."""
         if self._result is None and self.completed is not None and self.attempt is not None:
@@ -196,15 +201,15 @@ class Running(msgspec.Struct, eq=False):
             data = await answer.read(deadline)
         except TimeoutError:
             raise attempt.timed_out("first byte", provider.timeouts.first_byte_s) from None
-        except NotSentError as e:
-            raise ProviderConnectionError(f"'{provider.name}' was not reached: {e}", provider=provider.name,
-                                          kind="connection") from e  # fmt: skip
-        except HungUpError as e:
-            raise ProviderConnectionError(f"'{provider.name}' hung up before it answered: {e}", provider=provider.name,
+        except (NotSentError, HungUpError) as e:
+            why = "was not reached" if isinstance(e, NotSentError) else "hung up before it answered"
+            raise ProviderConnectionError(f"'{provider.name}' {why}: {e}", provider=provider.name,
                                           kind="connection") from e  # fmt: skip
         if not 200 <= answer.status < 300:
             raise outcome.http_failure(attempt, await attempt.rest(data))
-        if not self.call.stream and data[:1] == b"{":
+        if attempt.endpoint.spec.media:
+            attempt.decoder.comes_as(answer.headers.get(b"content-type", b""))
+        elif not self.call.stream and data[:1] == b"{":
             if not answer.is_over:
                 data = await attempt.collected(data)
             if attempt.read_whole(data):
@@ -262,8 +267,8 @@ class Running(msgspec.Struct, eq=False):
         if not attempt.decoder.finished:
             raise TruncatedError(f"the answer of '{provider.name}' ended without saying that it ended",
                                  provider=provider.name, kind="truncated")  # fmt: skip
-        if attempt.decoder.is_whole and not attempt.assembly.has_content and attempt.assembly.finish_reason is None:
-            outcome.refuse_unreadable(attempt)
+        if not attempt.assembly.has_content and attempt.assembly.finish_reason is None:
+            outcome.refuse_nothing(attempt)
         assert attempt.answer is not None
         if attempt.entry.settled:
             raise ProviderConnectionError("the client was closed while this call was under way", provider=provider.name,

@@ -11,6 +11,8 @@ from bursar.types.errors import ConfigError
 from bursar.wire.encode import Request
 
 # Headers that proxies on the way may change, or that say nothing of the request.
+# What the signature itself brings: a client's own would make it a lie.
+_OURS = frozenset({"authorization", "date"})
 _UNSIGNED = frozenset({"accept", "accept-encoding", "user-agent"})
 
 
@@ -28,8 +30,11 @@ class Signature:
 
     def signed(self, request: Request) -> Request:
         """The request with its signature, as of now."""
-        given = {name: value for name, value in request.headers if name.lower() not in _UNSIGNED}
+        others = tuple(
+            h for h in request.headers if h[0].lower() not in _OURS and not h[0].lower().startswith("x-amz-")
+        )
+        given = {name.lower(): value for name, value in others if name.lower() not in _UNSIGNED}
         made = self._request(method="POST", url=request.url, data=request.body, headers=given)
         self._signer.add_auth(made)
         added = tuple((name.lower(), str(value)) for name, value in made.headers.items() if name not in given)
-        return msgspec.structs.replace(request, headers=(*request.headers, *added))
+        return msgspec.structs.replace(request, headers=(*others, *added))

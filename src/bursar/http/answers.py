@@ -25,8 +25,11 @@ _TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permi
           413: "invalid_request_error", 429: "rate_limit_error"}  # fmt: skip
 
 # What of a provider's headers reaches the client: its limits, when to come back, and its own request id.
-_PASSED = frozenset({b"retry-after", b"retry-after-ms", b"x-request-id"})
-_PASSED_PREFIXES = (b"x-ratelimit-", b"openai-")
+_PASSED_ENDS = (
+    b"retry-after", b"retry-after-ms", b"request-id", b"requestid", b"-errortype", b"-processing-ms", b"-organization",
+    b"-organization-id", b"-generation-id", b"should-retry",
+)  # fmt: skip
+_LIMITS = b"ratelimit"
 _USUAL = frozenset({b"content-type", b"content-length", b"transfer-encoding", b"connection", b"date", b"server"})
 
 
@@ -110,4 +113,4 @@ def _body(message: str, status: int, code: str | None, param: str | None = None,
 def passed_headers(headers: Mapping[bytes, bytes]) -> Headers:
     """The headers of a provider's answer that are the client's to see."""
     others = headers.keys() - _USUAL
-    return [(name, headers[name]) for name in others if name in _PASSED or name.startswith(_PASSED_PREFIXES)]
+    return [(name, headers[name]) for name in others if _LIMITS in name or name.endswith(_PASSED_ENDS)]

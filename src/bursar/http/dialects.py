@@ -137,6 +137,12 @@ def _as_it_came(running: Running) -> bytes:
     return _attempt(running).whole
 
 
+def _media(running: Running) -> bytes:
+    """An answer about sound or images as it came, whole or in frames."""
+    attempt = _attempt(running)
+    return attempt.whole if attempt.decoder.is_whole else b"".join(frame.raw for frame in running.frames)
+
+
 class _Passing:
     """Frames as they came."""
 
@@ -314,7 +320,7 @@ DIALECTS: dict[str, Dialect] = {
 }
 # All others pass as they are: what they bring need not be JSON.
 DIALECTS |= {
-    operation: Dialect(_as_it_came, _media_writer, _chat_error, keeps_type=True)
+    operation: Dialect(_media, _media_writer, _chat_error, keeps_type=True)
     for operation in OPERATIONS
     if operation not in DIALECTS
 }

@@ -17,7 +17,7 @@ from bursar.wire.readers import Endpoint, Readers
 from bursar.wire.spec import AuthSpec, OperationSpec, Spec
 
 # The version of an API, where its address ends with one; what leads from there to another.
-_VERSION = re.compile(r"/(v\d+)/?$")
+_VERSION = re.compile(r"/(v\d+)(?:/chat/completions)?/?$")
 _UP = re.compile(r"/[^/]+/\.\./")
 _NAME = re.compile(r"[A-Za-z0-9._:-]*\Z")
 _PROXIES = ("http://", "https://", "socks5://", "socks5h://")
@@ -54,7 +54,7 @@ def _without_configuration(environ: Mapping[str, str]) -> list[ProviderSettings]
 
 def _provider(given: ProviderSettings, environ: Mapping[str, str]) -> Provider:
     place = f"provider '{given.name}'"
-    version = _VERSION.search(given.base_url or "")
+    version = _VERSION.search(given.completion_url or given.base_url or "")
     spec = specs.build(
         given.type, version=version and version[1], request=given.request, response=given.response, place=place
     )

@@ -258,8 +258,9 @@ def usage_object(usage: Usage) -> dict[str, object]:
         "completion_tokens": usage.output_tokens,
         "total_tokens": usage.total_tokens,
     }
-    if usage.cached_tokens is not None:
-        out["prompt_tokens_details"] = {"cached_tokens": usage.cached_tokens}
+    details = {"cached_tokens": usage.cached_tokens, "cache_write_tokens": usage.cache_write_tokens}
+    if known := {name: count for name, count in details.items() if count is not None}:
+        out["prompt_tokens_details"] = known
     if usage.reasoning_tokens is not None:
         out["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
     return out

@@ -65,9 +65,7 @@ class Way:
         self._translates = None if self._passes else TO_CHAT.get(operation)
         self._write = None if self._passes else writer_of(endpoint.spec.shape)
         self._drops = [
-            (drop.rule, drop.fields)
-            for drop in endpoint.spec.request.drops
-            if any(fnmatchcase(model, pattern) for pattern in drop.models)
+            drop for drop in endpoint.spec.request.drops if any(fnmatchcase(model, pattern) for pattern in drop.models)
         ]
         self._is_plain = self._write is None and self._translates is None and not self._drops and _plain(endpoint.spec)
         self._renames = model != asked
@@ -115,9 +113,11 @@ class Way:
         left out, and named in `dropped`."""
         spec = self._endpoint.spec.request
         values = self._as_chat(call, dict(fields))
-        for rule, names in self._drops:
-            if found := [name for name in names if values.pop(name, None) is not None]:
-                dropped.append(f"{rule}: {', '.join(found)}")
+        for drop in self._drops:
+            if drop.beside is not None and values.get(drop.beside) in (None, _NULL):
+                continue
+            if found := [name for name in drop.fields if values.pop(name, None) not in (None, _NULL)]:
+                dropped.append(f"{drop.rule}: {', '.join(found)}")
         given = {name for name, value in values.items() if value is not None and value != _NULL}
         if "max_completion_tokens" in given:
             given.add("max_tokens")

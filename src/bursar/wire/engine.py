@@ -15,7 +15,6 @@ import msgspec
 from bursar.types.events import (
     Answered,
     Embedded,
-    ErrorReport,
     Event,
     Finish,
     ReasoningDelta,
@@ -25,13 +24,13 @@ from bursar.types.events import (
     UsageReport,
 )
 from bursar.types.usage import Usage
-from bursar.wire.framers import TELLING, chosen
+from bursar.wire.framers import WRITTEN, chosen
 from bursar.wire.framing import BytesFramer, Framer, RawFrame, WholeFramer
 from bursar.wire.readers import Reader, Readers
 from bursar.wire.runs import Around, around
 from bursar.wire.shapes import Kept
 from bursar.wire.typed import UNTYPED, Typed
-from bursar.wire.values import error_of, read_json, text_of, thinking_of, tool_call
+from bursar.wire.values import error_of, read_json, refuse_finish, text_of, thinking_of, tool_call
 
 # How many frames are looked at for what they have in common before it is given up.
 _LEARNS = 8
@@ -71,7 +70,7 @@ class Decoder(msgspec.Struct, eq=False):
     _extras: dict[str, object] = {}
     _kept: Kept | None = None
     _framer: Framer | None = None
-    _held: bytes = b""
+    _said_end: bool = False
     _started: tuple[object, object] = (None, None)
     _usual: tuple[object, ...] | None = None
     _around: Around | None = None
@@ -108,6 +107,20 @@ class Decoder(msgspec.Struct, eq=False):
     def _reader(self) -> Reader:
         return self.readers.answer if self.is_whole else self.readers.stream
 
+    def comes_as(self, content_type: bytes) -> None:
+        """Takes what an answer about sound or images says it is: events, sound, or one value."""
+        if content_type.startswith(b"text/event-stream"):
+            self.stream = True
+        elif self.readers.is_sound and not content_type.startswith(WRITTEN):
+            self.stream, self._framer = True, BytesFramer()
+        else:
+            self.stream = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing came at all."""
+        return self._framer is None or (type(self._framer) is BytesFramer and not self._framer.seen)
+
     @property
     def is_events(self) -> bool:
         """Whether it came as frames, rather than as sound or as one value."""
@@ -121,12 +134,16 @@ class Decoder(msgspec.Struct, eq=False):
     @property
     def finished(self) -> bool:
         """Whether the answer said that it ended (or its format has no way to say so)."""
-        return self.ended or self.saw_finish or not self.readers.says_ends
+        if self.ended or self._said_end or self.saw_finish or not self.readers.says_ends:
+            return True
+        return type(self._framer) is BytesFramer
 
     def read_whole(self, data: bytes) -> Answered | None:
         """All of a plain answer, read at once; None where it is for `feed` and `close` to read."""
         reader = self.readers.whole
         answered = reader.read(data) if reader is not None else None
+        if answered is not None and answered.finish in self.readers.failures:
+            return None
         if answered is not None:
             self.is_whole = self.ended = True
         return answered
@@ -134,11 +151,6 @@ class Decoder(msgspec.Struct, eq=False):
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that are whole now. Raises FrameTooLongError."""
         if self._framer is None:
-            if self.stream and self.readers.is_sound:
-                data = self._held + data
-                self._held = data if len(data) < TELLING else b""
-                if self._held:
-                    return []
             # Blank lines before a JSON body are a provider's way to keep the connection open.
             head = data.lstrip()
             if not head:
@@ -197,8 +209,6 @@ class Decoder(msgspec.Struct, eq=False):
 
     def close(self) -> list[Frame]:
         """The frames left when the bytes have ended."""
-        if self._held:
-            return [Frame(self._held, [])]
         if self._framer is None:
             return []
         frames = self._read_all(self._framer.close())
@@ -230,9 +240,9 @@ class Decoder(msgspec.Struct, eq=False):
                             continue
                     every = [kind.said(choice) for choice in choices or ()]
                 except UNTYPED:
-                    frames.append(self._read(frame))
-                else:
-                    frames.append(self._of_typed(frame.raw, data, kind, named, every))
+                    choices = None
+                read = None if choices is None else self._of_typed(frame.raw, data, kind, named, every)
+                frames.append(read or self._read(frame))
             if self.ended:
                 break
         return frames
@@ -277,6 +287,7 @@ class Decoder(msgspec.Struct, eq=False):
                 if finish is not None and finish != "":
                     self._finished |= {index}
                     events.append(Finish(str(finish), index))
+                    refuse_finish(self.readers, events)
             else:
                 self._content(kind.one_each(values), events)
         usage = self._reported(kind, usages) if usages != kind.no_usage else None
@@ -308,7 +319,9 @@ class Decoder(msgspec.Struct, eq=False):
         self._aside(frame.data or b"{}")
         self._started_as(reader.id(value) or None, reader.model(value) or None, events)
         error = reader.error(value)
-        if error is None and "error" in (frame.event, value.get("type") if reader.said is not None else None):
+        if error is None and "error" in (frame.event, value.get("object"), reader.said and value.get("type")):
+            error = value
+        if error is None and self.is_whole and self.readers.is_flat_error(value):
             error = value
         if error:
             events.append(error_of(reader, error))
@@ -333,9 +346,11 @@ class Decoder(msgspec.Struct, eq=False):
         if not self.is_whole:
             event = frame.event or value.get("type")
             ended = isinstance(event, str) and event in self.readers.end_events
-            self.ended = self.ended or ended or self.readers.done(value) is True
-        if not error and any(type(e) is Finish and e.reason in self.readers.failures for e in events):
-            events.append(ErrorReport("the answer failed, and says no more of it", type="finish"))
+            if self.readers.spec.stream.goes_on:
+                self._said_end = self._said_end or ended
+            else:
+                self.ended = self.ended or ended or self.readers.done(value) is True
+        refuse_finish(self.readers, events)
         for quirk in () if self.is_whole else self.readers.frame_quirks:
             events = quirk(events, self._earlier.texts)
         usage_only = usage is not None and not error and choices == []

@@ -6,6 +6,7 @@ and the status codes compatible servers use.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -38,7 +39,11 @@ _BY_NAME = {
     "invalid_argument": "invalid_request", "timeout_error": "timeout", "api_error": "server",
     "internalserverexception": "server", "modelstreamerrorexception": "server", "server_error": "server",
 }  # fmt: skip
-_QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached", "credit_limit_reached"}
+_QUOTA_CODES = {
+    "insufficient_quota", "billing_hard_limit_reached", "credit_limit_reached", "enforced_spend_limit_reached",
+}  # fmt: skip
+# A wait that stands in the body: google.rpc.RetryInfo.
+_DELAY = re.compile(rb'"retryDelay"\s*:\s*"(\d{1,6}(?:\.\d{1,9})?)s"')
 
 
 def kind_of(status: int | None, code: str | None, type: str | None) -> str:
@@ -52,8 +57,9 @@ def kind_of(status: int | None, code: str | None, type: str | None) -> str:
     return _BY_STATUS.get(status) or ("server" if status >= 500 else "invalid_request")
 
 
-def retry_after_s(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """The wait an answer asks for, in seconds: `retry-after-ms`, else `retry-after` (seconds or a date).
+def retry_after_s(headers: Mapping[str, str], body: bytes = b"", now: datetime | None = None) -> float | None:
+    """The wait an answer asks for, in seconds: `retry-after-ms`, else `retry-after` (seconds or a date), else what its
+    body says.
 
     Header names are lower case. A date in the past is no wait.
     """
@@ -64,7 +70,8 @@ def retry_after_s(headers: Mapping[str, str], now: datetime | None = None) -> fl
         pass
     given = headers.get("retry-after")
     if given is None:
-        return None
+        delay = _DELAY.search(body)
+        return float(delay[1]) if delay is not None else None
     try:
         return max(0.0, float(given))
     except ValueError:

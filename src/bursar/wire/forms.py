@@ -75,7 +75,7 @@ class _Found:
         _, options = parse_options_header(named.get(b"content-disposition", b""))
         if b"name" not in options:
             raise RequestError("a part of the form has no name")
-        filename, kind = options.get(b"filename"), named.get(b"content-type")
+        filename, kind = options.get(b"filename", options.get(b"filename*")), named.get(b"content-type")
         self.parts.append(
             Part(
                 self._headers,
@@ -107,8 +107,11 @@ def parts_of(body: bytes, content_type: str) -> list[Part]:
     )  # fmt: skip
     callbacks: Any = {name: getattr(found, name) for name in names}
     try:
-        parser = MultipartParser(boundary_of(content_type), callbacks)
-        parser.write(body)
+        boundary = boundary_of(content_type)
+        parser = MultipartParser(boundary, callbacks)
+        # What stands before the first part and behind the last is to be passed over.
+        begins, ends = body.find(b"--" + boundary), body.rfind(b"\r\n--" + boundary + b"--")
+        parser.write(body[max(0, begins) : ends + len(boundary) + 6 if ends >= 0 else len(body)])
         parser.finalize()
     except FormParserError as e:
         raise RequestError(f"the form cannot be read: {e}") from None
@@ -124,7 +127,8 @@ def fields_of(parts: list[Part]) -> dict[str, object]:
         if part.filename is None:
             text = part.data.decode("utf-8", "replace")
             before = fields.get(part.name)
-            fields[part.name] = [*before, text] if isinstance(before, list) else [before, text] if before else text
+            several = [*before, text] if isinstance(before, list) else [before, text]
+            fields[part.name] = text if before is None else several
     return fields
 
 

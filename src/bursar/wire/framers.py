@@ -12,19 +12,18 @@ FRAMERS: dict[str, Callable[[], Framer]] = {
     "sse": SseFramer, "ndjson": LineFramer, "json": WholeFramer, "aws-event-stream": EventStreamFramer,
     "bytes": BytesFramer,
 }  # fmt: skip
-# What events begin with, where sound may come instead: so many bytes must be there to tell.
-EVENTS = (b"data:", b"event:")
-TELLING = max(map(len, EVENTS))
+
+
+# What may be an error where sound is to come.
+WRITTEN = (b"application/json", b"application/problem+json", b"text/html", b"text/plain")
 
 
 def chosen(spec: OperationSpec, head: bytes, *, stream: bool) -> Framer:
     """The framer of an answer that begins with `head`. A stream may be answered with plain JSON, and a plain call with
     a stream."""
     framing = spec.stream.framing
-    if not stream and spec.media:
-        return WholeFramer()
-    if framing == "bytes":
-        return SseFramer() if head.startswith(EVENTS) else BytesFramer()
+    if spec.media:
+        return SseFramer() if stream else WholeFramer()
     looks_json = head[:1] in (b"{", b"[")
     if looks_json and (not stream or framing in ("sse", "aws-event-stream")):
         return WholeFramer()

@@ -173,11 +173,15 @@ class LineFramer(_Buffered):
 
 
 class BytesFramer:
-    """Bytes as they come: what they are is not read."""
+    """Bytes as they come: what they are is not read. `seen` tells whether any came."""
 
     is_between = False
 
+    def __init__(self) -> None:
+        self.seen = False
+
     def feed(self, data: bytes) -> list[RawFrame]:
+        self.seen = True
         return [RawFrame(data, None)]
 
     def close(self) -> list[RawFrame]:

@@ -41,7 +41,7 @@ _NEVER_STREAMED = frozenset({EMBEDDINGS, COUNT_TOKENS, MODERATIONS, RERANK, IMAG
 # Kinds of call that bring a file, and the field it stands in.
 _FILE_OF = {TRANSCRIPTIONS: "file", TRANSLATIONS: "file", IMAGE_VARIATIONS: "image"}
 _OF_FORMS = frozenset({*_FILE_OF, IMAGE_EDITS})
-_TRUE = ("true", "1")
+_TRUE = ("true", "1", "yes", "on", "t", "y")
 # How nearly all messages begin: with their role.
 _BEGINNINGS = (b'{"role":"', b'{"role": "')
 # A list of token numbers is one input, not a thousand.
@@ -161,10 +161,11 @@ def _read_form(operation: str, body: bytes, content_type: str) -> Asked:
     model = values.get("model")
     if not isinstance(model, str) or not model:
         raise RequestError("'model' is missing: name one model", field="model")
-    wanted = _FILE_OF.get(operation)
-    if wanted is not None and not any(file["field"] == wanted for file in files):
-        raise RequestError(f"'{wanted}' is missing: give a file", field=wanted)
-    stream = operation not in _NEVER_STREAMED and values.get("stream") in _TRUE
+    if sum(part.name == "model" for part in parts) > 1:
+        raise RequestError("'model' is named more than once", field="model")
+    asked = values.get("stream")
+    last = asked[-1] if isinstance(asked, list) else asked
+    stream = operation not in _NEVER_STREAMED and isinstance(last, str) and last.strip().lower() in _TRUE
     inputs = [_encode(file) for file in files]
     inputs += [_encode(values.pop(name)) for name in sorted(_INPUTS & values.keys())]
     return Asked(model, stream, inputs, _encode(values))

@@ -8,9 +8,12 @@ gives the events there are.
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
-from bursar.types.events import Event, TextDelta
+import msgspec
+
+from bursar.types.events import Event, TextDelta, UsageReport
 
 Tree = dict[str, Any]
 UsageQuirk = Callable[[Tree, Tree], Tree]
@@ -55,6 +58,25 @@ def cache_beside_input(usage: Tree, _answer: Tree) -> Tree:
     return usage
 
 
+def own_key_cost(usage: Tree, _answer: Tree) -> Tree:
+    """With a key of the caller's own the cost is the fee alone: what the vendor behind it takes stands beside it."""
+    details = usage.get("cost_details")
+    beside = details.get("upstream_inference_cost") if isinstance(details, dict) else None
+    if usage.get("is_byok") is not True or not isinstance(beside, int | float):
+        return usage
+    return {**usage, "cost": str(Decimal(str(usage.get("cost") or 0)) + Decimal(str(beside)))}
+
+
+def iterations_beside(usage: Tree, _answer: Tree) -> Tree:
+    """What compacting a conversation took stands beside the counts, in iterations of its own."""
+    rounds = usage.get("iterations")
+    given = [one for one in rounds if isinstance(one, dict)] if isinstance(rounds, list) else []
+    beside = [one for one in given if one.get("type") == "compaction"]
+    names = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+    more = {name: sum(_count(one.get(name)) for one in beside) for name in names}
+    return {**usage, **{name: _count(usage.get(name)) + count for name, count in more.items() if count}}
+
+
 def usage_of_items(usage: Tree, answer: Tree) -> Tree:
     """Each vector has a usage of its own."""
     items = answer.get("data")
@@ -63,6 +85,19 @@ def usage_of_items(usage: Tree, answer: Tree) -> Tree:
     if usage or not each:
         return usage
     return {"prompt_tokens": sum(_count(one.get("prompt_tokens")) for one in each), "items": each}
+
+
+def images_one_by_one(events: list[Event], before: dict[str, str]) -> list[Event]:
+    """Each image that is done has its usage: what counts them is how many there were."""
+    out: list[Event] = []
+    for event in events:
+        if isinstance(event, UsageReport):
+            done = int(before.get("images", "0")) + 1
+            before["images"] = str(done)
+            out.append(UsageReport(msgspec.structs.replace(event.usage, images=done)))
+        else:
+            out.append(event)
+    return out
 
 
 def text_so_far(events: list[Event], before: dict[str, str]) -> list[Event]:
@@ -81,9 +116,17 @@ def text_so_far(events: list[Event], before: dict[str, str]) -> list[Event]:
 
 
 _OF_USAGE: dict[str, UsageQuirk] = {
-    q.__name__: q for q in (thoughts_inside, reasoning_beside_output, cache_beside_input, usage_of_items)
+    q.__name__: q
+    for q in (
+        thoughts_inside,
+        reasoning_beside_output,
+        cache_beside_input,
+        usage_of_items,
+        own_key_cost,
+        iterations_beside,
+    )
 }
-_OF_FRAMES: dict[str, FrameQuirk] = {q.__name__: q for q in (text_so_far,)}
+_OF_FRAMES: dict[str, FrameQuirk] = {q.__name__: q for q in (text_so_far, images_one_by_one)}
 
 
 def of_usage(names: list[str]) -> list[UsageQuirk]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from bursar.wire import quirks
-from bursar.wire.paths import Getter, getter
+from bursar.wire.paths import Getter, Step, getter, look_up, parse
 from bursar.wire.shapes import reader_of
 from bursar.wire.spec import AnswerSpec, OperationSpec, Paths
 from bursar.wire.typed import CONTENT, Typed, Whole, typed, whole
@@ -26,7 +26,10 @@ class Reader:
         self.usage = UsageReader(spec.usage, quirks.of_usage(spec.quirks))
         # An end mark that looks like a frame must be looked for in each of them; so must what a quirk is about.
         plain = not spec.media and not (
-            (spec.stream.end or "").startswith("{") or spec.stream.end_events or spec.quirks or spec.finish
+            (spec.stream.end or "").startswith("{")
+            or spec.stream.end_events
+            or spec.quirks
+            or "" in spec.finish.values()
         )
         self.typed: Typed | None = typed(section, spec.usage) if plain and self.said is None else None
         self.id = compiled(section.id)
@@ -49,13 +52,20 @@ class Reader:
         return [get(value) for get in self._content]
 
 
+def _holds(section: AnswerSpec) -> list[tuple[Step, ...]]:
+    """Paths of which an answer has the beginning of one: where what it says stands."""
+    fields = (section.holds,) if section.holds else (section.choices, section.vectors, section.text, section.tool_calls)
+    given = [[field] if isinstance(field, str) else field or [] for field in fields]
+    return [parse(path) for paths in given for path in paths]
+
+
 class Readers:
     """A description made ready for reading: share it between the calls of a provider."""
 
     def __init__(self, spec: OperationSpec) -> None:
         self.spec = spec
         self.answer = Reader(spec.answer, spec)
-        plain = self.answer.said is None and not spec.quirks and not spec.finish and not spec.media
+        plain = not (self.answer.said or spec.quirks or spec.media or "" in spec.finish.values())
         self.whole: Whole | None = whole(spec.answer, spec.usage) if plain else None
         self.stream = Reader(spec.stream, spec)
         self.is_sound = spec.stream.framing == "bytes"
@@ -63,7 +73,9 @@ class Readers:
         self.end_mark = (spec.stream.end or "").encode()
         self.end_events = frozenset(spec.stream.end_events)
         self.done = getter(spec.stream.done) if spec.stream.done is not None else _ABSENT
-        self.says_ends = spec.stream.end is not None or spec.stream.finish is not None or self.stream.said is not None
+        told = (spec.stream.end, spec.stream.finish, spec.stream.done, self.stream.said)
+        self.says_ends = bool(spec.stream.end_events) or any(one is not None for one in told)
+        self._holds = _holds(spec.answer)
         self.no_ends = frozenset(word for word, means in spec.finish.items() if not means)
         """Words in the place of a finish that mean that it goes on."""
         self.failures = frozenset(word for word, means in spec.finish.items() if means == "error")
@@ -71,6 +83,18 @@ class Readers:
         path = spec.answer.text
         self.text_at = f"${'' if path.startswith('[') else '.'}{path}" if isinstance(path, str) else None
         """Where the text of a whole answer stands, as SQL's JSON functions name places; None where it varies."""
+
+    def is_answer(self, value: object) -> bool:
+        """Whether a whole answer has a place for what answers of its kind say: an error that has none has not."""
+        for first, *further in self._holds:
+            found = look_up(value, (first,))
+            if found is not None and (not further or isinstance(found, dict | list)):
+                return True
+        return False
+
+    def is_flat_error(self, value: object) -> bool:
+        """Whether a whole answer is an error without an object of its own."""
+        return not self.is_answer(value) and self.answer.error_message(value) is not None
 
 
 class Endpoint(msgspec.Struct, frozen=True, eq=False):

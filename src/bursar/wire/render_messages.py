@@ -12,7 +12,8 @@ from bursar.wire.assemble import Assembly, encode_json, finish_meant
 Tree = dict[str, object]
 
 # Why an answer stopped, from OpenAI's words.
-_STOPS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
+_STOPS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal",
+          "function_call": "tool_use"}  # fmt: skip
 # Its schema demands these of a whole answer, if only to be null.
 _NO_COUNTS: Tree = {"cache_creation": None, "inference_geo": None, "server_tool_use": None, "service_tier": None}
 _CALL: Tree = {"type": "tool_use", "caller": {"type": "direct"}}
@@ -104,7 +105,7 @@ class MessageRenderer:
         """What ends the message."""
         stop = stop_of(self._finish, self._words, calls=self._calls)
         counts = {name: count for name, count in usage_of(usage).items() if count is not None}
-        delta = {"delta": {"stop_reason": stop, "stop_sequence": None}, "usage": {"output_tokens": 0, **counts}}
+        delta = {"delta": {"stop_reason": stop, "stop_sequence": None}, "usage": {"output_tokens": None, **counts}}
         return self._let_go() + _event("message_delta", delta) + _event("message_stop", {})
 
     def _render(self, event: Event) -> bytes:

@@ -13,7 +13,7 @@ from bursar.wire.values import read_error, read_json
 
 _SHOWN = (
     "input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens", "total_tokens",
-    "provider_total_tokens", "cost_nanos", "cost_currency", "raw",
+    "provider_total_tokens", "audio_ms", "images", "search_units", "cost_nanos", "cost_currency", "raw",
 )  # fmt: skip
 
 
@@ -50,7 +50,8 @@ def read_sample(spec: OperationSpec, body: bytes) -> Sample:
         answer.take(frame.events)
     error = answer.error
     if error is None and not answer.has_content and answer.finish_reason is None and answer.vectors is None:
-        error = read_error(readers, body) if isinstance(value, dict | list) else None
+        known = not isinstance(value, dict | list) or readers.is_answer(value)
+        error = None if known else read_error(readers, body)
     usage = answer.usage
     return Sample(
         stream=stream,

@@ -39,11 +39,13 @@ class AuthSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class DropSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A rule by which fields are left out of requests: models whose names match one of the patterns refuse them. What
-    was left out stands on the entry, behind the rule's name."""
+    was left out stands on the entry, behind the rule's name. With `beside` they are left out only where that field is
+    there too."""
 
     rule: str
     fields: list[str]
     models: list[str]
+    beside: str | None = None
 
 
 class RequestSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,7 +63,8 @@ class RequestSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class AnswerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where an answer, or one frame of a stream, says what. Each is a path or a list of paths of which
-    the first present counts; `vector` is the name of the numbers inside each of `vectors`."""
+    the first present counts; `vector` is the name of the numbers inside each of `vectors`. A whole answer has one of
+    what it `holds` (left out: its text, calls, choices or vectors), or it is none."""
 
     id: Paths | None = None
     model: Paths | None = None
@@ -75,16 +78,19 @@ class AnswerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     error: Paths | None = None
     vectors: Paths | None = None
     vector: str | None = None
+    holds: Paths | None = None
 
 
 class StreamSpec(AnswerSpec, frozen=True, forbid_unknown_fields=True):
     """Where a frame says what, how frames are cut (`sse`, `ndjson`, `json`, `aws-event-stream`; `bytes` as they
     come, unless they turn out to be events), and what ends them all: data that begins with `end`, an event of one of
-    the names in `end_events`, or a frame in which `done` is true."""
+    the names in `end_events` (several of them where it `goes_on`: the bytes' end is the end), or a frame in which
+    `done` is true."""
 
     framing: str = "sse"
     end: str | None = None
     end_events: list[str] = []
+    goes_on: bool = False
     done: Paths | None = None
 
 
@@ -113,11 +119,12 @@ class UsageSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ErrorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where, inside the error object, its parts are."""
+    """Where, inside the error object, its parts are; `header` is the one that names its type, where it does not."""
 
     message: Paths = "message"
     type: Paths = "type"
     code: Paths = "code"
+    header: str | None = None
 
 
 class OperationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -220,7 +227,7 @@ OVERLAY: dict[str, dict[str, tuple[str, ...]]] = {
 
 _FRAMINGS = ("sse", "ndjson", "json", "aws-event-stream", "bytes")
 _SCHEMES = ("bearer", "header", "none", "oauth")
-_NO_PATHS = frozenset({"framing", "end", "end_events", "cost_currency", "cost_unit", "vector"})
+_NO_PATHS = frozenset({"framing", "end", "end_events", "goes_on", "header", "cost_currency", "cost_unit", "vector"})
 
 
 def known_types() -> list[str]:

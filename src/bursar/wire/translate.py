@@ -97,6 +97,11 @@ def _part(block: object, place: str) -> Tree:
     source = given.get("source")
     source = source if isinstance(source, dict) else {}
     kind, way = given.get("type"), source.get("type")
+    cited = given.get("citations")
+    if isinstance(cited, dict) and cited.get("enabled") is True:
+        cannot(f"{place}.citations", "a chat has nothing that says it")
+    if given.get("context"):
+        cannot(f"{place}.context", "a chat has nothing that says it")
     address = f"data:{source.get('media_type')};base64,{source.get('data')}" if way == "base64" else source.get("url")
     part: Tree
     if kind == "text":
@@ -133,7 +138,11 @@ def _tools(left: Tree, chat: Tree) -> None:
     for n, tool in enumerate(left.pop("tools", None) or []):
         if not isinstance(tool, dict) or tool.get("type", "custom") != "custom":
             cannot(f"tools[{n}]", "a tool that its vendor runs cannot be put to another provider")
+        if tool.get("input_examples"):
+            cannot(f"tools[{n}].input_examples", "a chat has nothing that says it")
         function = {"name": tool.get("name"), "parameters": tool.get("input_schema") or _NO_SCHEMA}
+        if tool.get("strict") is True:
+            function["strict"] = True
         if tool.get("description"):
             function["description"] = tool["description"]
         tools.append({"type": "function", "function": function})
@@ -155,6 +164,8 @@ def _tools(left: Tree, chat: Tree) -> None:
 def _effort(left: Tree, chat: Tree) -> None:
     thinking, config = left.pop("thinking", None), left.pop("output_config", None)
     thinking, config = (given if isinstance(given, dict) else {} for given in (thinking, config))
+    for name in config.keys() - {"effort", "format"}:
+        cannot(f"output_config.{name}", "a chat has nothing that says it")
     if config.get("effort") is not None:
         chat["reasoning_effort"] = config["effort"]
     elif thinking.get("type") == "enabled":

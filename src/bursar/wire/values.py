@@ -6,7 +6,7 @@ import json
 
 import msgspec
 
-from bursar.types.events import ErrorReport, ToolCallDelta
+from bursar.types.events import ErrorReport, Event, Finish, ToolCallDelta
 from bursar.wire.readers import Reader, Readers
 from bursar.wire.shapes import made_id
 
@@ -48,10 +48,10 @@ def thinking_of(value: object) -> str | None:
 def tool_call(call: object, index: int, choice: int) -> ToolCallDelta:
     """A tool call, or a piece of one, at its place; one that comes without an id, and whole, gets one."""
     given = call if isinstance(call, dict) else {}
-    function = given.get("function", given.get("functionCall"))
+    function = given.get("function", given.get("functionCall", given.get("custom")))
     function = function if isinstance(function, dict) else {}
     name, id = _optional(function.get("name")), _optional(given.get("id"))
-    arguments = function.get("arguments")
+    arguments = function.get("arguments", function.get("input"))
     if arguments is not None and not isinstance(arguments, str):
         arguments = json.dumps(arguments, ensure_ascii=False)
     if id is None and name is not None and type(given.get("index")) is not int:
@@ -81,3 +81,10 @@ def read_error(readers: Readers, body: bytes) -> ErrorReport | None:
         return None
     error = readers.answer.error(value)
     return error_of(readers.answer, error or value)
+
+
+def refuse_finish(readers: Readers, events: list[Event]) -> None:
+    """Adds an error where an answer says in the place of its finish that it failed, and nowhere else."""
+    failed = any(type(e) is Finish and e.reason in readers.failures for e in events)
+    if failed and not any(type(e) is ErrorReport for e in events):
+        events.append(ErrorReport("the answer failed, and says no more of it", type="finish"))

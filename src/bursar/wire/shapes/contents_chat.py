@@ -49,7 +49,10 @@ def write(chat: Tree) -> Tree:
 
 def _options(fields: Fields) -> Tree:
     options: Tree = {}
-    fields.move(options, temperature="temperature", top_p="top_p", top_logprobs="top_logprobs")
+    fields.move(
+        options, temperature="temperature", top_p="top_p", top_logprobs="top_logprobs",
+        repetition_penalty="repetition_penalty", update_interval="update_interval",
+    )  # fmt: skip
     fields.take("logprobs")
     if (most := fields.take("max_completion_tokens", "max_tokens")) is not None:
         options["max_tokens"] = most

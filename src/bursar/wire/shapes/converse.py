@@ -30,6 +30,7 @@ _DOCUMENTS = {
 }  # fmt: skip
 
 
+_SERVER_SIDE = "server_tool_use"
 _OWN = frozenset({
     "messages", "system", "inferenceConfig", "toolConfig", "guardrailConfig", "additionalModelRequestFields",
     "additionalModelResponseFieldPaths", "outputConfig", "performanceConfig", "promptVariables", "requestMetadata",
@@ -57,6 +58,8 @@ def write(chat: Tree) -> Tree:
     if (schema := fields.only_schema()) is not None:
         text = {"schema": json.dumps(schema["schema"]), "name": schema.get("name", "answer")}
         out["outputConfig"] = {"textFormat": {"type": "json_schema", "structure": {"jsonSchema": text}}}
+    if (effort := fields.take("reasoning_effort")) not in (None, "none"):
+        out.setdefault("outputConfig", {})["effort"] = effort
     return _with_others(fields.finish(out))
 
 
@@ -100,7 +103,8 @@ def _blocks(message: Tree, n: int) -> list[Any]:
         else:
             cannot(place, f"a part of type '{kind}' cannot be said to this provider")
         if "cache_control" in part:
-            blocks.append({"cachePoint": {"type": "default"}})
+            ttl = part["cache_control"].get("ttl") if isinstance(part["cache_control"], dict) else None
+            blocks.append({"cachePoint": {"type": "default", **({"ttl": ttl} if ttl in ("5m", "1h") else {})}})
     return blocks
 
 
@@ -111,6 +115,7 @@ def _tools(fields: Fields, out: Tree) -> None:
                 "name": f.get("name"),
                 **({"description": f["description"]} if f.get("description") else {}),
                 "inputSchema": {"json": f.get("parameters") or {"type": "object", "properties": {}}},
+                **({"strict": True} if f.get("strict") is True else {}),
             }
         }
         for f in fields.functions()
@@ -150,6 +155,10 @@ def _block(block: Tree, index: object, calls: Calls, *, whole: bool) -> list[Eve
     text, use, reasoning = block.get("text"), block.get("toolUse"), block.get("reasoningContent")
     if isinstance(text, str) and text:
         return [TextDelta(text)]
+    if isinstance(use, dict) and (
+        use.get("type") == _SERVER_SIDE or not (whole or use.get("name") or calls.knows(index))
+    ):
+        return []  # the provider runs it itself
     if isinstance(use, dict):
         id, name, given = use.get("toolUseId"), use.get("name"), use.get("input")
         arguments = dumped(given) if whole or given is not None else ""
@@ -158,4 +167,7 @@ def _block(block: Tree, index: object, calls: Calls, *, whole: bool) -> list[Eve
         told = reasoning.get("reasoningText", reasoning)
         thought = told.get("text") if isinstance(told, dict) else None
         return [ReasoningDelta(thought)] if isinstance(thought, str) and thought else []
-    return []
+    cited = block.get("citationsContent")
+    parts = cited.get("content") if isinstance(cited, dict) else None
+    found = [part.get("text") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    return [TextDelta(said) for said in found if isinstance(said, str) and said]

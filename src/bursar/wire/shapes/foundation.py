@@ -30,6 +30,7 @@ def write(chat: Tree) -> Tree:
     out["messages"] = [said for n, m in enumerate(messages) for said in _said(m, n, called_before(messages, n))]
     if tools := fields.functions():
         out["tools"] = [{"function": f} for f in tools]
+    fields.move(out, parallelToolCalls="parallel_tool_calls")
     choice = fields.take("tool_choice")
     if isinstance(choice, dict):
         out["toolChoice"] = {"functionName": chosen_name(choice)}

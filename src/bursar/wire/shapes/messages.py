@@ -90,6 +90,7 @@ def _tools(fields: Fields, out: Tree) -> None:
                 "name": f.get("name"),
                 **({"description": f["description"]} if f.get("description") else {}),
                 "input_schema": f.get("parameters") or {"type": "object", "properties": {}},
+                **({"strict": True} if f.get("strict") is True else {}),
             }
             for f in tools
         ]

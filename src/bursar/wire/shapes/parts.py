@@ -80,7 +80,8 @@ class Fields:
         """`out` with what is left. Raises RequestError for a field of OpenAI's that this provider has no word for."""
         for name, value in self._left.items():
             if name not in PARAMETERS:
-                out[name] = value
+                ours = out.get(name)
+                out[name] = {**ours, **value} if isinstance(ours, dict) and isinstance(value, dict) else value
             elif name not in _ASIDE and value not in _NEUTRAL.get(name, ()):
                 cannot(name, "this provider has nothing that says it")
         return out
