@@ -173,12 +173,21 @@ def test_errors_raise_the_sdks_own_classes_once(
     script = {
         "status": status,
         "early_error": told,
-        "headers": {"x-request-id": "req-9", "x-ratelimit-remaining-requests": "0"},
+        "headers": {
+            "x-request-id": "req-9",
+            "x-ratelimit-remaining-requests": "0",
+            "anthropic-ratelimit-tokens-reset": "t",
+            "request-id": "req-8",
+            "set-cookie": "a=b",
+        },
     }
     with pytest.raises(error) as raised:
         client.chat.completions.create(model=MODEL, messages=HELLO, stream=streamed, extra_body={"script": script})
     assert raised.value.body == told
     assert raised.value.response.headers["x-ratelimit-remaining-requests"] == "0"
+    assert raised.value.response.headers["anthropic-ratelimit-tokens-reset"] == "t"
+    assert raised.value.response.headers["request-id"] == "req-8"
+    assert "set-cookie" not in raised.value.response.headers
     assert raised.value.request_id == "req-9"
     assert raised.value.response.headers["x-bursar-call-id"]
     assert len(upstream.seen) == 1, "the SDK retried on top"

@@ -48,6 +48,21 @@ def _ask(client: OpenAI) -> Any:
     return client.chat.completions.create(model="giga/GigaChat-2", messages=HELLO)
 
 
+def test_a_full_address_says_the_version_too(
+    make_server: Callable[..., Server], upstream: Upstream, giga: Giga
+) -> None:
+    root = upstream.base_url.removesuffix("/v1")
+    server = make_server(
+        more=f'[[providers]]\nname = "own"\ntype = "gigachat"\ncompletion_url = "{root}/api/v2/chat/completions"\n'
+        f'api_key = "{KEY}"\ntoken_url = "{root}/oauth"\n'
+    )
+    status, body, _ = server.exchange(
+        "POST", "/v1/chat/completions", {"model": "own/m", "messages": HELLO, "temperature": 0.5}
+    )
+    assert (status, json.loads(body)["choices"][0]["message"]["content"]) == (200, "Good day.")
+    assert giga.asked[-1].json["model_options"] == {"temperature": 0.5}
+
+
 def test_one_token_serves_all_who_wait_for_it(client: OpenAI, server: Server, giga: Giga) -> None:
     with ThreadPoolExecutor(40) as pool:
         answers = list(pool.map(lambda _: _ask(client), range(40)))

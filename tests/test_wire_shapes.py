@@ -259,3 +259,63 @@ def test_an_odd_type_or_place_in_an_answer_breaks_nothing(kind: str, odd: Any) -
                 body = binary_stream(("contentBlockDelta", {"contentBlockIndex": odd, "delta": odd, **value}))
             for frame in decoder.feed(body) + decoder.close():
                 Assembly().take(frame.events)
+
+
+def test_what_bedrock_has_words_for_is_said() -> None:
+    part = {"type": "text", "text": "hi", "cache_control": {"type": "ephemeral", "ttl": "1h"}}
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}, "strict": True}}
+    body = _body(
+        "bedrock", messages=[{"role": "user", "content": [part]}], tools=[tool], reasoning_effort="low", top_k=3
+    )
+    assert body["messages"][0]["content"][1] == {"cachePoint": {"type": "default", "ttl": "1h"}}
+    assert body["toolConfig"]["tools"][0]["toolSpec"]["strict"] is True
+    assert (body["outputConfig"], body["additionalModelRequestFields"]) == ({"effort": "low"}, {"top_k": 3})
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "place"),
+    [
+        ("bedrock", {"max_tokens": 9, "inferenceConfig": {"topP": 0.5}}, "inferenceConfig"),
+        ("gigachat", {"max_tokens": 9, "generationConfig": {"x": 1}}, "max_tokens"),
+        ("anthropic", {"reasoning_effort": "low", "output_config": {"task_budget": 1}}, "output_config"),
+    ],
+)
+def test_a_field_of_the_provider_s_own_lies_beside_what_was_written(kind: str, more: Tree, place: str) -> None:
+    body = _body(kind, **more)
+    own = next((value for value in more.values() if isinstance(value, dict)), {})
+    wanted = {"bedrock": {"maxTokens": 9, **own}, "gigachat": 9, "anthropic": {"effort": "low", **own}}[kind]
+    assert body[place] == wanted
+
+
+def test_what_the_provider_runs_itself_is_no_call_of_the_client_s() -> None:
+    use = {"toolUse": {"toolUseId": "t", "name": "search", "type": "server_tool_use", "input": {"q": "x"}}}
+    whole = {
+        "output": {"message": {"role": "assistant", "content": [use, {"text": "found"}]}}, "stopReason": "end_turn",
+        "usage": {"inputTokens": 1, "outputTokens": 1, "totalTokens": 2},
+    }  # fmt: skip
+    begun = {"toolUseId": "t", "name": "search", "type": "server_tool_use"}
+    streamed = binary_stream(
+        ("contentBlockStart", {"contentBlockIndex": 0, "start": {"toolUse": begun}}),
+        ("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"toolUse": {"input": '{"q": "x"}'}}}),
+        ("contentBlockStop", {"contentBlockIndex": 0}),
+        ("contentBlockDelta", {"contentBlockIndex": 1, "delta": {"text": "found"}}),
+        ("messageStop", {"stopReason": "end_turn"}),
+    )
+    readers = Readers(specs.build("bedrock").operations["chat"])
+    for body, stream in ((json.dumps(whole).encode(), False), (streamed, True)):
+        decoder, answer = Decoder(readers, stream=stream), Assembly()
+        for frame in [*decoder.feed(body), *decoder.close()]:
+            answer.take(frame.events)
+        assert (answer.text, answer.tool_calls) == ("found", ())
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ({"output_config": {"task_budget": 5}}, "output_config"),
+        ({"tools": [{"name": "f", "input_schema": {}, "input_examples": [{}]}]}, "tools"),
+    ],
+)
+def test_what_a_chat_has_no_word_for_is_refused_and_not_lost(more: Tree, field: str) -> None:
+    with pytest.raises(RequestError, match=field):
+        _request("openai", {"max_tokens": 5, "messages": HELLO, **more}, operation="messages")
