@@ -223,8 +223,8 @@ def mistral(url: str, *, stream: bool) -> Read:
             kept = calls.setdefault((call.index or n) if stream else n, [call.id, call.function.name, ""])
             kept[2] += call.function.arguments
     made_calls = [[id, name, json.loads(arguments or "{}")] for _, (id, name, arguments) in sorted(calls.items())]
-    details = usage.model_dump().get("prompt_tokens_details") or {}
-    cached = details.get("cached_tokens")
+    said = usage.model_dump()
+    cached = (said.get("prompt_tokens_details") or {}).get("cached_tokens", said.get("num_cached_tokens"))
     counts = usage.prompt_tokens, usage.completion_tokens, cached, usage.total_tokens
     return reading(text, reasoning, made_calls, finish, counts)
 

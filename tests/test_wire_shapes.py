@@ -287,28 +287,6 @@ def test_a_field_of_the_provider_s_own_lies_beside_what_was_written(kind: str, m
     assert body[place] == wanted
 
 
-def test_what_the_provider_runs_itself_is_no_call_of_the_client_s() -> None:
-    use = {"toolUse": {"toolUseId": "t", "name": "search", "type": "server_tool_use", "input": {"q": "x"}}}
-    whole = {
-        "output": {"message": {"role": "assistant", "content": [use, {"text": "found"}]}}, "stopReason": "end_turn",
-        "usage": {"inputTokens": 1, "outputTokens": 1, "totalTokens": 2},
-    }  # fmt: skip
-    begun = {"toolUseId": "t", "name": "search", "type": "server_tool_use"}
-    streamed = binary_stream(
-        ("contentBlockStart", {"contentBlockIndex": 0, "start": {"toolUse": begun}}),
-        ("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"toolUse": {"input": '{"q": "x"}'}}}),
-        ("contentBlockStop", {"contentBlockIndex": 0}),
-        ("contentBlockDelta", {"contentBlockIndex": 1, "delta": {"text": "found"}}),
-        ("messageStop", {"stopReason": "end_turn"}),
-    )
-    readers = Readers(specs.build("bedrock").operations["chat"])
-    for body, stream in ((json.dumps(whole).encode(), False), (streamed, True)):
-        decoder, answer = Decoder(readers, stream=stream), Assembly()
-        for frame in [*decoder.feed(body), *decoder.close()]:
-            answer.take(frame.events)
-        assert (answer.text, answer.tool_calls) == ("found", ())
-
-
 @pytest.mark.parametrize(
     ("more", "field"),
     [

@@ -30,7 +30,6 @@ _DOCUMENTS = {
 }  # fmt: skip
 
 
-_SERVER_SIDE = "server_tool_use"
 _OWN = frozenset({
     "messages", "system", "inferenceConfig", "toolConfig", "guardrailConfig", "additionalModelRequestFields",
     "additionalModelResponseFieldPaths", "outputConfig", "performanceConfig", "promptVariables", "requestMetadata",
@@ -155,10 +154,6 @@ def _block(block: Tree, index: object, calls: Calls, *, whole: bool) -> list[Eve
     text, use, reasoning = block.get("text"), block.get("toolUse"), block.get("reasoningContent")
     if isinstance(text, str) and text:
         return [TextDelta(text)]
-    if isinstance(use, dict) and (
-        use.get("type") == _SERVER_SIDE or not (whole or use.get("name") or calls.knows(index))
-    ):
-        return []  # the provider runs it itself
     if isinstance(use, dict):
         id, name, given = use.get("toolUseId"), use.get("name"), use.get("input")
         arguments = dumped(given) if whole or given is not None else ""
