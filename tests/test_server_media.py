@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -138,6 +139,23 @@ def test_what_is_no_answer_is_a_failure_though_its_status_is_200(
     assert entry["status"] == "failed"
     assert ("no money" in entry["error_message"]) is ("no money" in body)
     assert server.verify()[0]
+
+
+def test_a_client_that_leaves_in_the_middle_of_speech_ends_it_for_the_provider_too(
+    server: Server, upstream: Upstream
+) -> None:
+    upstream.on_request = lambda _: Script(chunks=4, hang_after=2, content_type="audio/mpeg")
+    asked = json.dumps({"model": "up/tts", "voice": "a", "input": "x", "stream": True})
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection.request("POST", "/v1/audio/speech", asked, {"authorization": f"Bearer {ADMIN}"})
+    answer = connection.getresponse()
+    assert (answer.status, answer.getheader("content-type")) == (200, "audio/mpeg")
+    assert answer.read(10)
+    answer.close()
+    connection.close()
+    upstream.wait(lambda: upstream.seen[0].closed_at is not None)
+    (entry,) = server.settled()
+    assert (entry["status"], entry["usage_source"]) == ("cancelled", "none")
 
 
 def test_speech_that_breaks_off_is_not_ended_as_if_it_were_whole(
