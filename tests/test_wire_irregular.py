@@ -284,6 +284,8 @@ def test_the_ledger_tells_each_for_what_it_is(make_server: Callable[..., Server]
     with server.database() as connection:
         connection.row_factory = sqlite3.Row
         rows = {row["call_id"]: dict(row) for row in connection.execute("select * from ledger_entries")}
+        logs = connection.execute("select call_id, usage_mismatch from llm_call_logs")
+        mismatches = {row["call_id"]: row["usage_mismatch"] for row in logs}
     assert rows.keys() == made.keys()
     for call_id, case in made.items():
         row = rows[call_id]
@@ -294,6 +296,9 @@ def test_the_ledger_tells_each_for_what_it_is(make_server: Callable[..., Server]
             names = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "provider_total_tokens")
             assert tuple(row[name] for name in names) == case.usage, case
             assert row["usage_source"] == "provider", case
+            entered, left, _, _, total = case.usage
+            known = None not in (entered, left, total)
+            assert mismatches[call_id] == (int(total != entered + left) if known else None), case  # type: ignore[operator]
         if case.cost is not None:
             assert (row["cost_nanos"], row["cost_currency"], row["cost_source"]) == (*case.cost, "provider"), case
     assert server.verify()[0]

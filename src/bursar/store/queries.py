@@ -26,6 +26,7 @@ LIST_COLUMNS = (
     "http_status_code", "error_kind", "error_code", "error_message", "finish_reason", "provider_response_id",
     "prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "cache_write_tokens",
     "reasoning_tokens", "provider_total_tokens", "audio_ms", "images", "search_units", "usage_source",
+    "usage_mismatch",
     "cost_nanos", "cost_currency", "cost_usd_nanos",
     "cost_source", "price_id", "response_time_ms", "time_to_first_token_ms", "idempotency_key", "client_retries",
     "dropped",
@@ -242,6 +243,8 @@ def _merged(rows: list[dict[str, object]], groups: list[str]) -> list[dict[str, 
 
 def _entry_shown(row: dict[str, object]) -> dict[str, object]:
     row["is_final"] = bool(row["is_final"])
+    if row["usage_mismatch"] is not None:
+        row["usage_mismatch"] = bool(row["usage_mismatch"])
     row["tags"] = json.loads(str(row["tags"])) if row["tags"] else {}
     row["cost"] = money(row.pop("cost_nanos"))
     row["cost_usd"] = money(row.pop("cost_usd_nanos"))

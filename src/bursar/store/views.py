@@ -18,6 +18,7 @@ select
   e.method_type, e.status, e.error_message, e.error_kind, e.error_code, e.http_status as http_status_code,
   e.prompt_tokens, e.completion_tokens, e.total_tokens, e.cached_tokens, e.cache_write_tokens,
   e.reasoning_tokens, e.provider_total_tokens, e.audio_ms, e.images, e.search_units, e.usage_source, e.raw_usage,
+  e.provider_total_tokens <> e.prompt_tokens + e.completion_tokens as usage_mismatch,
   e.cost_nanos / 1000000000.0 as cost, e.cost_nanos, e.cost_currency,
   e.cost_usd_nanos / 1000000000.0 as cost_usd, e.cost_usd_nanos, e.cost_source, e.price_id,
   e.response_time_ms, e.time_to_first_token_ms, e.finish_reason, e.provider_response_id,
