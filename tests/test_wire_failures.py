@@ -7,7 +7,10 @@ from datetime import UTC, datetime
 
 import pytest
 
+from bursar.wire import spec as specs
 from bursar.wire.failures import kind_of, retry_after_s
+from bursar.wire.readers import Readers
+from bursar.wire.values import read_error
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 INFO = json.dumps({"error": {"code": 429, "details": [{"@type": "t/google.rpc.RetryInfo", "retryDelay": "34.5s"}]}})
@@ -49,3 +52,11 @@ def test_the_wait_is_the_nearest_word_for_it(headers: dict[str, str], body: str,
 )
 def test_a_failure_is_of_one_kind(status: int | None, code: str | None, type: str | None, kind: str) -> None:
     assert kind_of(status, code, type) == kind
+
+
+def test_a_limit_of_spending_is_no_limit_of_rate() -> None:
+    details = {"error_code": "enforced_spend_limit_reached"}
+    body = {"type": "error", "error": {"type": "rate_limit_error", "message": "limit", "details": details}}
+    report = read_error(Readers(specs.build("anthropic").operations["chat"]), json.dumps(body).encode())
+    assert report is not None
+    assert kind_of(429, report.code, report.type) == "quota"
