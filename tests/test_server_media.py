@@ -176,7 +176,7 @@ def test_speech_that_breaks_off_is_not_ended_as_if_it_were_whole(
     [
         ({"usage": {"type": "duration", "seconds": 12.5}}, (None, None, 12500)),
         ({"duration": "3.14159", "language": "english"}, (None, None, 3142)),
-        ({"usage": {"type": "tokens", **TOKENS}}, (14, 31, None)),
+        ({"usage": {"type": "tokens", **TOKENS, "input_token_details": {"audio_tokens": 14}}}, (14, 31, None)),
         ({}, (None, None, None)),
     ],
 )
@@ -201,6 +201,7 @@ def test_a_transcription_is_metered_by_seconds_or_by_tokens(
     assert "a greeting" in kept
     assert files[0]["sha256"] in kept
     assert call["attempts"][0]["completion_text"] == "Good day."
+    assert call["attempts"][0]["usage_details"] == ({"audio_input_tokens": 14} if told[0] else None)
 
 
 def test_a_transcription_as_text_and_as_events(client: OpenAI, server: Server, upstream: Upstream) -> None:

@@ -18,6 +18,7 @@ from bursar.store.engine import Database
 from bursar.store.sums import rows_summed
 from bursar.store.tables import ROLLUP_KEYS, SUMS
 from bursar.types.errors import RequestError
+from bursar.wire.usage import details_of
 
 LIST_COLUMNS = (
     "call_id", "attempt", "is_final", "seq", "created_at", "started_at", "completed_at", "workspace", "user_id",
@@ -130,6 +131,7 @@ class Queries:
         for row in rows:
             for name in ("input_messages", "input_params", "output_response", "raw_usage"):
                 row[name] = _json_or_text(row[name])
+            row["usage_details"] = details_of(str(row["provider_type"]), row["raw_usage"]) or None
         return rows
 
     async def usage(self, scope: Scope, filters: Mapping[str, object], groups: list[str]) -> list[dict[str, object]]:

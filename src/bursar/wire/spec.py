@@ -100,7 +100,8 @@ class UsageSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Where `raw`, the whole object, may stand in several places, counts are named as they stand in the first. A cost is
     in parts of its currency of which `cost_unit` are one: 1 unless it is said. `seconds` are of sound; `images` is
-    their number, or their list.
+    their number, or their list. `details` are finer counts by name, at paths inside the raw object: they are read where
+    an entry is shown, not on the way of a call.
     """
 
     raw: Paths | None = None
@@ -116,6 +117,7 @@ class UsageSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seconds: Paths | None = None
     images: Paths | None = None
     search_units: Paths | None = None
+    details: dict[str, Paths] = {}
 
 
 class ErrorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -226,7 +228,7 @@ OVERLAY: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 _FRAMINGS = ("sse", "ndjson", "json", "aws-event-stream", "bytes")
-_SCHEMES = ("bearer", "header", "none", "oauth")
+_SCHEMES = ("bearer", "header", "details", "none", "oauth")
 _NO_PATHS = frozenset({"framing", "end", "end_events", "goes_on", "header", "cost_currency", "cost_unit", "vector"})
 
 
@@ -327,6 +329,8 @@ def _check(spec: Spec, place: str) -> None:
             for field in section.__struct_fields__:
                 if field not in _NO_PATHS:
                     _check_paths(getattr(section, field), f"{place}: {field}")
+        for name, found in operation.usage.details.items():
+            _check_paths(found, f"{place}: {name}")
         for path in operation.request.names.values():
             paths.parse(path)
 

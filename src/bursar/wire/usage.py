@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
+from functools import cache
 from typing import Any
 
+from bursar.types.errors import UnsupportedLlmProviderError
 from bursar.types.usage import Usage
+from bursar.wire import spec as specs
 from bursar.wire.assemble import encode_json
 from bursar.wire.paths import Getter, getter
 from bursar.wire.quirks import UsageQuirk
@@ -189,3 +192,22 @@ def _count(paths: Paths, within: str) -> Getter | _Combined:
     if isinstance(paths, str) and "+" not in paths:
         return getter(paths)
     return _Combined([paths] if isinstance(paths, str) else paths)
+
+
+@cache
+def _details(provider_type: str) -> list[tuple[str, Getter]]:
+    try:
+        operations = specs.build(provider_type).operations.values()
+    except UnsupportedLlmProviderError:
+        return []  # an entry may be older than what is known now
+    return [(name, getter(paths)) for operation in operations for name, paths in operation.usage.details.items()]
+
+
+def details_of(provider_type: str, raw: object) -> dict[str, object]:
+    """The finer counts of a usage object as a provider of this type sent it, by their names here: cache writes by how
+    long they hold, what is billed where that is told apart, modalities, searches. What was not reported is left out."""
+    found: dict[str, object] = {}
+    for name, get in _details(provider_type):
+        if name not in found and isinstance(value := get(raw), int | float | str):
+            found[name] = value
+    return found
