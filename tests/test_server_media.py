@@ -108,36 +108,29 @@ def test_every_image_of_a_stream_is_counted_and_passed(client: OpenAI, server: S
     assert (entry["images"], entry["prompt_tokens"]) == (2, 14)
 
 
-@pytest.mark.parametrize(
-    ("path", "asked"),
-    [
-        ("/v1/audio/speech", {"input": "x", "voice": "a"}),
-        ("/v1/images/generations", {"prompt": "x"}),
-        ("/v1/moderations", {"input": "x"}),
-        ("/v1/embeddings", {"input": "x"}),
-        ("/v1/responses", {"input": "x"}),
-    ],
-)
-@pytest.mark.parametrize(
-    ("body", "kind"),
-    [
-        ("", "application/json"),
-        ("{}", "application/json"),
-        ('{"error":{"code":402,"message":"no money"}}', "application/json"),
-        ('{"detail":"no such model"}', "application/json"),
-        ("<html>login</html>", "text/html"),
+def test_what_is_no_answer_is_a_failure_though_its_status_is_200(server: Server, upstream: Upstream) -> None:
+    asked: dict[str, dict[str, Any]] = {
+        "/v1/audio/speech": {"input": "x", "voice": "a"}, "/v1/images/generations": {"prompt": "x"},
+        "/v1/moderations": {"input": "x"}, "/v1/embeddings": {"input": "x"}, "/v1/responses": {"input": "x"},
+    }  # fmt: skip
+    answers = (
+        ("", "application/json"), ("{}", "application/json"), ('{"detail":"no such model"}', "application/json"),
+        ('{"error":{"code":402,"message":"no money"}}', "application/json"), ("<html>login</html>", "text/html"),
         ("upstream unavailable", "text/plain"),
-    ],
-)
-def test_what_is_no_answer_is_a_failure_though_its_status_is_200(
-    server: Server, upstream: Upstream, path: str, asked: dict[str, Any], body: str, kind: str
-) -> None:
-    _says(upstream, body, kind)
-    status, said, _ = server.exchange("POST", path, {"model": "up/m", **asked})
-    assert status in (402, 502), said
-    (entry,) = server.settled()
-    assert entry["status"] == "failed"
-    assert ("no money" in entry["error_message"]) is ("no money" in body)
+    )  # fmt: skip
+    made: dict[str, tuple[str, str]] = {}
+    for path, more in asked.items():
+        for body, kind in answers:
+            _says(upstream, body, kind)
+            status, said, headers = server.exchange("POST", path, {"model": "up/m", **more})
+            assert status in (402, 502), (path, body, said)
+            made[headers["x-bursar-call-id"]] = path, body
+    entries = server.settled()
+    assert len(entries) == len(made)
+    for entry in entries:
+        path, body = made[entry["call_id"]]
+        assert entry["status"] == "failed", (path, body)
+        assert ("no money" in entry["error_message"]) is ("no money" in body), (path, body)
     assert server.verify()[0]
 
 
