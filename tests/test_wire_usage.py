@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from bursar.wire import spec as specs
-from bursar.wire.usage import details_of
+from bursar.wire.quirks import of_usage
+from bursar.wire.usage import UsageReader, details_of
 
 Tree = dict[str, Any]
 
@@ -45,3 +46,15 @@ def test_every_type_s_names_are_one_vocabulary() -> None:
     }
     for name in names - {"service_tier", "inference_geo", "traffic_type"}:
         assert name.endswith(("_tokens", "web_searches", "web_fetches", "search_units")), name
+
+
+@pytest.mark.parametrize("odd", ["x", {}, None, True, float("inf"), float("nan"), 1e300, -1])
+@pytest.mark.parametrize("beside", [True, False])
+def test_an_odd_cost_breaks_nothing(odd: Any, *, beside: bool) -> None:
+    fee, taken = (0.01, odd) if beside else (odd, 0.01)
+    usage = {"prompt_tokens": 3, "completion_tokens": 2, "cost": fee, "is_byok": True,
+             "cost_details": {"upstream_inference_cost": taken}}  # fmt: skip
+    spec = specs.build("openrouter").operations["chat"]
+    found = UsageReader(spec.usage, of_usage(spec.quirks)).read({"usage": usage})
+    assert found is not None
+    assert (found.input_tokens, found.output_tokens) == (3, 2)

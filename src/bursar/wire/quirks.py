@@ -62,9 +62,10 @@ def own_key_cost(usage: Tree, _answer: Tree) -> Tree:
     """With a key of the caller's own the cost is the fee alone: what the vendor behind it takes stands beside it."""
     details = usage.get("cost_details")
     beside = details.get("upstream_inference_cost") if isinstance(details, dict) else None
-    if usage.get("is_byok") is not True or not isinstance(beside, int | float):
+    if usage.get("is_byok") is not True or type(beside) not in (int, float):
         return usage
-    return {**usage, "cost": str(Decimal(str(usage.get("cost") or 0)) + Decimal(str(beside)))}
+    fee = usage.get("cost")
+    return {**usage, "cost": str(Decimal(str(beside)) + (Decimal(str(fee)) if type(fee) in (int, float) else 0))}
 
 
 def iterations_beside(usage: Tree, _answer: Tree) -> Tree:
@@ -72,6 +73,8 @@ def iterations_beside(usage: Tree, _answer: Tree) -> Tree:
     rounds = usage.get("iterations")
     given = [one for one in rounds if isinstance(one, dict)] if isinstance(rounds, list) else []
     beside = [one for one in given if one.get("type") == "compaction"]
+    if not beside:
+        return usage
     names = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
     more = {name: sum(_count(one.get(name)) for one in beside) for name in names}
     return {**usage, **{name: _count(usage.get(name)) + count for name, count in more.items() if count}}
