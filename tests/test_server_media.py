@@ -75,7 +75,7 @@ def test_speech_comes_byte_for_byte_as_it_is_made(client: OpenAI, server: Server
 def test_speech_as_events_is_metered_by_the_last(client: OpenAI, server: Server, upstream: Upstream) -> None:
     events = 'data: {"type":"speech.audio.delta","audio":"AAAA"}\n\n'
     events += f"data: {json.dumps({'type': 'speech.audio.done', 'usage': TOKENS})}\n\n"
-    _says(upstream, events, "text/event-stream")
+    _says(upstream, events, "Text/Event-Stream; charset=utf-8")
     made = client.audio.speech.create(model="up/tts", voice="alloy", input="Good day.", stream_format="sse")
     assert made.content.decode() == events
     entry = _entry(server, "speech")

@@ -238,7 +238,7 @@ def refuse_nothing(attempt: Attempt) -> None:
     readers, spec = decoder.readers, decoder.readers.spec
     if not (decoder.is_whole or decoder.is_empty):
         return
-    kind = attempt.answer.headers.get(b"content-type", b"") if attempt.answer is not None else b""
+    kind = attempt.answer.headers.get(b"content-type", b"").lower() if attempt.answer is not None else b""
     if body and spec.media and spec.answer.text is not None and not kind.startswith(_NO_TEXT):
         return  # subtitles, plain text
     value, _ = read_json(body)

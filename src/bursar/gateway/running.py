@@ -208,7 +208,7 @@ class Running(msgspec.Struct, eq=False):
         if not 200 <= answer.status < 300:
             raise outcome.http_failure(attempt, await attempt.rest(data))
         if attempt.endpoint.spec.media:
-            attempt.decoder.comes_as(answer.headers.get(b"content-type", b""))
+            attempt.decoder.comes_as(answer.headers.get(b"content-type", b"").lower())
         elif not self.call.stream and data[:1] == b"{":
             if not answer.is_over:
                 data = await attempt.collected(data)
