@@ -559,9 +559,9 @@ def test_a_configuration_that_is_wrong_is_refused_by_name_and_place(tmp_path: Pa
         bursar.open_sync({"providers": [{"name": "a", "basurl": "x"}]})
     with pytest.raises(ConfigError, match="the environment variable NOBODY_SET is not set"):
         bursar.open_sync({"providers": [{"name": "a", "base_url": "http://x", "api_key": "env:NOBODY_SET"}]})
-    with pytest.raises(ConfigError, match="begins with no provider"):
+    with pytest.raises(ConfigError, match="the target 'r' is a route"):
         bursar.open_sync(
-            {"providers": [{"name": "a", "base_url": "http://x"}], "routes": [{"name": "r", "targets": ["b/m"]}]}
+            {"providers": [{"name": "a", "base_url": "http://x"}], "routes": [{"name": "r", "targets": ["r"]}]}
         )
     with pytest.raises(ConfigError, match="does not exist"):
         bursar.open_sync(str(tmp_path / "none.toml"))

@@ -492,7 +492,7 @@ async def test_tls_by_the_machine_s_trust_or_a_given_one() -> None:
     authority.configure_trust(client_side)
     async with listening(_echo, server_side) as port:
         url, deadline = f"https://127.0.0.1:{port}/x", time.monotonic() + 20
-        trusting = Http1Transport(client_side)
+        trusting = Http1Transport(lambda: client_side)
         exchange = await trusting.send(request(url, b"over tls"), connect_timeout_s=5, deadline=deadline)
         assert await exchange.read(deadline) == b"over tls"
         exchange.done()

@@ -6,15 +6,22 @@ from typing import Any
 
 import pytest
 
-from bursar.runtime import providers
+from bursar.gateway.provider import Provider
+from bursar.runtime.registry import Assembly
 from bursar.runtime.settings import parse
+from bursar.store.vault import Vault
 from bursar.types.errors import ConfigError, RequestError
 from bursar.wire import spec as specs
 
 
 def _url(**given: Any) -> str:
-    settings = parse({"providers": [{"name": "v", "api_key": "k", **given}]}, "x")
-    return providers.registry(settings, {}).providers["v"].endpoints["chat"].url
+    return _made(name="v", **given).endpoints["chat"].url
+
+
+def _made(**given: Any) -> Provider:
+    settings = parse({"providers": [{"api_key": "k", **given}]}, "x")
+    registry = Assembly(settings, {}, Vault(list)).registry()
+    return registry.provider(next(registry.offers()))
 
 
 GOOGLE = "aiplatform.googleapis.com/v1/projects/p/locations"
@@ -61,7 +68,7 @@ def test_an_address_by_location(given: dict[str, Any], begins: str) -> None:
             {"type": "bedrock", "api_key": None, "access_key_id": "a", "secret_access_key": "b"},
             "location is missing: requests are signed for a region",
         ),
-        ({"type": "anthropic", "token_url": "https://x"}, "fetches no tokens: leave token_url and scope out"),
+        ({"type": "anthropic", "token_url": "https://x"}, "fetches no tokens: leave token_url out"),
     ],
 )
 def test_what_is_wrong_is_told_by_name(given: dict[str, Any], told: str) -> None:
@@ -72,8 +79,7 @@ def test_what_is_wrong_is_told_by_name(given: dict[str, Any], told: str) -> None
 def test_every_type_says_what_it_takes() -> None:
     for kind in specs.known_types():
         given: dict[str, Any] = {"type": kind, "base_url": "demo://x" if kind == "demo" else "http://127.0.0.1:1"}
-        settings = parse({"providers": [{"name": "p", "api_key": "k", **given}]}, "x")
-        provider = providers.registry(settings, {}).providers["p"]
+        provider = _made(name="p", **given)
         assert "chat" in provider.endpoints, kind
         assert provider.endpoint("messages") is not None, kind  # translated, where it is not spoken
         if "responses" not in provider.endpoints:

@@ -205,8 +205,8 @@ targets = ["dead/a", "up/b", "second/c"]
         ]
         assert found == [
             (1, "dead", "a", "failed", "route fast"),
-            (2, "up", "b", "failed", "route fast"),
-            (3, "second", "c", "completed", "route fast"),
+            (2, "up", "b", "failed", "route fast; after connection of dead/a"),
+            (3, "second", "c", "completed", "route fast; after overloaded of up/b"),
         ]
         assert {e["requested_model"] for e in server.entries()} == {"fast"}
         # A request that is itself at fault is not tried elsewhere.

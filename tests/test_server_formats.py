@@ -378,7 +378,7 @@ def test_a_sample_answer_is_tried_before_its_provider_is_called(server: Server) 
         True,
     )
     status, refused = server.request("POST", "/api/providers/try", {**asked, "responseConfig": {"messagPath": "x"}})
-    assert (status, refused["error"]["param"]) == (400, "providerType")
+    assert (status, refused["error"]["param"]) == (400, "responseConfig")
     assert "unknown key 'messagPath'" in refused["error"]["message"]
     assert server.request("POST", "/api/providers/try", {**asked, "operation": "responses"})[0] == 400
     assert server.request("POST", "/api/providers/try", asked, key="wrong")[0] == 401

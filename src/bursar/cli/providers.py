@@ -1,26 +1,43 @@
-"""`bursar providers`: what is configured, and what a description reads of an answer."""
+"""`bursar providers`: what there is, made and changed in the store; and what a description reads of an answer."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import typer
+from pydantic import ValidationError
 
 from bursar.cli import output
 from bursar.cli.output import Format
+from bursar.gateway.registry import Offer, Registry
+from bursar.http.auth import ADMIN_OF_ALL
+from bursar.http.registry_api import checked
+from bursar.http.registry_rows import NewProvider, ProviderChange, Rows, shown_provider
+from bursar.ledger.ledger import now_us
+from bursar.ledger.rows import timestamp
+from bursar.runtime import registry
 from bursar.runtime import settings as config
-from bursar.runtime.providers import registry
-from bursar.types.errors import RequestError
+from bursar.runtime.core import running
+from bursar.runtime.registry import Assembly
+from bursar.runtime.settings import Settings
+from bursar.store.registry import ProviderRow, RegistryStore
+from bursar.store.vault import Vault
+from bursar.types.call import Context
+from bursar.types.errors import ConfigError, RequestError, StoreError
 from bursar.wire import spec as specs
 from bursar.wire.sample import Sample, read_sample
 from bursar.wire.spec import OperationSpec
 
-app = typer.Typer(help="Show providers, and try how answers are read.", invoke_without_command=True)
+app = typer.Typer(
+    help="Show, make, change and check providers, and try how answers are read.", invoke_without_command=True
+)
 
 Config = Annotated[str | None, typer.Option("--config", help="The configuration file [env: BURSAR_CONFIG].")]
 As = Annotated[Format, typer.Option("--format", help="table for people, json for programs: one object a line.")]
@@ -28,39 +45,214 @@ As = Annotated[Format, typer.Option("--format", help="table for people, json for
 
 @app.callback()
 def listed(context: typer.Context, config_file: Config = None, format: As = Format.table) -> None:
-    """Show the providers and routes of the configuration."""
+    """Show the providers and routes: those of the configuration and those of the store."""
     if context.invoked_subcommand is not None:
         return
-    known = registry(config.load(config_file, os.environ), os.environ)
-    rows: list[dict[str, object]] = [
-        {
-            "name": p.name,
-            "type": p.type,
-            "url": p.url_shown,
-            "takes": list(p.endpoints),
-            "models": list(p.models) if p.models is not None else None,
-            "on_disconnect": p.on_disconnect,
-            "retries": p.retries,
-        }
-        for p in known.providers.values()
-    ]
-    rows += [{"name": name, "type": "route", "targets": list(targets)} for name, targets in known.routes.items()]
+    found = _known(config_file)
+    rows = [_shown(found, offer) for offer in found.offers()]
+    rows += [
+        {"name": route.name, "type": "route", "workspace": route.workspace, "targets": [s.target for s in route.steps],
+         "weights": [s.weight for s in route.steps]}
+        for route in found.routes()
+    ]  # fmt: skip
     if format is Format.json:
         output.json_lines(rows)
         return
     output.table(
-        ("name", "type", "goes to", "takes", "models"),
+        ("name", "type", "workspace", "active", "goes to", "takes", "models"),
         [
             (
-                r["name"], r["type"],
-                r.get("url") or " → ".join(r["targets"]),  # type: ignore[arg-type]
-                ", ".join(r["takes"]) if "takes" in r else None,  # type: ignore[arg-type]
-                ", ".join(r["models"]) if r.get("models") is not None else "any" if "models" in r else None,  # type: ignore[arg-type]
+                r["name"], r["type"], r["workspace"] or "all",
+                None if "active" not in r else "yes" if r["active"] else "no",
+                r["url"] if "url" in r else " → ".join(r["targets"]),
+                ", ".join(r["takes"]) if "takes" in r else None,
+                ", ".join(r["models"]) if r.get("models") is not None else "any" if "models" in r else None,
             )
             for r in rows
         ],
         empty="No providers.",
     )  # fmt: skip
+
+
+def _known(config_file: str | None) -> Registry:
+    return asyncio.run(registry.known(config.load(config_file, os.environ), os.environ))
+
+
+def _shown(found: Registry, offer: Offer) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "id": offer.key,
+        "name": offer.name,
+        "type": None,
+        "workspace": offer.workspace,
+        "active": offer.active,
+        "url": None,
+        "takes": [],
+        "models": list(offer.models) if offer.models is not None else [offer.model] if offer.model else None,
+    }
+    try:
+        made = found.provider(offer)
+    except (ConfigError, StoreError) as e:
+        return {**row, "url": e.message if offer.active else None}
+    more = {"on_disconnect": made.on_disconnect, "retries": made.retries}
+    return {**row, "type": made.type, "url": made.url_shown, "takes": list(made.endpoints), **more}
+
+
+File = Annotated[
+    Path, typer.Argument(help="A file with one JSON object in the documents' names; '-' reads standard input.")
+]
+Named = Annotated[str, typer.Argument(help="The provider's name, or its id.")]
+Workspace = Annotated[str | None, typer.Option(help="The workspace it is in, where several have one of this name.")]
+
+
+@app.command()
+def add(file: File, config_file: Config = None, format: As = Format.table) -> None:
+    """Make a provider; running servers serve it within a second."""
+    given = _given(NewProvider, file)
+
+    async def work(known: _Known) -> ProviderRow:
+        row = known.rows.new(given, ADMIN_OF_ALL)
+        known.refuse_taken(row)
+        await known.store.add(row)
+        return row
+
+    _tell(_with_store(config_file, work), format, "made")
+
+
+@app.command()
+def change(
+    name: Named, file: File, workspace: Workspace = None, config_file: Config = None, format: As = Format.table
+) -> None:
+    """Change what the file gives, and leave the rest."""
+    _change(config_file, name, workspace, _given(ProviderChange, file), format, "changed")
+
+
+@app.command()
+def activate(name: Named, workspace: Workspace = None, config_file: Config = None, format: As = Format.table) -> None:
+    """Let calls go to a provider."""
+    _change(config_file, name, workspace, ProviderChange.model_validate({"isActive": True}), format, "activated")
+
+
+@app.command()
+def deactivate(name: Named, workspace: Workspace = None, config_file: Config = None, format: As = Format.table) -> None:
+    """Let no call go to a provider any more."""
+    _change(config_file, name, workspace, ProviderChange.model_validate({"isActive": False}), format, "deactivated")
+
+
+@app.command()
+def delete(name: Named, workspace: Workspace = None, config_file: Config = None) -> None:
+    """Delete a provider, and its secrets with it."""
+
+    async def work(known: _Known) -> ProviderRow:
+        row = await known.row(name, workspace)
+        await known.store.remove(ProviderRow, row.id)
+        return row
+
+    print(f"deleted {_with_store(config_file, work).name}")
+
+
+@app.command()
+def check(
+    name: Named,
+    model: Annotated[str | None, typer.Option(help="The model to ask, where it has none of its own.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds it may take.", min=0.1, max=60)] = 10.0,
+    config_file: Config = None,
+    format: As = Format.table,
+) -> None:
+    """Make a tiny call to a provider, active or not: exit 0 where it answers, 1 where it does not."""
+    read = config.load(config_file, os.environ)
+    found = asyncio.run(_checked(read, name, model, timeout))
+    if format is Format.json:
+        output.json_lines([found])
+    elif found["available"]:
+        print(f"{name} answers: {found['model']} in {found['ms']} ms")
+    else:
+        print(f"{name} does not answer, after {found['ms']} ms: {found['error']}")
+    if not found["available"]:
+        raise typer.Exit(1)
+
+
+async def _checked(read: Settings, name: str, model: str | None, timeout_s: float) -> dict[str, object]:
+    async with running(read, os.environ) as core:
+        offers = [o for o in core.gateway.registry.offers() if name in (o.name, o.key)]
+        if not offers:
+            known = ", ".join(o.name for o in core.gateway.registry.offers()) or "none"
+            raise RequestError(f"there is no provider '{name}'; there are {known}")
+        offer = offers[0]
+        made = core.gateway.registry.provider(offer)
+        asked = model or offer.model or next(iter(offer.models or ()), None)
+        return await checked(core.gateway, made, asked, timeout_s, Context(), None)
+
+
+@app.command("rotate-key")
+def rotate_key(config_file: Config = None) -> None:
+    """Make a new master key, and store the secrets of all providers under it; old ones then open nothing more."""
+    read = config.load(config_file, os.environ)
+    print(f"{asyncio.run(registry.rotate(read))} providers' secrets are stored under a new master key")
+
+
+class _Known:
+    """The registry's parts, for a command."""
+
+    def __init__(self, assembly: Assembly, store: RegistryStore, vault: Vault) -> None:
+        self.store = store
+        self.rows = Rows(vault, assembly.check, lambda: timestamp(now_us()))
+        self._taken = assembly.names
+
+    def refuse_taken(self, row: ProviderRow) -> None:
+        if row.is_global and row.name in self._taken:
+            raise RequestError(f"the configuration file has '{row.name}' for everyone already", field="name")
+
+    async def row(self, name: str, workspace: str | None) -> ProviderRow:
+        """The one row of that name or id. Raises RequestError."""
+        rows = [r for r in await self.store.all(ProviderRow) if name in (r.name, r.id)]
+        rows = [r for r in rows if workspace in (None, r.workspace)]
+        if len(rows) == 1:
+            return rows[0]
+        if rows:
+            raise RequestError(f"'{name}' is in {', '.join(r.workspace for r in rows)}: say which with --workspace")
+        where = "; it stands in the configuration file, and is changed there" if name in self._taken else ""
+        raise RequestError(f"there is no provider '{name}' in the store{where}")
+
+
+def _with_store(config_file: str | None, work: Callable[[_Known], Awaitable[ProviderRow]]) -> ProviderRow:
+    read = config.load(config_file, os.environ)
+
+    async def run() -> ProviderRow:
+        async with registry.opened(read, os.environ) as (assembly, store):
+            return await work(_Known(assembly, store, registry.vault_of(read)))
+
+    return asyncio.run(run())
+
+
+def _change(
+    config_file: str | None, name: str, workspace: str | None, given: ProviderChange, format: Format, done: str
+) -> None:
+    async def work(known: _Known) -> ProviderRow:
+        row = known.rows.changed(await known.row(name, workspace), given, ADMIN_OF_ALL)
+        known.refuse_taken(row)
+        await known.store.put(row)
+        return row
+
+    _tell(_with_store(config_file, work), format, done)
+
+
+def _tell(row: ProviderRow, format: Format, done: str) -> None:
+    if format is Format.json:
+        output.json_lines([shown_provider(row)])
+    else:
+        print(f"{done} {row.name} ({row.id})")
+
+
+G = TypeVar("G", bound=ProviderChange)
+
+
+def _given(kind: type[G], file: Path) -> G:
+    try:
+        return kind.model_validate_json(_bytes(file))
+    except ValidationError as e:
+        first = e.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise RequestError(f"'{field}': {first['msg']}", field=field) from None
 
 
 @app.command("try")
@@ -88,10 +280,11 @@ def _description(type: str | None, provider: str | None, operation: str, config_
     if type is not None:
         operations = specs.build(type).operations
     else:
-        known = registry(config.load(config_file, os.environ), os.environ).providers
-        if provider is None or provider not in known:
-            raise RequestError(f"there is no provider '{provider}'; there are {', '.join(known) or 'none'}")
-        operations = {name: endpoint.spec for name, endpoint in known[provider].endpoints.items()}
+        found = _known(config_file)
+        offers = {offer.name: offer for offer in found.offers()}
+        if provider is None or provider not in offers:
+            raise RequestError(f"there is no provider '{provider}'; there are {', '.join(offers) or 'none'}")
+        operations = {name: point.spec for name, point in found.provider(offers[provider]).endpoints.items()}
     if operation not in operations:
         raise RequestError(f"it takes no {operation}; it takes: {', '.join(operations)}")
     return operations[operation]

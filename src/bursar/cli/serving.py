@@ -8,28 +8,39 @@ import socket
 import time
 from collections.abc import Mapping
 
+from bursar.gateway.registry import Registry
+from bursar.http.auth import DEFAULT_WORKSPACE
 from bursar.runtime import logs, settings
 from bursar.runtime import serve as server
-from bursar.runtime.providers import registry
+from bursar.runtime.registry import known
 from bursar.runtime.supervisor import Supervisor
 from bursar.types.errors import ConfigError
 
 _BIND_WITHIN_S = 5.0
+_SHOWN = 10
 
 
 def start(config_file: str | None, environ: Mapping[str, str], *, host: str, port: int, workers: int) -> int:
     """Serves until told to stop; the exit status. Raises ConfigError, StoreError."""
     read = settings.load(config_file, environ)
-    known = registry(read, environ)
-    made_key = asyncio.run(server.first_start(read, environ))
+    made_key, found = asyncio.run(_prepared(read, environ))
     sock = _bound(host, port)
-    models = known.models()
-    _greet(host, sock.getsockname()[1], made_key, models[0][0] if models else "MODEL", list(known.providers))
+    models = found.models(DEFAULT_WORKSPACE)
+    names = [offer.name for offer in found.offers()]
+    if len(names) > _SHOWN:
+        names = [*names[:_SHOWN], f"{len(names) - _SHOWN} more"]
+    _greet(host, sock.getsockname()[1], made_key, models[0][0] if models else "MODEL", names)
     if workers == 1:
         server.run(read, environ, sock)
         return 0
     log = logs.logger(as_json=read.server.json_logs)
     return Supervisor(read, config_file, environ, sock, workers, log).run()
+
+
+async def _prepared(read: settings.Settings, environ: Mapping[str, str]) -> tuple[str | None, Registry]:
+    """The admin's key, where one was made, and what there is to call."""
+    found = await known(read, environ)
+    return await server.first_start(read, environ), found
 
 
 def _bound(host: str, port: int) -> socket.socket:

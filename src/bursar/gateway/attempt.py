@@ -10,7 +10,7 @@ import time
 import msgspec
 
 from bursar.gateway import outcome
-from bursar.gateway.registry import Target
+from bursar.gateway.provider import Target
 from bursar.ledger.ledger import Entry
 from bursar.net.transport import Answer, HungUpError, Transport
 from bursar.types.call import Cost

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec.structs import astuple
 
-from bursar.gateway.registry import Provider, Target, shown_url
+from bursar.gateway.provider import Provider, Target, shown_url
 from bursar.ledger.bodies import Bodies
 from bursar.ledger.ledger import now_us as wall_us
 from bursar.ledger.records import Opened, Settled
@@ -40,7 +40,9 @@ _NO_MONEY: tuple[int | None, str | None, int | None, str | None, str | None] = (
 _STATUS_OF_KIND = {"rate_limit": 429, "overloaded": 503, "quota": 429, "timeout": 504, "invalid_request": 400}
 
 
-def opened(bodies: Bodies, call: Call, target: Target, request: Request, attempt: int, now_us: int) -> Opened:
+def opened(
+    bodies: Bodies, call: Call, target: Target, reason: str, request: Request, attempt: int, now_us: int
+) -> Opened:
     """The beginning of an entry."""
     new: dict[bytes, str] = {}
     *who, tags = astuple(call.context)
@@ -54,6 +56,7 @@ def opened(bodies: Bodies, call: Call, target: Target, request: Request, attempt
         call.key_id,
         call.model,
         *target.shown,
+        reason,
         call.idempotency_key,
         call.client_retries,
         request.dropped,

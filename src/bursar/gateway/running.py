@@ -18,13 +18,15 @@ import msgspec
 from bursar.gateway import outcome
 from bursar.gateway.attempt import Attempt
 from bursar.gateway.decisions import GiveUp, NextTarget, Retry, decide
-from bursar.gateway.registry import FINISH, Target
+from bursar.gateway.places import Places
+from bursar.gateway.provider import FINISH, Target
 from bursar.ledger.ledger import now_us
 from bursar.ledger.records import Settled
 from bursar.net.transport import HungUpError, NotSentError
 from bursar.types.call import Call, Result
 from bursar.types.errors import (
     BursarError,
+    BusyError,
     ProviderConnectionError,
     ProviderError,
     TruncatedError,
@@ -37,17 +39,20 @@ if TYPE_CHECKING:
     from bursar.gateway.gateway import Gateway
 
 T = TypeVar("T")
+Course = tuple[Target, Request]
+"""Where an attempt goes, and what it sends."""
 
 
 class Running(msgspec.Struct, eq=False):
     """One call. `attempt` is the current one, `attempts` says how many there were so far, `completed` is the last
     entry's end, where it completed. `_shields` is true where an answer of the plan may have to be read on when nobody
-    waits for it."""
+    waits for it; `_said` is what there is to say of the next attempt, beside why its target is one."""
 
     _gateway: Gateway
     call: Call
-    _plan: list[tuple[Target, Request]]
+    _plan: list[Course]
     _shields: bool
+    _said: str | None = None
     attempts: int = 0
     attempt: Attempt | None = None
     completed: Settled | None = None
@@ -59,6 +64,7 @@ class Running(msgspec.Struct, eq=False):
     _token_renewed: bool = False
     _client_gone: bool = False
     _ended: bool = False
+    _places: Places | None = None
     _result: Result | None = None
 
     @property
@@ -135,6 +141,9 @@ class Running(msgspec.Struct, eq=False):
 
     async def _begin(self) -> None:
         while True:
+            provider = self._plan[self._position][0].provider
+            if provider.max_concurrent is not None:
+                await self._take_place()
             attempt = self._open()
             try:
                 await self._reach(attempt)
@@ -149,6 +158,10 @@ class Running(msgspec.Struct, eq=False):
                 )
                 if attempt.token_refused(error) and not self._token_renewed:
                     self._token_renewed, decision = True, Retry(0.0)
+                    self._said = "with a new token"
+                elif not self._client_gone:
+                    self._gateway.resting.failed(attempt.target, error)
+                    self._said = _after(decision, attempt.target, error)
                 if self._client_gone:
                     decision = GiveUp()
                 self._failed(attempt, error)
@@ -174,13 +187,46 @@ class Running(msgspec.Struct, eq=False):
                 self._ended = True
                 raise error
 
+    async def _take_place(self) -> None:
+        """Takes a place of the provider; where all are taken, of the next one that has any, else waits in line."""
+        full: list[str] = []
+        for position in range(self._position, len(self._plan)):
+            target = self._plan[position][0]
+            places = self._gateway.places(target.provider)
+            if places is None or places.take():
+                if position != self._position:
+                    self._position, self._tries = position, 0
+                    self._said = "; ".join(filter(None, (self._said, f"all places of {', '.join(full)} are taken")))
+                self._places = places
+                return
+            full.append(target.provider.name)
+        provider = self._plan[self._position][0].provider
+        places = self._gateway.places(provider)
+        if places is None or await places.wait(provider.max_wait_s):
+            self._places = places
+            return
+        self._ended = True
+        raise BusyError(
+            f"'{provider.name}' serves {provider.max_concurrent} calls at once from here, and none of them ended "
+            f"within {provider.max_wait_s:g} s: come back in a moment"
+        )
+
     def _open(self) -> Attempt:
         """Puts the entry on disk: after this, and not before, its request may leave."""
         target, request = self._plan[self._position]
         self._tries += 1
         self.attempts += 1
         ledger = self._gateway.ledger
-        entry = ledger.open(outcome.opened(ledger.bodies, self.call, target, request, self.attempts, now_us()))
+        reason = target.reason
+        if self._said is not None:
+            reason, self._said = f"{reason}; {self._said}", None
+        try:
+            entry = ledger.open(
+                outcome.opened(ledger.bodies, self.call, target, reason, request, self.attempts, now_us())
+            )
+        except BaseException:
+            self._leave_place()
+            raise
         endpoint = target.provider.endpoint(self.call.operation)
         decoder = Decoder(endpoint.readers, self.call.stream)
         deadline = entry.started_ns / 1e9 + target.provider.timeouts.total_s
@@ -190,7 +236,7 @@ class Running(msgspec.Struct, eq=False):
     async def _reach(self, attempt: Attempt) -> None:
         """Sends, and reads to the first frame that says something; a plain answer is read whole."""
         provider = attempt.target.provider
-        transport = self._gateway.transports[provider.transport]
+        transport = self._gateway.transports.of(provider.reach)
         try:
             timeouts = provider.timeouts
             deadline = min(time.monotonic() + timeouts.first_byte_s, attempt.deadline)
@@ -297,8 +343,27 @@ class Running(msgspec.Struct, eq=False):
         """The one place where entries are settled; an end that comes after another one changes nothing."""
         if attempt.entry.settled:
             return
+        if self._places is not None:
+            self._leave_place()
         settled = outcome.settled(self._gateway, self.call, attempt, status, error)
         if status == "completed":
             self.completed = settled
+            if not self._gateway.resting.is_empty:
+                self._gateway.resting.served(attempt.target)
         self._ended = status != "failed" or self._ended
         self._gateway.ledger.settle(attempt.entry, settled)
+
+    def _leave_place(self) -> None:
+        places, self._places = self._places, None
+        if places is not None:
+            places.leave()
+
+
+def _after(decision: Retry | NextTarget | GiveUp, target: Target, error: ProviderError) -> str | None:
+    """What the next attempt's entry says of the one before."""
+    match decision:
+        case Retry():
+            return f"again after {error.kind}"
+        case NextTarget():
+            return f"after {error.kind} of {target.name}"
+    return None

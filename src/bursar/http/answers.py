@@ -11,6 +11,7 @@ from bursar.types.errors import (
     AccessError,
     AuthenticationError,
     BursarError,
+    BusyError,
     LedgerFullError,
     ProviderError,
     RequestError,
@@ -31,6 +32,15 @@ _PASSED_ENDS = (
 )  # fmt: skip
 _LIMITS = b"ratelimit"
 _USUAL = frozenset({b"content-type", b"content-length", b"transfer-encoding", b"connection", b"date", b"server"})
+
+
+# What passes, and in how many seconds one may look again.
+_COME_BACK: tuple[tuple[type[BursarError], str, bytes], ...] = (
+    (StoppingError, "stopping", b"1"),
+    (BusyError, "busy", b"1"),
+    (LedgerFullError, "ledger_full", b"5"),
+    (StoreError, "store_unavailable", b"2"),
+)
 
 
 class MethodError(RequestError):
@@ -62,12 +72,9 @@ def error_answer(error: BursarError) -> tuple[int, bytes, Headers]:
             return 401, _body(error.message, 401, error.code), [_FINAL, (b"www-authenticate", b"Bearer")]
         case AccessError():
             return error.http_status, _body(error.message, error.http_status, error.code), [_FINAL]
-        case StoppingError():
-            return 503, _body(error.message, 503, "stopping"), [(b"retry-after", b"1")]
-        case LedgerFullError():
-            return 503, _body(error.message, 503, "ledger_full"), [(b"retry-after", b"5")]
-        case StoreError():
-            return 503, _body(error.message, 503, "store_unavailable"), [(b"retry-after", b"2")]
+    for kind, code, wait_s in _COME_BACK:
+        if isinstance(error, kind):
+            return 503, _body(error.message, 503, code), [(b"retry-after", wait_s)]
     return 500, _body("internal error", 500, "internal_error"), [_FINAL]
 
 

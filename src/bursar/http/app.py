@@ -73,7 +73,7 @@ class App:
     async def _data_plane(self, path: str, cycle: Cycle) -> None:
         """What is not metered under /v1."""
         try:
-            self._ring.authenticate(cycle.head.named.get(b"authorization") or key_of(cycle.head.named))
+            principal = self._ring.authenticate(cycle.head.named.get(b"authorization") or key_of(cycle.head.named))
             if path in calls.OPERATIONS:
                 raise StoppingError
             if path != "/v1/models" and not path.startswith("/v1/models/"):
@@ -81,9 +81,9 @@ class App:
             if cycle.head.method != b"GET":
                 raise MethodError(f"{path} knows GET only")
             if path == "/v1/models":
-                found = calls.models(self._gateway)
+                found = calls.models(self._gateway, principal)
             else:
-                found = calls.model(self._gateway, unquote(path.removeprefix("/v1/models/")))
+                found = calls.model(self._gateway, principal, unquote(path.removeprefix("/v1/models/")))
             answer_json(cycle, 200, found, [_call_id()])
         except BursarError as error:
             answer_error(cycle, error, [_call_id()])

@@ -104,6 +104,10 @@ def _shown(value: str) -> str:
     return value if len(value) <= 80 else value[:79] + "…"
 
 
+ADMIN_OF_ALL = Principal(key_id="", role=ADMIN, workspace=None, user=None, acts_for_users=True)
+"""Who works on the machine itself."""
+
+
 class KeyRing:
     """All live keys, by digest. The whole is replaced at once when a key changes anywhere."""
 
@@ -117,20 +121,10 @@ class KeyRing:
         """What is stored of a key: its HMAC-SHA256 under the pepper."""
         return self._digest(key.encode("utf-8", "surrogateescape"))
 
-    def replace(self, rows: Iterable[KeyRow]) -> None:
+    def replace(self, principals: dict[str, Principal]) -> None:
         """Takes the keys as they are stored now."""
         self._seen = {}
-        self._principals = {
-            row.digest: Principal(
-                key_id=row.id,
-                role=row.role,
-                workspace=row.workspace,
-                user=row.user_id,
-                acts_for_users=row.acts_for_users,
-            )
-            for row in rows
-            if row.revoked_at is None
-        }
+        self._principals = principals
 
     def authenticate(self, shown: bytes | None) -> Principal:
         """The caller of a request, from its `Authorization: Bearer KEY`. Raises AuthenticationError."""
@@ -151,6 +145,21 @@ class KeyRing:
 
     def _digest(self, key: bytes) -> str:
         return hmac.digest(self._pepper, key, hashlib.sha256).hex()
+
+
+def principals_of(rows: Iterable[KeyRow]) -> dict[str, Principal]:
+    """The callers that live keys stand for, by digest."""
+    return {
+        row.digest: Principal(
+            key_id=row.id,
+            role=row.role,
+            workspace=row.workspace,
+            user=row.user_id,
+            acts_for_users=row.acts_for_users,
+        )
+        for row in rows
+        if row.revoked_at is None
+    }
 
 
 def key_of(headers: Mapping[bytes, bytes]) -> bytes | None:

@@ -5,8 +5,10 @@ The status line waits for the first frame that says something, so an early error
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import lru_cache
 
 import msgspec
 from msgspec.structs import astuple
@@ -78,6 +80,7 @@ _STAINLESS = (
 _PASSED_OVER = frozenset(
     name.encode() for name in (*_NOT_FORWARDED.difference(_READ_HERE), *(f"x-stainless-{n}" for n in _STAINLESS))
 )
+_NO_HEADER = re.compile(r"[^\x20-\x7e]")
 _JSON = b"application/json"
 _EVENTS_LINE = b"content-type: text/event-stream; charset=utf-8\r\n"
 _STREAM_LINES = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
@@ -155,7 +158,17 @@ def _call(call_id: str, operation: str, principal: Principal, headers: Mapping[b
         client_retries=_small_count(retries) if retries is not None else None,
         headers=_forwarded(given) if given.keys() - _NOT_FORWARDED else (),
         content_type=form,
+        action=_reference(given, "x-bursar-action"),
+        skill=_reference(given, "x-bursar-skill"),
     )
+
+
+def _reference(given: Mapping[str, str], name: str) -> str | None:
+    """What a binding is looked for by."""
+    value = given.get(name)
+    if value is not None and len(value) > 256:
+        raise RequestError(f"the header {name} is longer than 256 characters", field=name)
+    return value or None
 
 
 def _small_count(text: str) -> int | None:
@@ -205,11 +218,10 @@ def _lines(running: Running) -> bytes:
     attempt = running.attempt
     assert attempt is not None
     assert attempt.answer is not None
-    lines = b"x-bursar-call-id: %b\r\nx-bursar-provider: %b\r\nx-bursar-attempts: %d\r\n" % (
-        running.call.call_id.encode(),
-        attempt.target.provider.name.encode(),
-        running.attempts,
-    )
+    opened = attempt.entry.opened
+    lines = b"x-bursar-call-id: %b\r\nx-bursar-attempts: %d\r\n%b" % (
+        running.call.call_id.encode(), running.attempts, _told(opened.provider, opened.model, opened.reason),
+    )  # fmt: skip
     passed = passed_headers(attempt.answer.headers)
     return lines + lines_of(passed) if passed else lines
 
@@ -218,24 +230,38 @@ def _with_attempts(running: Running | None, call_id: str) -> Headers:
     ours = [(b"x-bursar-call-id", call_id.encode())]
     if running is None or running.attempt is None:
         return ours
+    opened = running.attempt.entry.opened
     return [
         *ours,
-        (b"x-bursar-provider", running.attempt.target.provider.name.encode()),
         (b"x-bursar-attempts", b"%d" % running.attempts),
+        *_who(opened.provider, opened.model, opened.reason),
     ]
 
 
-def models(gateway: Gateway) -> bytes:
+@lru_cache(maxsize=1024)
+def _told(provider: str, model: str, reason: str) -> bytes:
+    """Who served, and why they."""
+    return lines_of(_who(provider, model, reason))
+
+
+def _who(provider: str, model: str, reason: str) -> Headers:
+    named = (b"x-bursar-provider", provider), (b"x-bursar-model", model), (b"x-bursar-reason", reason)
+    # Names may be of any letters; a header is not.
+    return [(name, _NO_HEADER.sub("?", value).encode("ascii")) for name, value in named]
+
+
+def models(gateway: Gateway, principal: Principal) -> bytes:
     """The list of models that can be asked for by name."""
-    return encode_json({"object": "list", "data": [_model(name, owner) for name, owner in gateway.registry.models()]})
+    found = gateway.registry.models(principal.plain.workspace)
+    return encode_json({"object": "list", "data": [_model(name, owner) for name, owner in found]})
 
 
-def model(gateway: Gateway, name: str) -> bytes:
+def model(gateway: Gateway, principal: Principal, name: str) -> bytes:
     """One model. Raises UnknownModelError."""
     if not name:
         raise UnknownModelError("name a model: /v1/models/NAME", field="model")
-    target = gateway.registry.resolve(name)[0]
-    return encode_json(_model(name, "bursar" if name in gateway.registry.routes else target.provider.name))
+    plan = gateway.registry.resolve(name, principal.plain.workspace)
+    return encode_json(_model(name, "bursar" if plan.is_route else plan.targets[0].provider.name))
 
 
 def _model(name: str, owner: str) -> dict[str, object]:

@@ -13,14 +13,11 @@ from starlette.exceptions import HTTPException
 
 from bursar.http.answers import error_answer
 from bursar.http.auth import KeyRing, Principal, key_of, key_row, new_key
+from bursar.http.plain import answer, not_found
+from bursar.http.registry_api import RegistryState, add_registry
 from bursar.store.keys import KeyStore
 from bursar.store.queries import GROUPS, Queries
-from bursar.types.call import CHAT
-from bursar.types.errors import BursarError, ConfigError, ForbiddenError, RequestError, UnsupportedLlmProviderError
-from bursar.wire import spec as specs
-from bursar.wire.sample import read_sample
-
-_encode = msgspec.json.Encoder(decimal_format="number").encode
+from bursar.types.errors import BursarError, ForbiddenError, RequestError
 
 Status = Literal["started", "completed", "failed", "cancelled", "interrupted"]
 
@@ -49,26 +46,22 @@ class NewKey(BaseModel):
     acts_for_users: bool = False
 
 
-class Tried(BaseModel):
-    """A sample answer, and what shall read it: the description of a type with settings laid over it."""
-
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
-    provider_type: str = Field(alias="providerType", max_length=100)
-    operation: str = Field(default=CHAT, max_length=100)
-    request_config: dict[str, Any] = Field(default_factory=dict, alias="requestConfig")
-    response_config: dict[str, Any] = Field(default_factory=dict, alias="responseConfig")
-    body: str = Field(max_length=4_000_000)
-
-
 class State:
     """What the control plane works with."""
 
     def __init__(
-        self, ring: KeyRing, keys: KeyStore, queries: Queries, reload_keys: Callable[[], Awaitable[None]], version: str
+        self,
+        ring: KeyRing,
+        keys: KeyStore,
+        queries: Queries,
+        registry: RegistryState,
+        reload_keys: Callable[[], Awaitable[None]],
+        version: str,
     ) -> None:
         self.ring = ring
         self.keys = keys
         self.queries = queries
+        self.registry = registry
         self.reload_keys = reload_keys
         self.version = version
 
@@ -80,6 +73,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         (401, "No valid key"),
         (403, "The key lacks the right"),
         (404, "There is no such thing in this key's scope"),
+        (409, "There is one of that name already"),
         (503, "The store cannot be used now"),
     )
 }
@@ -130,10 +124,6 @@ def _stored(when: datetime | None) -> str | None:
     return when.strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
-def _json(value: object, status: int = 200) -> Response:
-    return Response(_encode(value), status_code=status, media_type="application/json")
-
-
 def control_plane(state: State) -> FastAPI:
     """The application."""
     app = FastAPI(title="bursar", version=state.version, docs_url=None, redoc_url=None, responses=_ERRORS)
@@ -150,25 +140,8 @@ def control_plane(state: State) -> FastAPI:
     _answer_errors(app)
     _add_calls(app, state, caller)
     _add_keys(app, state, admin)
-    _add_providers(app, admin)
+    add_registry(app, state.registry, admin)
     return app
-
-
-def _add_providers(app: FastAPI, admin: Callable[..., Principal]) -> None:
-    @app.post("/api/providers/try", summary="What a description reads of a sample answer: text, finish, usage, error")
-    def try_(tried: Tried, _admin: Annotated[Principal, Depends(admin)]) -> Response:
-        try:
-            operations = specs.build(
-                tried.provider_type, request=tried.request_config, response=tried.response_config
-            ).operations
-        except (ConfigError, UnsupportedLlmProviderError) as e:
-            raise RequestError(e.message, field="providerType") from None
-        if tried.operation not in operations:
-            known = ", ".join(operations)
-            raise RequestError(
-                f"'{tried.provider_type}' takes no {tried.operation}; it takes: {known}", field="operation"
-            )
-        return _json(read_sample(operations[tried.operation], tried.body.encode("utf-8", "replace")))
 
 
 def _add_calls(app: FastAPI, state: State, caller: Callable[..., Principal]) -> None:
@@ -180,14 +153,14 @@ def _add_calls(app: FastAPI, state: State, caller: Callable[..., Principal]) -> 
         cursor: str | None = None,
     ) -> Response:
         rows, following = await state.queries.calls(principal.scope, filters.values, limit=limit, cursor=cursor)
-        return _json({"calls": rows, "next_cursor": following})
+        return answer({"calls": rows, "next_cursor": following})
 
     @app.get("/api/calls/{call_id}", summary="One call with its attempts and their bodies")
     async def call(call_id: str, principal: Annotated[Principal, Depends(caller)]) -> Response:
         attempts = await state.queries.call(principal.scope, call_id)
         if not attempts:
-            raise _not_found(f"there is no call '{call_id}' among those this key may see", "call_id")
-        return _json({"call_id": call_id, "attempts": attempts})
+            raise not_found(f"there is no call '{call_id}' among those this key may see", "call_id")
+        return answer({"call_id": call_id, "attempts": attempts})
 
     @app.get("/api/usage", summary="Sums by group, each with the numbers of calls it misses something of")
     async def usage(
@@ -215,14 +188,14 @@ def _add_calls(app: FastAPI, state: State, caller: Callable[..., Principal]) -> 
             "since": _stored(since),
             "until": _stored(until),
         }
-        return _json({"group_by": groups, "usage": await state.queries.usage(principal.scope, filters, groups)})
+        return answer({"group_by": groups, "usage": await state.queries.usage(principal.scope, filters, groups)})
 
 
 def _add_keys(app: FastAPI, state: State, admin: Callable[..., Principal]) -> None:
     @app.get("/api/keys", summary="The keys, without the keys themselves")
     async def keys(principal: Annotated[Principal, Depends(admin)]) -> Response:
         rows = [r for r in await state.keys.all() if principal.workspace in (None, r.workspace)]
-        return _json({"keys": [_key_shown(r) for r in rows]})
+        return answer({"keys": [_key_shown(r) for r in rows]})
 
     @app.post("/api/keys", status_code=201, summary="Makes a key and shows it, once")
     async def create(new: NewKey, principal: Annotated[Principal, Depends(admin)]) -> Response:
@@ -242,14 +215,14 @@ def _add_keys(app: FastAPI, state: State, admin: Callable[..., Principal]) -> No
         )
         await state.keys.add(row)
         await state.reload_keys()
-        return _json({**_key_shown(row), "key": key}, 201)
+        return answer({**_key_shown(row), "key": key}, 201)
 
     @app.delete("/api/keys/{key_id}", status_code=204, summary="Revokes a key, in every worker within a second or so")
     async def revoke(key_id: str, principal: Annotated[Principal, Depends(admin)]) -> Response:
         rows = {r.id: r for r in await state.keys.all()}
         row = rows.get(key_id)
         if row is None or principal.workspace not in (None, row.workspace) or row.revoked_at is not None:
-            raise _not_found(f"there is no live key '{key_id}'", "key_id")
+            raise not_found(f"there is no live key '{key_id}'", "key_id")
         await state.keys.revoke(key_id, _stored(datetime.now(UTC)) or "")
         await state.reload_keys()
         return Response(status_code=204)
@@ -260,13 +233,6 @@ def _key_shown(row: Any) -> dict[str, object]:
     shown.pop("digest")
     shown["hint"] = f"…{row.hint}"
     return shown
-
-
-def _not_found(message: str, field: str) -> RequestError:
-    error = RequestError(message, field=field)
-    error.http_status = 404
-    error.code = "not_found"
-    return error
 
 
 def _answer_errors(app: FastAPI) -> None:

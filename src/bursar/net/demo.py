@@ -42,6 +42,8 @@ class _Asked(msgspec.Struct):
 class DemoTransport:
     """Answers in the format of OpenAI's chat completions and embeddings."""
 
+    is_idle = True  # it has no connections
+
     async def send(self, request: Request, *, connect_timeout_s: float, deadline: float) -> Answer:
         try:
             asked = msgspec.json.decode(request.body, type=_Asked)

@@ -9,10 +9,14 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 
 from bursar.net.exchange import Exchange
+from bursar.net.guard import Guard
 from bursar.net.head import Head, Origin, head_of
+from bursar.net.tls import context_of
 from bursar.net.transport import NotSentError
 from bursar.wire.encode import Request
 
@@ -25,12 +29,16 @@ _CACHED_HEAD_BYTES = 4096
 class Http1Transport:
     """Connections to any number of origins, made as they are needed and kept for a while."""
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        """`tls` is the machine's own trust where none is given."""
+    def __init__(self, tls: Callable[[], ssl.SSLContext] | None = None, guard: Guard | None = None) -> None:
+        """`tls` makes the trust, which is the machine's own where none is given; `guard` says where connections may
+        not lead."""
         self._idle: dict[Origin, deque[_Connection]] = {}
         self.busy: set[_Connection] = set()
         self._heads: dict[tuple[str, tuple[tuple[str, str], ...]], Head] = {}
-        self._tls = tls
+        self._make_tls = tls or context_of
+        self._tls: ssl.SSLContext | None = None
+        self._guard = guard
+        self._connecting = 0
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -57,6 +65,10 @@ class Http1Transport:
             exchange.abort()
             raise
         return exchange
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.busy and not self._connecting
 
     async def close(self) -> None:
         self._closed = True
@@ -105,22 +117,38 @@ class Http1Transport:
         return None
 
     async def _connect(self, origin: Origin, timeout_s: float, deadline: float) -> _Connection:
-        loop = asyncio.get_running_loop()
-        if origin.tls and self._tls is None:
-            self._tls = await asyncio.to_thread(ssl.create_default_context)
+        self._connecting += 1
         try:
+            if origin.tls and self._tls is None:
+                self._tls = await asyncio.to_thread(self._make_tls)
             async with asyncio.timeout(min(timeout_s, deadline - monotonic())):
-                _, connection = await loop.create_connection(
-                    lambda: _Connection(self, origin),
-                    origin.host,
-                    origin.port,
-                    ssl=self._tls if origin.tls else None,
-                    server_hostname=origin.host if origin.tls else None,
-                )
+                if self._guard is None:
+                    connection = await self._reached(origin, origin.host)
+                else:
+                    connection = await self._reached_one(origin, await self._guard.addresses(origin.host, origin.port))
         except TimeoutError:
             raise NotSentError(f"no connection within {timeout_s:g} s") from None
-        except (OSError, ssl.SSLError, UnicodeError) as e:
+        except (OSError, ssl.SSLError, UnicodeError, ValueError) as e:
             raise NotSentError(f"cannot connect to {origin.host}:{origin.port}: {e}") from e
+        finally:
+            self._connecting -= 1
+        return connection
+
+    async def _reached_one(self, origin: Origin, addresses: list[str]) -> _Connection:
+        """A connection to the first of these addresses that takes one."""
+        for address in addresses[:-1]:
+            with suppress(OSError):
+                return await self._reached(origin, address)
+        return await self._reached(origin, addresses[-1])
+
+    async def _reached(self, origin: Origin, address: str) -> _Connection:
+        _, connection = await asyncio.get_running_loop().create_connection(
+            lambda: _Connection(self, origin),
+            address,
+            origin.port,
+            ssl=self._tls if origin.tls else None,
+            server_hostname=origin.host if origin.tls else None,
+        )
         return connection
 
     def _sweep(self) -> None:

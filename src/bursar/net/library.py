@@ -6,6 +6,7 @@ It costs a call ten times what `net/http1` does, and is loaded only where a prov
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING
@@ -25,7 +26,12 @@ class LibraryTransport:
     """One client of the library. With `http2` an https address negotiates it, and an http one is spoken to in
     it at once, for there is nothing to negotiate with."""
 
-    def __init__(self, *, proxy: str | None = None, http2: bool = False) -> None:
+    def __init__(
+        self, *, proxy: str | None = None, http2: bool = False, tls: Callable[[], ssl.SSLContext] | None = None
+    ) -> None:
+        """`tls` makes the trust, which is the machine's own where none is given."""
+        self._tls = tls
+        self._under_way = 0
         self._proxy = proxy
         self._http2 = http2
         self._clients: dict[bool, httpx2.AsyncClient] = {}
@@ -38,6 +44,8 @@ class LibraryTransport:
             httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError, httpx2.UnsupportedProtocol,
             httpx2.InvalidURL, httpx2.LocalProtocolError, httpx2.PoolTimeout,
         )  # fmt: skip
+        self._under_way += 1
+        sent = False
         try:
             client = self._client(request.url.startswith("https://"))
             asked = client.build_request(
@@ -46,13 +54,21 @@ class LibraryTransport:
             )  # fmt: skip
             async with asyncio.timeout(deadline - time.monotonic()):
                 response = await client.send(asked, stream=True)
+            sent = True
         except refused as e:
             raise NotSentError(_said(e)) from e
         except TimeoutError:
             raise  # it is an OSError by birth
         except (httpx2.HTTPError, OSError) as e:
             raise HungUpError(_said(e)) from e
+        finally:
+            if not sent:
+                self._under_way -= 1
         return _LibraryAnswer(response, self._later)
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._under_way and not self._closing
 
     async def close(self) -> None:
         if self._closing:
@@ -71,6 +87,7 @@ class LibraryTransport:
                 http2=self._http2,
                 proxy=self._proxy,
                 trust_env=False,
+                verify=self._tls() if self._tls is not None else True,
                 follow_redirects=False,
                 limits=httpx2.Limits(
                     max_connections=None, max_keepalive_connections=None, keepalive_expiry=_KEEPALIVE_S
@@ -81,6 +98,8 @@ class LibraryTransport:
         return self._clients[tls]
 
     def _later(self, work: Coroutine[object, object, None]) -> None:
+        """Ends an answer."""
+        self._under_way -= 1
         task = asyncio.get_running_loop().create_task(work)
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)

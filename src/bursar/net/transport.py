@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+import msgspec
+
 from bursar.wire.encode import Request
 
 
@@ -14,6 +16,23 @@ class NotSentError(Exception):
 
 class HungUpError(Exception):
     """The connection ended before its answer did."""
+
+
+class Reach(msgspec.Struct, frozen=True, kw_only=True):
+    """How a provider is reached. `ca` is a PEM text of authorities to trust in place of the machine's own; with
+    `any_certificate` whatever is shown is taken. A `guarded` one does not reach this machine or its private networks,
+    but for what the installation allows."""
+
+    kind: str = "http"
+    proxy: str | None = None
+    http2: bool = False
+    ca: str | None = None
+    any_certificate: bool = False
+    guarded: bool = False
+
+
+HTTP = Reach()
+"""As most are."""
 
 
 class Answer(Protocol):
@@ -41,7 +60,11 @@ class Answer(Protocol):
 
 
 class Transport(Protocol):
-    """Sends requests to the providers of one kind."""
+    """Sends requests to the providers that are reached alike."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way."""
 
     async def send(self, request: Request, *, connect_timeout_s: float, deadline: float) -> Answer:
         """Sends, and returns when the status and headers are there, which is before `deadline`, a time of the

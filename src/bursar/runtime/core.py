@@ -20,18 +20,19 @@ from bursar.ledger import status
 from bursar.ledger.adopt import Adopter
 from bursar.ledger.drain import Drain
 from bursar.ledger.ledger import Ledger, Limits, Observer
-from bursar.net.demo import DemoTransport
-from bursar.net.http1 import Http1Transport
-from bursar.net.library import LibraryTransport
-from bursar.net.transport import Transport
+from bursar.net.guard import Guard
 from bursar.prices.table import bundled
-from bursar.runtime import providers
+from bursar.runtime.follow import Told, follow
+from bursar.runtime.registry import Assembly, Followed, vault_of
 from bursar.runtime.settings import Settings, bytes_of
+from bursar.runtime.transports import Transports
 from bursar.store.engine import Database
 from bursar.store.ledger_sql import SqlLedgerStore
 from bursar.store.queries import Queries, token_ratios
+from bursar.store.registry import RegistryStore
 from bursar.store.schema import prepare
-from bursar.types.errors import StoreError
+from bursar.store.vault import Vault
+from bursar.types.errors import ConfigError, StoreError
 
 _PUBLISH_EVERY_S = 0.5
 _ADOPT_EVERY_S = 2.0
@@ -40,9 +41,6 @@ _STORE_AT_START_S = 20.0
 _GAP_TICK_S = 0.01
 _GAP_IDLE_TICK_S = 0.1
 _GAP_SLOTS = 10
-
-Told = Callable[[str, dict[str, object]], None]
-"""Where notable events go: a short text and its values. The server logs them; a library stays silent."""
 
 
 def _silent(_event: str, _values: dict[str, object]) -> None:
@@ -99,6 +97,8 @@ class Core:
         drain: Drain,
         adopter: Adopter,
         gateway: Gateway,
+        registry: Followed,
+        vault: Vault,
         chores: Sequence[Callable[[], None]],
         told: Told,
     ) -> None:
@@ -107,6 +107,8 @@ class Core:
         self.ledger = ledger
         self.drain = drain
         self.gateway = gateway
+        self.registry = registry
+        self.vault = vault
         self.queries = Queries(database)
         self._adopter = adopter
         self._told = told
@@ -166,22 +168,25 @@ async def running(
     observers: Sequence[Observer] = (),
     chores: Sequence[Callable[[], None]] = (),
     told: Told = _silent,
-    registry: Registry | None = None,
 ) -> AsyncIterator[Core]:
     """Opens the store and the ledger, drains beside the calls, and at the end settles and drains the rest.
 
     `chores` are short functions to be called now and then. What cannot be drained at the end waits on disk for
     the next process. Raises ConfigError, StoreError.
     """
-    known = registry if registry is not None else providers.registry(settings, environ)
+    vault = vault_of(settings)
+    assembly = Assembly(settings, environ, vault)
+    transports = Transports(_guard(settings))
     database = Database(settings.store.url)
     try:
-        core = await _composed(settings, known, database, observers, chores, told)
+        core = await _composed(settings, assembly, vault, transports, database, observers, chores, told)
         task = asyncio.create_task(core.drain.run(core.housekeeping))
+        following = asyncio.create_task(follow(core.registry.look, "the registry", told))
         try:
             yield core
         finally:
             core.gap.stop()
+            following.cancel()
             await core.gateway.close(within_s=settings.server.stop_within_s)
             core.drain.stop()
             await asyncio.wait([task], timeout=_LAST_ROUND_S)
@@ -194,7 +199,9 @@ async def running(
 
 async def _composed(
     settings: Settings,
-    registry: Registry,
+    assembly: Assembly,
+    vault: Vault,
+    transports: Transports,
     database: Database,
     observers: Sequence[Observer],
     chores: Sequence[Callable[[], None]],
@@ -215,10 +222,10 @@ async def _composed(
     drain = Drain(ledger, store)
     ratios = await token_ratios(database)
     gateway = Gateway(
-        registry=registry,
+        registry=assembly.registry(),
         ledger=ledger,
         prices=bundled(),
-        transports=_transports(registry),
+        transports=transports,
         estimator=Estimator(
             {
                 key: (r.observations, r.request_bytes, r.input_tokens, r.output_bytes, r.output_tokens)
@@ -227,6 +234,12 @@ async def _composed(
         ),
         user_agent=f"bursar/{bursar.__version__}",
     )
+
+    def use(registry: Registry) -> None:
+        gateway.registry = registry
+
+    followed = Followed(assembly, RegistryStore(database), use)
+    await followed.reload()
     adopter = Adopter(ledger.directory, store_id, store, drain)
     return Core(
         database=database,
@@ -235,18 +248,18 @@ async def _composed(
         drain=drain,
         adopter=adopter,
         gateway=gateway,
-        chores=chores,
+        registry=followed,
+        vault=vault,
+        chores=[*chores, lambda: transports.keep(assembly.reaches())],
         told=told,
     )
 
 
-def _transports(registry: Registry) -> dict[str, Transport]:
-    """The ways out, by name; a provider behind a proxy, or spoken to over HTTP/2, has one of its own."""
-    made: dict[str, Transport] = {"http": Http1Transport(), "demo": DemoTransport()}
-    for provider in registry.providers.values():
-        if provider.proxy is not None or provider.http2:
-            made[provider.transport] = LibraryTransport(proxy=provider.proxy, http2=provider.http2)
-    return made
+def _guard(settings: Settings) -> Guard:
+    try:
+        return Guard(settings.server.private_hosts)
+    except ValueError as e:
+        raise ConfigError(f"server.private_hosts: {e}") from None
 
 
 async def _prepared(database: Database) -> str:

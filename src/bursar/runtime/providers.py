@@ -1,16 +1,20 @@
-"""Settings into the registry a call is resolved against."""
+"""A provider's settings, wherever they stand, into a provider ready to be called."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit
 
-from bursar.gateway.credentials import Credential
-from bursar.gateway.registry import Provider, Registry, Timeouts
+from bursar.gateway.credentials import ClientCredentials, Credential, Source
+from bursar.gateway.provider import CoolDown, Provider, Timeouts, shown_url
 from bursar.gateway.signing import Signature
-from bursar.runtime.settings import ProviderSettings, Settings, secret
+from bursar.net.tls import context_of
+from bursar.net.transport import Reach
+from bursar.runtime.settings import ProviderSettings, check_provider
 from bursar.types.errors import ConfigError
 from bursar.wire import spec as specs
+from bursar.wire.documents import is_secret_name, secret_texts
 from bursar.wire.headers import fault_of
 from bursar.wire.oauth import Flow
 from bursar.wire.readers import Endpoint, Readers
@@ -24,80 +28,73 @@ _PROXIES = ("http://", "https://", "socks5://", "socks5h://")
 _ALWAYS_SECRET = frozenset({"authorization", "proxy-authorization", "x-api-key", "api-key", "cookie"})
 
 
-def registry(settings: Settings, environ: Mapping[str, str]) -> Registry:
-    """The registry of these settings. Where they name no provider there is `demo`, and `openai` where
-    `OPENAI_API_KEY` is set. Raises ConfigError, UnsupportedLlmProviderError."""
-    given = settings.providers or _without_configuration(environ)
-    providers = {p.name: _provider(p, environ) for p in given if p.active}
-    for route in settings.routes:
-        if route.name in providers:
-            raise ConfigError(f"route '{route.name}': a provider has this name already")
-    made = Registry(providers=providers, routes={r.name: tuple(r.targets) for r in settings.routes})
-    for route in settings.routes:
-        for target in route.targets:
-            if target in made.routes:
-                raise ConfigError(f"route '{route.name}': the target '{target}' is a route; name models")
-            if target.partition("/")[0] not in providers:
-                known = ", ".join(providers)
-                raise ConfigError(
-                    f"route '{route.name}': the target '{target}' begins with no provider; there are {known}"
-                )
-    return made
+Resolver = Callable[[str, str], str]
+"""What a value of the settings means: itself, or what it names; and where it stands, for what is wrong with it."""
 
 
-def _without_configuration(environ: Mapping[str, str]) -> list[ProviderSettings]:
-    given = [ProviderSettings(name="demo", type="demo", models=["demo", "demo-embedding"])]
-    if environ.get("OPENAI_API_KEY"):
-        given.append(ProviderSettings(name="openai", type="openai", api_key="env:OPENAI_API_KEY"))
-    return given
+def literally(value: str, _place: str) -> str:
+    """A value that is what it says."""
+    return value
 
 
-def _provider(given: ProviderSettings, environ: Mapping[str, str]) -> Provider:
+def provider(
+    given: ProviderSettings, resolved: Resolver, *, key: str, guarded: bool = False, before: Provider | None = None
+) -> Provider:
+    """The provider of these settings; `key` tells it from all others. A `guarded` one does not lead into private
+    networks. The token of the one it was `before` is kept where it is still fetched from the same place.
+
+    Raises ConfigError with the field's name, UnsupportedLlmProviderError.
+    """
     place = f"provider '{given.name}'"
+    check_provider(given, place)
     version = _VERSION.search(given.completion_url or given.base_url or "")
     spec = specs.build(
-        given.type, version=version and version[1], request=given.request, response=given.response, place=place
-    )
-    operations = spec.operations
-    base = (given.base_url if given.base_url is not None else _base_url(spec, given, place)).rstrip("/")
-    if not base and not given.completion_url:
-        raise ConfigError(f"{place}: base_url is missing")
-    own_urls = {"chat": given.completion_url, "embeddings": given.embedding_url}
-    endpoints = {
-        name: _endpoint(found, base, own_urls.get(name), given)
-        for name, found in operations.items()
-        if base or own_urls.get(name)
-    }
-    for endpoint in endpoints.values():
-        if spec.transport == "http" and not endpoint.url.startswith(("http://", "https://")):
-            raise ConfigError(f"{place}: '{endpoint.url}' is no http:// or https:// address")
+        given.type, version=version and version[1], request=given.request, response=given.response, auth=given.auth,
+        place=place,
+    )  # fmt: skip
     headers = {**spec.headers}
-    headers |= {k.lower(): secret(v, environ, f"{place}, header {k}") for k, v in given.headers.items()}
+    headers |= {k.lower(): resolved(v, f"{place}, header {k}") for k, v in given.headers.items()}
     for name, value in headers.items():
         if fault := fault_of(name, value):
-            raise ConfigError(f"{place}: {fault}")
-    secret_headers = {k.lower() for k, v in given.headers.items() if v.startswith(("env:", "file:"))}
-    if spec.auth.scheme != "oauth" and (given.token_url is not None or given.scope is not None):
-        raise ConfigError(f"{place}: the type '{given.type}' fetches no tokens: leave token_url and scope out")
+            raise ConfigError(f"{place}: {fault}", field="headers")
+    secret_headers = {
+        k.lower() for k, v in given.headers.items() if is_secret_name(k) or v.startswith(("env:", "file:"))
+    }
+    fetches = spec.auth.scheme == "oauth" or (spec.auth.fetches and given.token_url is not None)
+    for name in ("token_url", "scope"):
+        if not fetches and getattr(given, name) is not None:
+            raise ConfigError(f"{place}: the type '{given.type}' fetches no tokens: leave {name} out", field=name)
     credential = None
-    key = secret(given.api_key, environ, f"{place}, api_key") if given.api_key is not None else None
-    if spec.auth.scheme == "oauth":
-        if key is None:
-            raise ConfigError(f"{place}: api_key is missing: it is the authorization key that tokens are fetched with")
-        credential = Credential(given.name, _flow(spec.auth, given, key, place))
-    elif key is not None:
+    key_value = resolved(given.api_key, f"{place}, api_key") if given.api_key is not None else None
+    if fetches:
+        if key_value is None:
+            raise ConfigError(
+                f"{place}: api_key is missing: it is the authorization key that tokens are fetched with",
+                field="api_key",
+            )
+        credential = _credential(given, ClientCredentials(_flow(spec.auth, given, key_value, place)), before)
+    elif key_value is not None:
         name = spec.auth.header.lower()
         if spec.auth.scheme != "none":
-            headers[name] = f"Bearer {key}" if spec.auth.scheme == "bearer" else f"{spec.auth.prefix}{key}"
+            shown = f"Bearer {key_value}" if spec.auth.scheme == "bearer" else f"{spec.auth.prefix}{key_value}"
+            if fault := fault_of(name, shown):
+                raise ConfigError(f"{place}: {fault}", field="api_key")
+            headers[name] = shown
             secret_headers.add(name)
-    pair = _key_pair(spec.auth, given, environ, place)
+    pair = _key_pair(spec.auth, given, resolved, place)
+    secrets = (
+        key_value,
+        *(pair[1:] if pair is not None else ()),
+        *secret_texts("", given.request.get("additionalBodyFields")),
+    )
     return Provider(
+        key=key,
         name=given.name,
         type=given.type,
-        endpoints=endpoints,
+        endpoints=_endpoints(spec, given, place),
         headers=tuple(headers.items()),
         secret_headers=_ALWAYS_SECRET | secret_headers,
-        secrets=_secrets(headers, _ALWAYS_SECRET | secret_headers, key, *(pair[1:] if pair is not None else ())),
+        secrets=_secrets(headers, _ALWAYS_SECRET | secret_headers, *secrets),
         credential=credential,
         signature=_signature(spec, given, pair, place) if pair is not None else None,
         models=tuple(given.models) if given.models is not None else None,
@@ -110,26 +107,70 @@ def _provider(given: ProviderSettings, environ: Mapping[str, str]) -> Provider:
             finish_max_s=given.finish_max_s,
         ),
         retries=given.retries,
-        transport=f"library {given.name}" if given.proxy or given.http2 else spec.transport,
-        proxy=_proxy(given.proxy, environ, place),
-        http2=given.http2,
+        cool_down=CoolDown(after=given.cool_down_after, for_s=given.cool_down_s),
+        max_concurrent=given.max_concurrent,
+        max_wait_s=given.max_wait_s,
+        reach=_reach(spec, given, resolved, guarded, place),
     )
 
 
+def _credential(given: ProviderSettings, source: Source, before: Provider | None) -> Credential:
+    if before is not None and before.credential is not None and before.credential.source == source:
+        return before.credential
+    return Credential(given.name, source)
+
+
+def _endpoints(spec: Spec, given: ProviderSettings, place: str) -> dict[str, Endpoint]:
+    operations = spec.operations
+    base = _base_url(spec, given, place).rstrip("/")
+    if not base and not given.completion_url:
+        raise ConfigError(f"{place}: base_url is missing", field="base_url")
+    own_urls = {"chat": given.completion_url, "embeddings": given.embedding_url}
+    for name in ("base_url", "completion_url", "embedding_url"):
+        url = getattr(given, name)
+        if spec.transport == "http" and url is not None and (fault := _fault_of_url(url)):
+            raise ConfigError(f"{place}: {name} '{shown_url(url)}' {fault}", field=name)
+    return {
+        name: _endpoint(found, base, own_urls.get(name), given)
+        for name, found in operations.items()
+        if base or own_urls.get(name)
+    }
+
+
+def _fault_of_url(url: str) -> str | None:
+    """What is wrong with an address; None where nothing is."""
+    try:
+        parts = urlsplit(url)
+        named = parts.hostname and parts.port != 0
+    except ValueError:
+        named = False
+    if not url.startswith(("http://", "https://")) or not named or not url.isascii() or not url.isprintable():
+        return "is no http:// or https:// address"
+    if " " in url:
+        return "has a space in it"
+    return None
+
+
 def _base_url(spec: Spec, given: ProviderSettings, place: str) -> str:
-    """The type's own address, for the location and the project that are given."""
+    """The address that is given; else the one that a full address of chats begins with; else the type's own, for the
+    location and the project that are given."""
+    if given.base_url is not None:
+        return given.base_url
+    if given.completion_url is not None and spec.chat is not None:
+        begin, end = given.completion_url.removesuffix(spec.chat.url), spec.chat.url
+        return begin if given.completion_url.endswith(end) else ""
     if given.location is None:
         if given.project is not None:
-            raise ConfigError(f"{place}: project needs a location")
+            raise ConfigError(f"{place}: project needs a location", field="project")
         return spec.base_url or ""
     template = spec.base_urls.get(given.location) or spec.base_urls.get("*")
     if template is None:
-        raise ConfigError(f"{place}: the type '{given.type}' knows no locations")
+        raise ConfigError(f"{place}: the type '{given.type}' knows no locations", field="location")
     if "{project}" in template and not given.project:
-        raise ConfigError(f"{place}: location needs a project")
+        raise ConfigError(f"{place}: location needs a project", field="project")
     for name, value in (("location", given.location), ("project", given.project or "")):
         if not _NAME.match(value):
-            raise ConfigError(f"{place}: {name} is no name: '{value}'")
+            raise ConfigError(f"{place}: {name} is no name: '{value}'", field=name)
     return template.replace("{location}", given.location).replace("{project}", given.project or "")
 
 
@@ -142,26 +183,42 @@ def _endpoint(spec: OperationSpec, base: str, own_url: str | None, given: Provid
     return Endpoint(spec, Readers(spec), url, stream_url, asks is True)
 
 
-def _proxy(given: str | None, environ: Mapping[str, str], place: str) -> str | None:
-    """The address of a proxy; it may hold a password, and so be named as secrets are."""
-    if given is None:
-        return None
-    address = secret(given, environ, f"{place}, proxy")
-    if not address.startswith(_PROXIES):
-        raise ConfigError(f"{place}: proxy must begin with {', '.join(_PROXIES)}")
-    return address
+def _reach(spec: Spec, given: ProviderSettings, resolved: Resolver, guarded: bool, place: str) -> Reach:
+    """How it is reached. A proxy's address may hold a password, and so be named as secrets are."""
+    proxy = resolved(given.proxy, f"{place}, proxy") if given.proxy is not None else None
+    if proxy is not None and not proxy.startswith(_PROXIES):
+        raise ConfigError(f"{place}: proxy must begin with {', '.join(_PROXIES)}", field="proxy")
+    if guarded and (proxy is not None or given.http2):
+        field = "proxy" if proxy is not None else "http2"
+        raise ConfigError(f"{place}: {field} is for administrators of the installation to set", field=field)
+    ca = resolved(given.ca_bundle, f"{place}, ca_bundle") if given.ca_bundle is not None else None
+    if ca is not None:
+        try:
+            context_of(ca)
+        except (ValueError, OSError) as e:
+            raise ConfigError(f"{place}: ca_bundle cannot be read: {e}", field="ca_bundle") from None
+    return Reach(kind=spec.transport, proxy=proxy, http2=given.http2, ca=ca,
+                 any_certificate=given.allow_self_signed_certificate, guarded=guarded)  # fmt: skip
 
 
 def _flow(auth: AuthSpec, given: ProviderSettings, key: str, place: str) -> Flow:
     url = given.token_url or auth.token_url
-    if url is None or not url.startswith(("http://", "https://")):
-        raise ConfigError(f"{place}: token_url must be an http:// or https:// address")
-    scope = given.scope if given.scope is not None else auth.scope
-    return Flow(url=url, key=key, scope=scope, fields=auth.fields, request_id_header=auth.request_id_header)
+    if url is None or _fault_of_url(url):
+        raise ConfigError(f"{place}: token_url must be an http:// or https:// address", field="token_url")
+    in_body = auth.client_auth == "body"
+    if in_body and ":" not in key:
+        raise ConfigError(f"{place}: with clientAuth = 'body' api_key is written as 'id:secret'", field="api_key")
+    if not in_body and (fault := fault_of("authorization", key)):
+        raise ConfigError(f"{place}: {fault}", field="api_key")
+    return Flow(
+        url=url, key=key, scope=given.scope if given.scope is not None else auth.scope, fields=auth.fields,
+        request_id_header=auth.request_id_header, in_body=in_body, token_path=auth.token,
+        expires_at_path=auth.expires_at, expires_in_path=auth.expires_in,
+    )  # fmt: skip
 
 
 def _key_pair(
-    auth: AuthSpec, given: ProviderSettings, environ: Mapping[str, str], place: str
+    auth: AuthSpec, given: ProviderSettings, resolved: Resolver, place: str
 ) -> tuple[str, str, str | None] | None:
     """The pair of keys that requests are signed with, and the token of their session."""
     names = ("access_key_id", "secret_access_key", "session_token")
@@ -169,27 +226,29 @@ def _key_pair(
     if not any(values.values()):
         return None
     if auth.signs_for is None:
-        raise ConfigError(f"{place}: the type '{given.type}' signs nothing: leave {', '.join(names)} out")
+        raise ConfigError(
+            f"{place}: the type '{given.type}' signs nothing: leave {', '.join(names)} out", field="access_key_id"
+        )
     if given.api_key is not None:
-        raise ConfigError(f"{place}: give an api_key or a pair of keys, not both")
+        raise ConfigError(f"{place}: give an api_key or a pair of keys, not both", field="api_key")
     key_id, secret_key, session = (
-        secret(value, environ, f"{place}, {name}") if value is not None else None for name, value in values.items()
+        resolved(value, f"{place}, {name}") if value is not None else None for name, value in values.items()
     )
     if key_id is None or secret_key is None:
-        raise ConfigError(f"{place}: access_key_id and secret_access_key go together")
+        raise ConfigError(f"{place}: access_key_id and secret_access_key go together", field="access_key_id")
     return key_id, secret_key, session
 
 
 def _signature(spec: Spec, given: ProviderSettings, pair: tuple[str, str, str | None], place: str) -> Signature:
     if given.location is None:
-        raise ConfigError(f"{place}: location is missing: requests are signed for a region")
+        raise ConfigError(f"{place}: location is missing: requests are signed for a region", field="location")
     try:
         return Signature(
             key_id=pair[0], secret=pair[1], session_token=pair[2], region=given.location,
             service=spec.auth.signs_for or "",
         )  # fmt: skip
     except ConfigError as e:
-        raise ConfigError(f"{place}: {e.message}") from None
+        raise ConfigError(f"{place}: {e.message}", field="access_key_id") from None
 
 
 def _secrets(headers: Mapping[str, str], secret_headers: frozenset[str], *keys: str | None) -> tuple[str, ...]:

@@ -24,23 +24,25 @@ import uvicorn
 
 import bursar
 from bursar.http.app import App
-from bursar.http.auth import ADMIN, KeyRing, key_row, new_key
+from bursar.http.auth import ADMIN, KeyRing, key_row, new_key, principals_of
 from bursar.http.control import State, control_plane
 from bursar.http.cycle import lines_of
 from bursar.http.metrics import Metrics
 from bursar.http.protocol import Protocol
+from bursar.http.registry_api import RegistryState
+from bursar.http.registry_rows import Rows
 from bursar.http.tally import Tallies
 from bursar.ledger.ledger import now_us
 from bursar.ledger.rows import timestamp
 from bursar.ledger.status import Overview
 from bursar.runtime import logs, secrets
-from bursar.runtime.core import Core, Told, running
+from bursar.runtime.core import Core, running
+from bursar.runtime.follow import Told, follow
 from bursar.runtime.settings import Settings, bytes_of
 from bursar.store.engine import Database, sqlite_path
 from bursar.store.keys import KeyStore
 from bursar.store.schema import prepare
 
-_KEYS_EVERY_S = 1.0
 _SWITCH_S = 0.0005
 _COLLECT = (10_000, 50, 1_000)
 _ENV_KEY_ID = "environment"
@@ -96,17 +98,14 @@ class _Keys:
 
     async def reload(self) -> None:
         version = await self.store.version()
-        self.ring.replace(await self.store.all())
+        # Of ten thousand keys this takes a while, in which the loop has other things to do.
+        self.ring.replace(await asyncio.to_thread(principals_of, await self.store.all()))
         self._version = version
 
-    async def follow(self) -> None:
-        while True:
-            await asyncio.sleep(_KEYS_EVERY_S)
-            try:
-                if await self.store.version() != self._version:
-                    await self.reload()
-            except Exception:  # noqa: S110
-                pass  # the keys known so far go on, and are looked for again; the drain tells that the store is away
+    async def look(self) -> None:
+        """Reads them where they changed. Raises StoreError where they cannot be read now."""
+        if await self.store.version() != self._version:
+            await self.reload()
 
 
 class _Server(uvicorn.Server):
@@ -170,7 +169,9 @@ def _teller(log: Any) -> Told:
 
 
 def _app(settings: Settings, core: Core, keys: _Keys, metrics: Metrics, overview: Any) -> App:
-    control: Any = control_plane(State(keys.ring, keys.store, core.queries, keys.reload, bursar.__version__))
+    control: Any = control_plane(
+        State(keys.ring, keys.store, core.queries, _registry_state(core), keys.reload, bursar.__version__)
+    )
     control, cors = _with_cors(control, settings.server.cors_origins)
     return App(
         gateway=core.gateway,
@@ -181,6 +182,19 @@ def _app(settings: Settings, core: Core, keys: _Keys, metrics: Metrics, overview
         max_body_bytes=bytes_of(settings.server.max_body_mb),
         version=bursar.__version__,
         cors=cors,
+    )
+
+
+def _registry_state(core: Core) -> RegistryState:
+    assembly = core.registry.assembly
+    return RegistryState(
+        gateway=core.gateway,
+        store=core.registry.store,
+        rows=Rows(core.vault, assembly.check, lambda: timestamp(now_us())),
+        make=assembly.make,
+        reload=core.registry.reload,
+        in_file=assembly.shown,
+        taken=lambda: assembly.names,
     )
 
 
@@ -206,7 +220,7 @@ async def _serve_until_told(
         loop.add_signal_handler(name, stop, name.name)
     if parent_pipe is not None:
         loop.add_reader(parent_pipe, orphaned, parent_pipe)
-    following = asyncio.create_task(keys.follow())
+    following = asyncio.create_task(follow(keys.look, "the keys", _teller(log)))
     try:
         await server.serve(sockets=[sock])
         # What uvicorn cancelled at its bound still has to see that it was.

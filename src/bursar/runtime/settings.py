@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
+from bursar.gateway.registry import AUTO, DEFAULT, SCOPES, WORKSPACE
 from bursar.ledger.ledger import CONTINUE, REFUSE
 from bursar.types.errors import ConfigError
 
 DEFAULT_FILE = "bursar.toml"
 _MB = 1024 * 1024
+_MOST_S = 1_000_000.0
 
 
 class StoreSettings(msgspec.Struct, forbid_unknown_fields=True):
@@ -39,6 +42,8 @@ class ServerSettings(msgspec.Struct, forbid_unknown_fields=True):
     json_logs: bool = False
     stop_within_s: float = 20
     pepper_file: str | None = None
+    master_key_file: str | None = None
+    private_hosts: list[str] = []
 
 
 class ProviderSettings(msgspec.Struct, forbid_unknown_fields=True):
@@ -58,6 +63,7 @@ class ProviderSettings(msgspec.Struct, forbid_unknown_fields=True):
     token_url: str | None = None
     scope: str | None = None
     headers: dict[str, str] = {}
+    model: str | None = None
     models: list[str] | None = None
     include_usage: bool | None = None
     on_disconnect: str = "cancel"
@@ -67,18 +73,48 @@ class ProviderSettings(msgspec.Struct, forbid_unknown_fields=True):
     timeout_total_s: float = 1800
     finish_max_s: float = 120
     retries: int = 1
+    max_concurrent: int | None = None
+    max_wait_s: float = 30
+    cool_down_after: int = 3
+    cool_down_s: float = 30
     proxy: str | None = None
     http2: bool = False
+    ca_bundle: str | None = None
+    allow_self_signed_certificate: bool = False
     active: bool = True
     request: dict[str, object] = {}
     response: dict[str, object] = {}
+    auth: dict[str, object] = {}
+
+
+class WeightedTarget(msgspec.Struct, forbid_unknown_fields=True):
+    """A target that shares calls with its neighbours."""
+
+    target: str
+    weight: float
 
 
 class RouteSettings(msgspec.Struct, forbid_unknown_fields=True):
-    """`[[routes]]`: an alias, and its targets in order of fallback."""
+    """`[[routes]]`: an alias, and its targets in order of fallback; those with a weight that stand together share the
+    calls."""
 
     name: str
-    targets: list[str]
+    targets: list[str | WeightedTarget]
+
+
+class BindingSettings(msgspec.Struct, forbid_unknown_fields=True):
+    """`[[bindings]]`: what serves an action, a skill or a workspace of that `reference`, or, as the `default`, whatever
+    nothing else is said of; `workspace` narrows the first two to one."""
+
+    scope: str
+    provider: str
+    reference: str = ""
+    workspace: str | None = None
+    model: str | None = None
+    system_prompt: str | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
 
 
 class Settings(msgspec.Struct, forbid_unknown_fields=True):
@@ -89,6 +125,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
     server: ServerSettings = msgspec.field(default_factory=ServerSettings)
     providers: list[ProviderSettings] = []
     routes: list[RouteSettings] = []
+    bindings: list[BindingSettings] = []
 
 
 def load(path: str | Path | None, environ: Mapping[str, str]) -> Settings:
@@ -132,26 +169,79 @@ def _check(settings: Settings, place: str) -> None:
         raise ConfigError(f"{place}: ledger.spool_max_mb must be more than 0 and at most spool_hard_mb")
     names = [p.name for p in settings.providers]
     for provider in settings.providers:
-        _check_provider(provider, f"{place}: provider '{provider.name}'")
+        with _at(place):
+            check_provider(provider, f"provider '{provider.name}'")
     for kind, every in (("provider", names), ("route", [r.name for r in settings.routes])):
         for name in every:
             if every.count(name) > 1:
                 raise ConfigError(f"{place}: there are two {kind}s of the name '{name}'")
     for route in settings.routes:
-        if not route.targets:
-            raise ConfigError(f"{place}: the route '{route.name}' has no targets")
+        with _at(place):
+            check_route(route)
+    bound = [(b.scope, b.reference, b.workspace) for b in settings.bindings]
+    for binding in settings.bindings:
+        with _at(place):
+            check_binding(binding)
+        if bound.count((binding.scope, binding.reference, binding.workspace)) > 1:
+            raise ConfigError(f"{place}: there are two bindings of {binding.scope} '{binding.reference}'")
 
 
-def _check_provider(provider: ProviderSettings, place: str) -> None:
-    if not provider.name or "/" in provider.name:
-        raise ConfigError(f"{place}: a provider's name is not empty and has no '/'")
+@contextmanager
+def _at(place: str) -> Iterator[None]:
+    """Says in which file it is."""
+    try:
+        yield
+    except ConfigError as e:
+        raise ConfigError(f"{place}: {e.message}", field=e.field) from None
+
+
+def check_provider(provider: ProviderSettings, place: str) -> None:
+    """Raises ConfigError where a value cannot be; what addresses and types say is looked at when it is made."""
+    if not provider.name or "/" in provider.name or not provider.name.isprintable():
+        raise ConfigError(f"{place}: a provider's name is not empty, and has no '/' and no line ends", field="name")
     if provider.on_disconnect not in ("cancel", "finish"):
-        raise ConfigError(f"{place}: on_disconnect is '{provider.on_disconnect}'; write 'cancel' or 'finish'")
-    if provider.retries < 0:
-        raise ConfigError(f"{place}: retries must be 0 or more")
+        raise ConfigError(
+            f"{place}: on_disconnect is '{provider.on_disconnect}'; write 'cancel' or 'finish'", field="on_disconnect"
+        )
+    for name in ("retries", "cool_down_after", "cool_down_s", "max_wait_s"):
+        if not 0 <= getattr(provider, name) <= _MOST_S:
+            raise ConfigError(f"{place}: {name} must be 0 or more, and at most {_MOST_S:g}", field=name)
     for name in ("timeout_connect_s", "timeout_first_byte_s", "timeout_chunk_s", "timeout_total_s", "finish_max_s"):
-        if getattr(provider, name) <= 0:
-            raise ConfigError(f"{place}: {name} must be more than 0")
+        if not 0 < getattr(provider, name) <= _MOST_S:
+            raise ConfigError(f"{place}: {name} must be more than 0, and at most {_MOST_S:g}", field=name)
+    if provider.max_concurrent is not None and provider.max_concurrent < 1:
+        raise ConfigError(f"{place}: max_concurrent must be 1 or more", field="max_concurrent")
+
+
+def check_route(route: RouteSettings) -> None:
+    """Raises ConfigError."""
+    place = f"route '{route.name}'"
+    if not route.name or not route.name.isprintable():
+        raise ConfigError(f"{place}: a route's name is not empty and has no line ends", field="name")
+    if route.name == AUTO:
+        raise ConfigError(f"{place}: '{AUTO}' leaves the choice to bindings: name it otherwise", field="name")
+    if not route.targets:
+        raise ConfigError(f"{place}: it has no targets", field="targets")
+    for target in route.targets:
+        if isinstance(target, WeightedTarget) and not 0 < target.weight <= _MOST_S:
+            raise ConfigError(f"{place}: a weight must be more than 0, and at most {_MOST_S:g}", field="targets")
+
+
+def check_binding(binding: BindingSettings) -> None:
+    """Raises ConfigError."""
+    place = f"binding of {binding.scope} '{binding.reference}'"
+    if binding.scope not in SCOPES:
+        raise ConfigError(f"{place}: the scope is none of {', '.join(SCOPES)}", field="scope")
+    if (binding.scope == DEFAULT) != (not binding.reference):
+        raise ConfigError(
+            f"{place}: reference names the action, the skill or the workspace; the default has none", field="reference"
+        )
+    if binding.workspace is not None and binding.scope == WORKSPACE:
+        raise ConfigError(f"{place}: its reference is the workspace: leave workspace out", field="workspace")
+    if not binding.provider:
+        raise ConfigError(f"{place}: provider is missing", field="provider")
+    if binding.max_tokens is not None and binding.max_tokens < 1:
+        raise ConfigError(f"{place}: max_tokens must be 1 or more", field="max_tokens")
 
 
 def secret(value: str, environ: Mapping[str, str], place: str) -> str:

@@ -129,6 +129,8 @@ def _engine(path: Path, begin: str, *, pool_size: int) -> AsyncEngine:
     @event.listens_for(engine.sync_engine, "connect")
     def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
         _set_journal(connection)
+        # What is deleted here is overwritten in the file, for it may have been secret.
+        connection.execute("pragma secure_delete = on").close()
 
     @event.listens_for(engine.sync_engine, "begin")
     def _on_begin(connection: Connection) -> None:

@@ -42,10 +42,9 @@ class KeyStore:
             return str((await c.execute(text("select value from ledger_meta where name = 'keys_version'"))).scalar())
 
     async def all(self) -> list[KeyRow]:
-        """Every key, the newest last, revoked ones too."""
-        async with self._database.read() as c:
-            rows = await c.execute(text(f"select {', '.join(_COLUMNS)} from api_keys order by created_at, id"))
-            return [_row(r) for r in rows]
+        """Every key, the newest last, revoked ones too; read in the store's thread, for there may be thousands."""
+        query = f"select {', '.join(_COLUMNS)} from api_keys order by created_at, id"
+        return await self._database.look(lambda connection: [_row(row) for row in connection.execute(query)])
 
     async def add(self, row: KeyRow) -> None:
         """Stores a new key."""

@@ -63,3 +63,47 @@ join (
   from ledger_entries group by call_id
 ) s on s.call_id = f.call_id and s.last = f.attempt
 """
+
+_NOW = "strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'"
+
+UNICA_CHAT_CONFIG = (
+    """
+create view unica_chat_config as
+select
+  reference as workspace_id, provider, model, system_prompt, temperature, top_p, max_tokens, created_at, updated_at
+from llm_bindings where scope = 'workspace' and workspace is null
+""",
+    f"""
+create trigger unica_chat_config_insert instead of insert on unica_chat_config begin
+  insert into llm_bindings
+    (id, workspace, scope, reference, provider, model, system_prompt, temperature, top_p, max_tokens, created_at,
+     updated_at)
+  values
+    (lower(hex(randomblob(16))), null, 'workspace', new.workspace_id, new.provider, new.model, new.system_prompt,
+     new.temperature, new.top_p, new.max_tokens, {_NOW}, {_NOW});
+end
+""",
+    f"""
+create trigger unica_chat_config_update instead of update on unica_chat_config begin
+  update llm_bindings
+  set reference = new.workspace_id, provider = new.provider, model = new.model, system_prompt = new.system_prompt,
+    temperature = new.temperature, top_p = new.top_p, max_tokens = new.max_tokens, updated_at = {_NOW}
+  where scope = 'workspace' and workspace is null and reference = old.workspace_id;
+end
+""",
+    """
+create trigger unica_chat_config_delete instead of delete on unica_chat_config begin
+  delete from llm_bindings where scope = 'workspace' and workspace is null and reference = old.workspace_id;
+end
+""",
+)
+"""What a workspace's chats are served by, as the documents name it: to be read and to be written."""
+
+
+def moves_version(table: str) -> list[str]:
+    """Triggers by which every change of a table, whoever makes it, moves the registry's version."""
+    return [
+        f"create trigger {table}_{event} after {event} on {table} begin "
+        "update ledger_meta set value = cast(cast(value as integer) + 1 as text) where name = 'registry_version'; end"
+        for event in ("insert", "update", "delete")
+    ]

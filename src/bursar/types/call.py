@@ -61,7 +61,8 @@ class Call(msgspec.Struct, frozen=True):
     `inputs` are its messages or inputs, each as JSON, and `params` is all else of it, as one JSON object; `usual` is
     true for a chat of which these are all there is. A request that came as a form, for it brings files, has its
     `content_type`; its inputs are then what there is to say of its files.
-    `headers` are the caller's own extra headers for the provider.
+    `headers` are the caller's own extra headers for the provider. `action` and `skill` are what bindings look at where
+    the model is left to them.
     """
 
     call_id: str
@@ -78,6 +79,8 @@ class Call(msgspec.Struct, frozen=True):
     client_retries: int | None = None
     headers: tuple[tuple[str, str], ...] = ()
     content_type: str | None = None
+    action: str | None = None
+    skill: str | None = None
 
     @property
     def method_type(self) -> str:

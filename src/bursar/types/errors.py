@@ -4,6 +4,7 @@ BursarError
 ├── ConfigError                     the configuration is refused; names the key and its place
 ├── RequestError                    the call cannot be made as asked; names the field
 │   ├── UnknownModelError           no active provider or route offers that model
+│   ├── BindingError                a binding names what cannot serve it
 │   └── UnsupportedLlmProviderError the provider type is not known here
 ├── AccessError                     the caller may not do this
 │   ├── AuthenticationError         no key, or not a good one
@@ -12,6 +13,7 @@ BursarError
 │   ├── LedgerFullError             no room for the entry, and the policy is to refuse
 │   └── AlreadySettledError         an entry is settled once
 ├── StoppingError                   the server is stopping and takes no new calls
+├── BusyError                       a provider's places are all taken, and none became free in time
 ├── StoreError                      the database cannot be read or written now
 └── ProviderError                   the provider failed, or was not reached
     ├── ProviderTimeoutError        it did not answer in time; the attempt may have been billed
@@ -40,6 +42,10 @@ class BursarError(Exception):
 class ConfigError(BursarError):
     """The configuration is not valid."""
 
+    def __init__(self, message: str | None = None, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
 
 class RequestError(BursarError):
     """The request cannot be served as it stands."""
@@ -57,6 +63,12 @@ class UnknownModelError(RequestError):
 
     http_status = 404
     code = "model_not_found"
+
+
+class BindingError(RequestError):
+    """A binding names a provider that cannot serve it."""
+
+    code = "binding_broken"
 
 
 class UnsupportedLlmProviderError(RequestError):
@@ -97,6 +109,10 @@ class AlreadySettledError(LedgerError):
 
 class StoppingError(BursarError):
     """This server is stopping: ask another, or again in a moment."""
+
+
+class BusyError(BursarError):
+    """All places of this provider are taken: come back in a moment."""
 
 
 class StoreError(BursarError):

@@ -5,6 +5,7 @@ RFC 6749, section 4.4; what servers do beside it is in the provider's descriptio
 
 from __future__ import annotations
 
+from base64 import b64encode
 from urllib.parse import urlencode
 
 import msgspec
@@ -12,6 +13,7 @@ import msgspec
 from bursar.wire.encode import Request
 from bursar.wire.headers import fault_of
 from bursar.wire.paths import getter
+from bursar.wire.spec import Paths
 from bursar.wire.usage import as_count
 from bursar.wire.values import read_json
 
@@ -21,42 +23,49 @@ _MILLISECONDS_FROM = 100_000_000_000
 _EARLY_S = 60.0
 _LIFE_S = 600.0
 
-_token = getter(["access_token", "tok"])
-_expires_at = getter(["expires_at", "exp"])
-_expires_in = getter("expires_in")
 _said = getter(["message", "error_description", "error.message", "error"])
 _SHOWN_CHARS = 200
 
 
 class Token(msgspec.Struct, frozen=True):
-    """A token, and until when it is used, in seconds since 1970 by the clock of this machine."""
+    """A token; from when on a new one is asked for, and until when this one is still good, by the clock it was read
+    with."""
 
     value: str
+    renewed_from: float
     until: float
 
 
 class Flow(msgspec.Struct, frozen=True, kw_only=True):
-    """How a token is asked for: `key` is the authorization key, `request_id_header` the header that must carry a new
-    UUID with every request."""
+    """How a token is asked for: `key` is the authorization key (base64, or `id:secret`), shown in a header or `in_body`
+    as fields; `request_id_header` is the header that must carry a new UUID with every request; the paths say where its
+    answer has what."""
 
     url: str
     key: str
     scope: str | None = None
     fields: dict[str, str] = {}
     request_id_header: str | None = None
+    in_body: bool = False
+    token_path: Paths
+    expires_at_path: Paths
+    expires_in_path: Paths
 
     def request(self, request_id: str) -> Request:
         """What is sent for a token."""
-        key = self.key if self.key.lower().startswith(("basic ", "bearer ")) else f"Basic {self.key}"
         headers = [
             ("content-type", "application/x-www-form-urlencoded"),
             ("accept", "application/json"),
             ("accept-encoding", "identity"),
-            ("authorization", key),
         ]
         if self.request_id_header is not None:
             headers.append((self.request_id_header, request_id))
         fields = {**self.fields, "scope": self.scope} if self.scope is not None else self.fields
+        if self.in_body:
+            client, _, secret = self.key.partition(":")
+            fields = {**fields, "client_id": client, "client_secret": secret}
+        else:
+            headers.append(("authorization", _shown(self.key)))
         body = urlencode(fields).encode()
         return Request(self.url, tuple(headers), body, b"{}", False, False)
 
@@ -65,23 +74,31 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
         value, _ = read_json(body.strip())
         text = _said(value) if isinstance(value, dict) else body.decode("utf-8", "replace").strip()
         text = text if isinstance(text, str) else ""
-        for secret in {self.key, self.key.split(" ")[-1]}:
+        for secret in {self.key, self.key.split(" ")[-1], self.key.partition(":")[2] or self.key, _shown(self.key)[6:]}:
             text = text.replace(secret, "***")
         return text[:_SHOWN_CHARS]
 
-    def token(self, body: bytes, now_s: float) -> Token | None:
-        """The token of an answer; None where it has none."""
+    def token(self, body: bytes, *, now_s: float, server_s: float) -> Token | None:
+        """The token of an answer, None where it has none. `now_s` is a time of any clock, `server_s` the time that the
+        server says it is, in seconds since 1970: clocks differ."""
         value, _ = read_json(body.strip())
-        token = _token(value)
+        token = getter(self.token_path)(value)
         if not isinstance(token, str) or not token or fault_of("authorization", token):
             return None
-        at, left = _as_time(_expires_at(value)), as_count(_expires_in(value))
+        at, life = _as_time(getter(self.expires_at_path)(value)), as_count(getter(self.expires_in_path)(value))
+        life_s = _LIFE_S if life is None else float(life)
         if at is not None:
-            until = at / 1000 if at >= _MILLISECONDS_FROM else float(at)
-        else:
-            until = now_s + (left if left is not None else _LIFE_S)
-        # A token that lives shorter than the margin is used for half its life.
-        return Token(token, max(until - _EARLY_S, now_s + (until - now_s) / 2))
+            life_s = (at / 1000 if at >= _MILLISECONDS_FROM else float(at)) - server_s
+        life_s = max(life_s, 0.0)
+        # One that lives shorter than the margin is renewed after half its life.
+        return Token(token, now_s + max(life_s - _EARLY_S, life_s / 2), now_s + life_s)
+
+
+def _shown(key: str) -> str:
+    """The key as the header has it: an id and a secret are put in base64 (RFC 7617), what is already is not."""
+    if key.lower().startswith(("basic ", "bearer ")):
+        return key
+    return f"Basic {b64encode(key.encode()).decode() if ':' in key else key}"
 
 
 def _as_time(value: object) -> int | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -24,8 +25,10 @@ Paths = str | list[str]
 class AuthSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the credential is shown: `bearer`, `header` (in the header of that name, behind the prefix), `none`, or
     `oauth`: with it a token is fetched from `token_url`, for a scope, by a form of these `fields` that carries a
-    new UUID in `request_id_header` where one is named. Where `signs_for` names a service of AWS's, requests may also be
-    signed with a pair of keys."""
+    new UUID in `request_id_header` where one is named. The key that it is asked with is shown as `client_auth` says: in
+    the `header`, or as the fields of the `body` (RFC 6749, 2.3.1). `token`, `expires_at` and `expires_in` are the paths
+    of its answer. Where it `fetches`, a token is fetched as soon as there is an address to fetch it from. Where
+    `signs_for` names a service of AWS's, requests may also be signed with a pair of keys."""
 
     scheme: str = "bearer"
     header: str = "authorization"
@@ -34,6 +37,11 @@ class AuthSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scope: str | None = None
     fields: dict[str, str] = {}
     request_id_header: str | None = None
+    client_auth: str = "header"
+    token: Paths = "access_token"  # noqa: S105
+    expires_at: Paths = "expires_at"
+    expires_in: Paths = "expires_in"
+    fetches: bool = False
     signs_for: str | None = None
 
 
@@ -157,10 +165,12 @@ class OperationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole description of a provider type: where it is, how it is shown who calls, and the kinds of call it
-    answers, each None where it does not. Where its address depends on a location, `base_urls` has them, with
-    `{location}` and `{project}` to be filled in; `*` is that of all locations it does not name."""
+    answers, each None where it does not. Stored providers that name no type are of the default one.
+    Where its address depends on a location, `base_urls` has them, with `{location}` and `{project}` to be filled in;
+    `*` is that of all locations it does not name."""
 
     type: str
+    is_default: bool = False
     base_url: str | None = None
     base_urls: dict[str, str] = {}
     transport: str = "http"
@@ -187,8 +197,8 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return {name: found for name in OPERATIONS if (found := getattr(self, name)) is not None}
 
 
-# The documents' key → the place in the spec of chats; `answer|stream` is in both. `request.names` entries rename a
-# field of the request.
+# The documents' key, or one of ours beside them → the place in the spec of chats; `answer|stream` is in both.
+# `request.names` entries rename a field of the request.
 OVERLAY: dict[str, dict[str, tuple[str, ...]]] = {
     "request": {
         "modelField": ("request", "names", "model"),
@@ -225,6 +235,17 @@ OVERLAY: dict[str, dict[str, tuple[str, ...]]] = {
         "costPath": ("usage", "cost"),
         "costCurrency": ("usage", "cost_currency"),
     },
+    # Of the provider, not of its chats.
+    "auth": {
+        "header": ("header",),
+        "prefix": ("prefix",),
+        "clientAuth": ("client_auth",),
+        "tokenFields": ("fields",),
+        "tokenPath": ("token",),
+        "expiresAtPath": ("expires_at",),
+        "expiresInPath": ("expires_in",),
+        "requestIdHeader": ("request_id_header",),
+    },
 }
 
 _FRAMINGS = ("sse", "ndjson", "json", "aws-event-stream", "bytes")
@@ -236,6 +257,12 @@ def known_types() -> list[str]:
     """The provider types there is a description of."""
     folder = resources.files("bursar.wire") / "providers"
     return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+
+
+@cache
+def default_type() -> str:
+    """The type of stored providers that say none."""
+    return next(name for name in known_types() if _file("providers", name).get("is_default"))
 
 
 def load(provider_type: str, version: str | None = None) -> dict[str, Any]:
@@ -283,6 +310,7 @@ def build(
     version: str | None = None,
     request: Mapping[str, object] | None = None,
     response: Mapping[str, object] | None = None,
+    auth: Mapping[str, object] | None = None,
     place: str = "provider",
 ) -> Spec:
     """A type's spec with a provider's own settings laid over it.
@@ -293,20 +321,21 @@ def build(
     data = load(provider_type, version)
     if (request or response) and "chat" not in data:
         raise ConfigError(
-            f"{place}: the type '{provider_type}' answers no chats: `request` and `response` say how they are"
+            f"{place}: the type '{provider_type}' answers no chats: `request` and `response` say how they are",
+            field="request" if request else "response",
         )
-    for section, given in (("request", request or {}), ("response", response or {})):
+    for section, given in (("request", request or {}), ("response", response or {}), ("auth", auth or {})):
         for key, value in given.items():
             target = OVERLAY[section].get(key)
             if target is None:
                 known = ", ".join(OVERLAY[section])
-                raise ConfigError(f"{place}.{section}: unknown key '{key}'; known keys are: {known}")
+                raise ConfigError(f"{place}.{section}: unknown key '{key}'; known keys are: {known}", field=section)
             for part in target[0].split("|"):
-                _lay(data["chat"], (part, *target[1:]), value)
+                _lay(data.setdefault("auth", {}) if section == "auth" else data["chat"], (part, *target[1:]), value)
     try:
         spec = msgspec.convert(data, Spec)
     except msgspec.ValidationError as e:
-        raise ConfigError(f"{place}: {e}") from None
+        raise ConfigError(f"{place}: {e}", field=_section_of(str(e))) from None
     _check(spec, place)
     return spec
 
@@ -318,13 +347,24 @@ def _lay(data: dict[str, Any], target: tuple[str, ...], value: object) -> None:
     data[last] = value
 
 
+def _section_of(said: str) -> str:
+    """The section of a provider's settings that is at fault, by where in the description its value was laid."""
+    return "auth" if "$.auth" in said else "request" if ".request" in said else "response"
+
+
 def _check(spec: Spec, place: str) -> None:
     if spec.auth.scheme not in _SCHEMES:
         raise ConfigError(f"{place}: the auth scheme '{spec.auth.scheme}' is none of {', '.join(_SCHEMES)}")
+    if spec.auth.client_auth not in ("header", "body"):
+        raise ConfigError(f"{place}: clientAuth is '{spec.auth.client_auth}'; write 'header' or 'body'", field="auth")
+    for found in (spec.auth.token, spec.auth.expires_at, spec.auth.expires_in):
+        _check_paths(found, f"{place}.auth", field="auth")
     for operation in spec.operations.values():
         framing = operation.stream.framing
         if framing not in _FRAMINGS:
-            raise ConfigError(f"{place}: the stream framing '{framing}' is none of {', '.join(_FRAMINGS)}")
+            raise ConfigError(
+                f"{place}: the stream framing '{framing}' is none of {', '.join(_FRAMINGS)}", field="response"
+            )
         for section in (operation.answer, operation.stream, operation.usage, operation.error):
             for field in section.__struct_fields__:
                 if field not in _NO_PATHS:
@@ -332,13 +372,13 @@ def _check(spec: Spec, place: str) -> None:
         for name, found in operation.usage.details.items():
             _check_paths(found, f"{place}: {name}")
         for path in operation.request.names.values():
-            paths.parse(path)
+            _check_paths(path, f"{place}: a field's name", field="request")
 
 
-def _check_paths(value: Paths | int | None, place: str) -> None:
+def _check_paths(value: Paths | int | None, place: str, field: str = "response") -> None:
     for path in [value] if isinstance(value, str) else value if isinstance(value, list) else []:
         for term in path.split("+"):
             try:
                 paths.parse(term.strip())
             except ConfigError as e:
-                raise ConfigError(f"{place}: {e}") from None
+                raise ConfigError(f"{place}: {e}", field=field) from None

@@ -1,0 +1,185 @@
+"""Providers, routes and bindings at rest. A version, moved by the database itself, tells every process when to read
+them again."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from bursar.store.engine import Database
+from bursar.types.errors import RequestError
+
+R = TypeVar("R", "ProviderRow", "RouteRow", "BindingRow")
+
+
+class ProviderRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A provider as it is stored. Secrets are masked where they stand, and sealed in `authorization_key` (the key
+    itself) and `secret_values` (the others, by the place they belong to); `settings` are those that have no column of
+    their own. One that is `is_guarded` was set by somebody who may not reach this machine's networks with it."""
+
+    id: str
+    workspace: str
+    name: str
+    provider_type: str
+    base_url: str | None = None
+    completion_url: str | None = None
+    embedding_url: str | None = None
+    token_url: str | None = None
+    authorization_key: str | None = None
+    scope: str | None = None
+    model: str | None = None
+    available_models: list[str] | None = None
+    request_headers: dict[str, str] | None = None
+    request_config: dict[str, Any] | None = None
+    response_config: dict[str, Any] | None = None
+    auth_config: dict[str, Any] | None = None
+    settings: dict[str, Any] | None = None
+    is_active: bool = True
+    is_global: bool = False
+    allow_self_signed_certificate: bool = False
+    ca_bundle: str | None = None
+    secret_values: str | None = None
+    is_guarded: bool = False
+    created_at: str = ""
+    updated_at: str = ""
+
+
+class RouteRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A route as it is stored: `targets` are names, or objects with a `target` and its `weight`."""
+
+    id: str
+    workspace: str
+    name: str
+    targets: list[Any]
+    is_global: bool = False
+    created_at: str = ""
+    updated_at: str = ""
+
+
+class BindingRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A binding as it is stored. `workspace` None holds for all; `reference` is empty for the default."""
+
+    id: str
+    workspace: str | None
+    scope: str
+    reference: str
+    provider: str
+    model: str | None = None
+    system_prompt: str | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    created_at: str = ""
+    updated_at: str = ""
+
+
+Row = ProviderRow | RouteRow | BindingRow
+
+_TABLES: dict[type, str] = {ProviderRow: "llm_providers", RouteRow: "llm_routes", BindingRow: "llm_bindings"}
+_WHAT: dict[type, tuple[str, str]] = {
+    ProviderRow: ("provider", "name"), RouteRow: ("route", "name"), BindingRow: ("binding", "reference"),
+}  # fmt: skip
+_JSON = frozenset(
+    {"available_models", "request_headers", "request_config", "response_config", "auth_config", "settings", "targets"}
+)
+_FLAGS = frozenset({"is_active", "is_global", "allow_self_signed_certificate", "is_guarded"})
+
+
+class ConflictError(RequestError):
+    """There is one of that name already."""
+
+    http_status = 409
+    code = "conflict"
+
+
+class RegistryStore:
+    """The tables of the registry."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def version(self) -> str:
+        """Changes whenever a provider, a route or a binding does."""
+        async with self._database.read() as c:
+            found = await c.execute(text("select value from ledger_meta where name = 'registry_version'"))
+            return str(found.scalar())
+
+    async def all(self, kind: type[R]) -> list[R]:
+        """Every row of a kind, the newest last."""
+        async with self._database.read() as c:
+            return [_row(kind, row) for row in await c.execute(text(_select(kind)))]
+
+    async def snapshot(self) -> tuple[str, list[ProviderRow], list[RouteRow], list[BindingRow]]:
+        """Everything, of one version, read in the store's thread: there may be thousands."""
+
+        def work(connection: Any) -> tuple[str, list[ProviderRow], list[RouteRow], list[BindingRow]]:
+            version = connection.execute("select value from ledger_meta where name = 'registry_version'").fetchone()
+
+            def rows(kind: type[R]) -> list[R]:
+                return [_row(kind, row) for row in connection.execute(_select(kind))]
+
+            return str(version[0]), rows(ProviderRow), rows(RouteRow), rows(BindingRow)
+
+        return await self._database.look(work)
+
+    async def add(self, row: Row) -> None:
+        """Stores a new row. Raises ConflictError."""
+        names = row.__struct_fields__
+        insert = text(
+            f"insert into {_TABLES[type(row)]} ({', '.join(names)}) values ({', '.join(':' + n for n in names)})"
+        )
+        async with self._database.write() as c:
+            try:
+                await c.execute(insert, _stored(row))
+            except IntegrityError:
+                raise _conflict(row) from None
+
+    async def put(self, row: Row) -> bool:
+        """Writes a row in place of the one of its id; False where there is none any more. Raises ConflictError."""
+        names = [n for n in row.__struct_fields__ if n not in ("id", "created_at")]
+        update = text(f"update {_TABLES[type(row)]} set {', '.join(f'{n} = :{n}' for n in names)} where id = :id")
+        values = _stored(row)
+        values.pop("created_at")
+        async with self._database.write() as c:
+            try:
+                return (await c.execute(update, values)).rowcount == 1
+            except IntegrityError:
+                raise _conflict(row) from None
+
+    async def remove(self, kind: type[R], row_id: str) -> bool:
+        """Deletes a row; what it held is overwritten in the file. False where there was none."""
+        async with self._database.write() as c:
+            done = await c.execute(text(f"delete from {_TABLES[kind]} where id = :id"), {"id": row_id})
+            return done.rowcount == 1
+
+
+def _select(kind: type[R]) -> str:
+    return f"select {', '.join(kind.__struct_fields__)} from {_TABLES[kind]} order by created_at, id"
+
+
+def _row(kind: type[R], row: Any) -> R:
+    values = dict(zip(kind.__struct_fields__, row, strict=True))
+    for name, value in values.items():
+        if name in _FLAGS:
+            values[name] = bool(value)
+        elif name in _JSON and value is not None:
+            values[name] = msgspec.json.decode(value)
+    return kind(**values)
+
+
+def _stored(row: Row) -> dict[str, Any]:
+    values = {name: getattr(row, name) for name in row.__struct_fields__}
+    for name, value in values.items():
+        if name in _FLAGS:
+            values[name] = int(value)
+        elif name in _JSON and value is not None:
+            values[name] = msgspec.json.encode(value).decode()
+    return values
+
+
+def _conflict(row: Row) -> ConflictError:
+    what, field = _WHAT[type(row)]
+    return ConflictError(f"there is a {what} '{getattr(row, field)}' already", field=field)
