@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -77,7 +78,8 @@ class Seen:
 class Upstream:
     """Start with `with Upstream() as up`; `up.base_url` is its address."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self.tls = tls
         self.seen: list[Seen] = []
         self.port = 0
         self.on_request: Callable[[Seen], Script | None] | None = None
@@ -90,7 +92,7 @@ class Upstream:
 
     @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}/v1"
 
     def __enter__(self) -> Upstream:
         self._thread.start()
@@ -112,7 +114,7 @@ class Upstream:
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         server = self._loop.run_until_complete(
-            self._loop.create_server(lambda: _Connection(self), "127.0.0.1", 0, backlog=1024)
+            self._loop.create_server(lambda: _Connection(self), "127.0.0.1", 0, backlog=1024, ssl=self.tls)
         )
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()

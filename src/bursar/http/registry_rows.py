@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from bursar.http.auth import Principal
 from bursar.store.registry import BindingRow, ProviderRow, RouteRow
 from bursar.store.vault import Vault
-from bursar.types.errors import ConfigError, ForbiddenError, RequestError
+from bursar.types.errors import ConfigError, ForbiddenError, RequestError, UnsupportedLlmProviderError
 from bursar.wire.documents import MASK, camel, documents_name, is_secret_name, masked, unmasked
 from bursar.wire.spec import default_type
 
@@ -198,6 +198,7 @@ class Rows:
         whole["providerType"] = whole.get("providerType") or old.provider_type
         for name in ("isActive", "isGlobal", "allowSelfSignedCertificate"):
             whole[name] = bool(whole.get(name))
+        _check_texts(whole)
         key, sealed = whole.pop("authorizationKey", None), old.authorization_key
         if key is None and "authorizationKey" in document:
             sealed = None
@@ -206,7 +207,6 @@ class Rows:
         elif key == MASK and sealed is None:
             raise RequestError("'authorizationKey' is masked, and none is stored: write the key itself",
                                field="authorizationKey")  # fmt: skip
-        _check_texts(whole)
         whole["settings"] = {name: whole.pop(name) for name in OWN_SETTINGS if whole.get(name) is not None}
         shown, secrets = masked(unmasked(whole, self._vault.open(old.id, old.secret_values)))
         for at, value in secrets.items():
@@ -225,6 +225,8 @@ class Rows:
         )
         try:
             self._check(row)
+        except UnsupportedLlmProviderError as e:
+            raise RequestError(f"'providerType': {e.message}", field="providerType") from None
         except ConfigError as e:
             raise in_documents_names(e) from None
         return row

@@ -17,7 +17,8 @@ from bursar.ledger.spool import LOCK_SUFFIX, SUFFIX
 
 class Status(msgspec.Struct, kw_only=True):
     """One process's ledger: what waits in its spools, and for how long; `error` is the store's. `loop_gap_s` is
-    the longest time of late in which its event loop was busy with one thing."""
+    the longest time of late in which its event loop was busy with one thing; `versions` are those of what it follows
+    in the store, by name."""
 
     pid: int
     records: int
@@ -28,6 +29,7 @@ class Status(msgspec.Struct, kw_only=True):
     full: bool
     error: str | None = None
     loop_gap_s: float = 0.0
+    versions: dict[str, int] = {}
 
 
 class Overview(msgspec.Struct, kw_only=True):
@@ -49,7 +51,7 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Status).decode
 
 
-def own(ledger: Ledger, drain: Drain, pid: int, loop_gap_s: float) -> Status:
+def own(ledger: Ledger, drain: Drain, pid: int, loop_gap_s: float, versions: dict[str, int]) -> Status:
     """This process's status now."""
     since = drain.state.behind_since_us
     return Status(
@@ -62,6 +64,7 @@ def own(ledger: Ledger, drain: Drain, pid: int, loop_gap_s: float) -> Status:
         full=ledger.is_full(),
         error=drain.state.error,
         loop_gap_s=loop_gap_s,
+        versions=versions,
     )
 
 

@@ -38,6 +38,7 @@ _PUBLISH_EVERY_S = 0.5
 _ADOPT_EVERY_S = 2.0
 _LAST_ROUND_S = 10.0
 _STORE_AT_START_S = 20.0
+_EVERYWHERE_S, _EVERYWHERE_TICK_S = 3.0, 0.02
 _GAP_TICK_S = 0.01
 _GAP_IDLE_TICK_S = 0.1
 _GAP_SLOTS = 10
@@ -45,6 +46,10 @@ _GAP_SLOTS = 10
 
 def _silent(_event: str, _values: dict[str, object]) -> None:
     return None
+
+
+REGISTRY = "registry"
+"""What every process follows."""
 
 
 class LoopGap:
@@ -115,6 +120,7 @@ class Core:
         self._chores = chores
         self.gap = LoopGap(lambda: gateway.is_busy)
         self._published_at = self._adopted_at = 0.0
+        self._versions: dict[str, int] = {}
         self._others: list[status.Status] = []
         self._orphans = 0
         self._told_error: str | None = None
@@ -122,9 +128,25 @@ class Core:
 
     def overview(self) -> status.Overview:
         """The ledger over all processes: this one as it is, the others as they last said."""
-        return status.overview(
-            status.own(self.ledger, self.drain, os.getpid(), self.gap.longest_s), self._others, self._orphans
-        )
+        return status.overview(self._status(), self._others, self._orphans)
+
+    def follows(self, what: str, version: int) -> None:
+        """Tells the other processes which version of something in the store holds here."""
+        self._versions[what] = version
+        status.publish(self.ledger, self._status())
+
+    async def held_everywhere(self, what: str) -> None:
+        """Waits until the version that holds here does in all processes that follow it: what was changed here is then
+        true wherever the next call arrives. One that does not come along in time is not waited for any longer."""
+        version = self._versions.get(what, 0)
+        deadline = time.monotonic() + _EVERYWHERE_S
+        while time.monotonic() < deadline:
+            if all(s.versions.get(what, version) >= version for s in status.others(self.ledger)[0]):
+                return
+            await asyncio.sleep(_EVERYWHERE_TICK_S)
+
+    def _status(self) -> status.Status:
+        return status.own(self.ledger, self.drain, os.getpid(), self.gap.longest_s, self._versions)
 
     async def housekeeping(self) -> None:
         """What is done now and then beside draining: tell the others, hear them, adopt the dead."""
@@ -153,7 +175,7 @@ class Core:
             self._told_gap = mine.gap
 
     def _exchange(self) -> None:
-        mine = status.own(self.ledger, self.drain, os.getpid(), self.gap.longest_s)
+        mine = self._status()
         status.publish(self.ledger, mine)
         self._alarm(mine)
         self._others, self._orphans, orphan_bytes = status.others(self.ledger)
@@ -235,13 +257,16 @@ async def _composed(
         user_agent=f"bursar/{bursar.__version__}",
     )
 
-    def use(registry: Registry) -> None:
+    cores: list[Core] = []
+
+    def use(registry: Registry, version: int) -> None:
         gateway.registry = registry
+        if cores:
+            cores[0].follows(REGISTRY, version)
 
     followed = Followed(assembly, RegistryStore(database), use)
-    await followed.reload()
     adopter = Adopter(ledger.directory, store_id, store, drain)
-    return Core(
+    core = Core(
         database=database,
         store_id=store_id,
         ledger=ledger,
@@ -253,6 +278,9 @@ async def _composed(
         chores=[*chores, lambda: transports.keep(assembly.reaches())],
         told=told,
     )
+    cores.append(core)
+    await followed.reload()
+    return core
 
 
 def _guard(settings: Settings) -> Guard:

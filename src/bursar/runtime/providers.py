@@ -154,6 +154,9 @@ def _fault_of_url(url: str) -> str | None:
 def _base_url(spec: Spec, given: ProviderSettings, place: str) -> str:
     """The address that is given; else the one that a full address of chats begins with; else the type's own, for the
     location and the project that are given."""
+    for name in ("location", "project"):
+        if getattr(given, name) is not None and not spec.base_urls:
+            raise ConfigError(f"{place}: the type '{given.type}' knows no locations", field=name)
     if given.base_url is not None:
         return given.base_url
     if given.completion_url is not None and spec.chat is not None:

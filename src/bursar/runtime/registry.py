@@ -231,7 +231,7 @@ def _without_configuration(environ: Mapping[str, str]) -> list[ProviderSettings]
 class Followed:
     """The registry as the store has it: looked at each second, and at once in the process that changed it."""
 
-    def __init__(self, assembly: Assembly, store: RegistryStore, use: Callable[[Registry], None]) -> None:
+    def __init__(self, assembly: Assembly, store: RegistryStore, use: Callable[[Registry, int], None]) -> None:
         self.assembly = assembly
         self.store = store
         self._use = use
@@ -242,7 +242,7 @@ class Followed:
         """Reads all of it, and uses it from now on."""
         async with self._reloading:
             version, rows, routes, bindings = await self.store.snapshot()
-            self._use(self.assembly.registry(rows, routes, bindings))
+            self._use(self.assembly.registry(rows, routes, bindings), int(version))
             self._version = version
 
     async def look(self) -> None:

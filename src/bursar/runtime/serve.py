@@ -36,7 +36,7 @@ from bursar.ledger.ledger import now_us
 from bursar.ledger.rows import timestamp
 from bursar.ledger.status import Overview
 from bursar.runtime import logs, secrets
-from bursar.runtime.core import Core, running
+from bursar.runtime.core import REGISTRY, Core, running
 from bursar.runtime.follow import Told, follow
 from bursar.runtime.settings import Settings, bytes_of
 from bursar.store.engine import Database, sqlite_path
@@ -44,6 +44,7 @@ from bursar.store.keys import KeyStore
 from bursar.store.schema import prepare
 
 _SWITCH_S = 0.0005
+KEYS = "keys"
 _COLLECT = (10_000, 50, 1_000)
 _ENV_KEY_ID = "environment"
 
@@ -91,9 +92,10 @@ async def first_start(settings: Settings, environ: Mapping[str, str]) -> str | N
 class _Keys:
     """Keeps the ring as the store has it: looked at each second, and at once in the process that changed it."""
 
-    def __init__(self, ring: KeyRing, store: KeyStore) -> None:
+    def __init__(self, ring: KeyRing, store: KeyStore, told: Callable[[str, int], None]) -> None:
         self.ring = ring
         self.store = store
+        self._told = told
         self._version: str | None = None
 
     async def reload(self) -> None:
@@ -101,6 +103,7 @@ class _Keys:
         # Of ten thousand keys this takes a while, in which the loop has other things to do.
         self.ring.replace(await asyncio.to_thread(principals_of, await self.store.all()))
         self._version = version
+        self._told(KEYS, int(version))
 
     async def look(self) -> None:
         """Reads them where they changed. Raises StoreError where they cannot be read now."""
@@ -147,7 +150,7 @@ async def serve(
     ) as core:
         cores.append(core)
         core.ledger.begin()
-        keys = _Keys(key_ring(settings), KeyStore(core.database))
+        keys = _Keys(key_ring(settings), KeyStore(core.database), core.follows)
         await keys.reload()
         app = _app(settings, core, keys, Metrics(tallies, overview), overview)
         pipe = supervised.pipe if supervised is not None else None
@@ -169,8 +172,12 @@ def _teller(log: Any) -> Told:
 
 
 def _app(settings: Settings, core: Core, keys: _Keys, metrics: Metrics, overview: Any) -> App:
+    async def reload_keys() -> None:
+        await keys.reload()
+        await core.held_everywhere(KEYS)
+
     control: Any = control_plane(
-        State(keys.ring, keys.store, core.queries, _registry_state(core), keys.reload, bursar.__version__)
+        State(keys.ring, keys.store, core.queries, _registry_state(core), reload_keys, bursar.__version__)
     )
     control, cors = _with_cors(control, settings.server.cors_origins)
     return App(
@@ -187,12 +194,17 @@ def _app(settings: Settings, core: Core, keys: _Keys, metrics: Metrics, overview
 
 def _registry_state(core: Core) -> RegistryState:
     assembly = core.registry.assembly
+
+    async def reload() -> None:
+        await core.registry.reload()
+        await core.held_everywhere(REGISTRY)
+
     return RegistryState(
         gateway=core.gateway,
         store=core.registry.store,
         rows=Rows(core.vault, assembly.check, lambda: timestamp(now_us())),
         make=assembly.make,
-        reload=core.registry.reload,
+        reload=reload,
         in_file=assembly.shown,
         taken=lambda: assembly.names,
     )
