@@ -84,6 +84,7 @@ class Giga:
         self.lives_s = 1800.0
         self.milliseconds = True
         self.down = False
+        self.down_as: int | None = None  # the number of the token that is good, where it is not the last one's
         self.answer: Script | None = None
         upstream.on_request = self._on_request
 
@@ -91,7 +92,7 @@ class Giga:
         if seen.path.endswith("/oauth"):
             return self._token(seen)
         self.asked.append(seen)
-        if seen.headers.get("authorization") != f"Bearer token-{len(self.fetched)}-of-the-provider":
+        if seen.headers.get("authorization") != f"Bearer token-{self.down_as or len(self.fetched)}-of-the-provider":
             shown = {"status": 401, "message": f"Token has expired: {seen.headers.get('authorization')}"}
             return _json(shown, 401)
         if self.answer is not None:

@@ -254,9 +254,15 @@ def _with_cors(control: Any, origins: list[str]) -> tuple[Any, Callable[[bytes],
     middleware = CORSMiddleware(
         control,
         allow_origins=origins,
-        allow_methods=["GET", "POST", "DELETE"],
+        allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
         allow_headers=["*"],
-        expose_headers=["x-bursar-call-id", "x-bursar-provider", "x-bursar-attempts"],
+        expose_headers=[
+            "x-bursar-call-id",
+            "x-bursar-provider",
+            "x-bursar-model",
+            "x-bursar-reason",
+            "x-bursar-attempts",
+        ],  # fmt: skip
     )
 
     def lines(origin: bytes) -> bytes:
