@@ -262,7 +262,7 @@ def _with_cors(control: Any, origins: list[str]) -> tuple[Any, Callable[[bytes],
             "x-bursar-model",
             "x-bursar-reason",
             "x-bursar-attempts",
-        ],  # fmt: skip
+        ],
     )
 
     def lines(origin: bytes) -> bytes:
