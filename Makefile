@@ -57,7 +57,7 @@ format: $(VENV)/.dev ## Format the code.
 	$(BIN)/ruff format --quiet src tests bench clients
 	$(BIN)/ruff check --quiet --fix src tests bench clients
 
-CLIENTS = openai anthropic langchain-openai llm litellm llm-comply sdks gigachat
+CLIENTS = openai anthropic langchain-openai llm litellm llm-comply sdks gigachat schemathesis
 lock: ## Lock the dependencies anew, with hashes and without the name of any registry.
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet \
 	  pyproject.toml requirements/build.in -o requirements/run.txt

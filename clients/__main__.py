@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from clients import comply, giga, mocked
+from clients import comply, fuzzed, giga, mocked
 from clients.installed import Client, MissingError, NodeClient
 from support.server import ADMIN, Server, config, environment
 from support.upstream import Upstream
@@ -67,6 +67,7 @@ CLIENTS: tuple[tuple[Client, Callable[[Client, Path], str]], ...] = (
     (NodeClient("ai", "use_ai.mjs"), metered),
     (Client("llm-comply", "llm-comply"), judged),
     (Client("gigachat", "read_gigachat.py"), giga.agreed),
+    (Client("schemathesis", "schemathesis"), fuzzed.clean),
     (NodeClient("aimock", "serve.mjs"), mocked.settled),
 )
 
