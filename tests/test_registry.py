@@ -189,6 +189,7 @@ def test_rows_of_the_documents_load_as_they_are(server: Server, upstream: Upstre
         ({"onDisconnect": "maybe"}, "onDisconnect", ""),
         ({"temprature": 1}, "temprature", ""),
         ({"project": "p"}, "project", "location"),
+        ({"id": "file:up"}, "id", "pattern"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_provider_is_told_by_its_field(
@@ -247,6 +248,9 @@ def test_a_workspace_has_its_own_and_sees_what_is_everyones(server: Server, upst
     assert server.request("POST", "/api/providers", {"name": "ours", "workspace": "mine", **common})[0] == 409
     assert server.request("POST", "/api/providers", {"name": "up", "isGlobal": True, **common})[0] == 409
     assert server.request("PATCH", "/api/providers/file:up", {"model": "m"})[0] == 403
+    # What the installation's administrator has set stays unguarded, whoever switches it off and on.
+    assert server.request("POST", f"/api/providers/{own['id']}/activate", None, boss)[1]["isGuarded"] is False
+    assert _ask(server, "ours/m", mine)[0] == 200
     # A key that somebody else has set is not sent where an administrator of a workspace would have it.
     status, refused = server.request("PATCH", f"/api/providers/{own['id']}", {"baseUrl": "https://evil.example"}, boss)
     assert (status, refused["error"]["param"]) == (400, "baseUrl")

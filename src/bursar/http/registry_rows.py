@@ -58,7 +58,8 @@ class ProviderChange(_Given):
     """What a provider shall be from now on; what is left out stays as it is, `***` too. The names are the documents';
     rows of theirs load as they are, so `id`, `workspaceId`, `createdAt` and `updatedAt` may be there."""
 
-    id: Name | None = None
+    # The file's have a ":" in theirs.
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,100}$")] | None = None
     name: Annotated[Name, Field(pattern="^[^/]+$")] = ""
     provider_type: Name | None = None
     workspace: Name | None = None
@@ -171,11 +172,12 @@ class Rows:
             raise RequestError("'name' must not be empty", field="name")
         if document.get("workspace") not in (None, old.workspace):
             raise RequestError("'workspace' cannot be changed: make another provider there", field="workspace")
-        guarded = old.is_guarded
+        guarded, shown = old.is_guarded, shown_provider(old)
+        sets_address = any(name in document and document[name] != shown.get(name) for name in _ADDRESSES)
         if by.workspace is not None:
-            guarded = True
+            guarded = guarded or sets_address
             self._refuse_to_lead_elsewhere(old, document)
-        elif any(name in document for name in _ADDRESSES):
+        elif sets_address:
             guarded = False
         return self._laid_over(old, document, by, guarded=guarded)
 
