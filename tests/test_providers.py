@@ -87,3 +87,12 @@ def test_every_type_says_what_it_takes() -> None:
                 RequestError, match=f"'p' takes no responses; it takes: {', '.join(provider.endpoints)}"
             ):
                 provider.endpoint("responses")
+
+
+def test_a_provider_of_the_file_is_shown_without_its_secrets() -> None:
+    given = {"name": "p", "type": "custom", "base_url": "https://u:planted-1@x.example/v1?key=planted-2",
+             "api_key": "planted-3", "headers": {"X-Pwd": "planted-4"}, "proxy": "http://u:planted-5@y.example:1",
+             "request": {"additionalBodyFields": {"auth": ["planted-6"]}}}  # fmt: skip
+    ((shown, _),) = Assembly(parse({"providers": [given]}, "x"), {}, Vault(list)).shown()
+    assert "planted" not in str(shown)
+    assert (shown["baseUrl"], shown["authorizationKey"]) == ("https://x.example/v1", "***")

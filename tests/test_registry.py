@@ -380,7 +380,7 @@ def test_a_check_says_whether_a_provider_answers(server: Server, upstream: Upstr
 
 
 def test_a_secret_is_nowhere(make_server: Callable[..., Server], upstream: Upstream) -> None:
-    server = make_server(env_marker="x")
+    server = make_server()
     secrets = {
         "key": "planted-authorization-key-77", "header": "planted-header-value-77", "field": "planted-body-field-77",
         "proxy": "planted-proxy-password-77", "second": "planted-second-key-77",
@@ -388,17 +388,22 @@ def test_a_secret_is_nowhere(make_server: Callable[..., Server], upstream: Upstr
     row = _made(
         server, name="s", providerType="custom", completionUrl=f"{upstream.base_url}/chat/completions", model="m",
         authorizationKey=secrets["key"], requestHeaders={"X-Secret-Token": secrets["header"], "x-team": "blue"},
-        requestConfig={"additionalBodyFields": {"login": {"password": secrets["field"], "max_tokens_hint": 5}}},
+        requestConfig={"additionalBodyFields": {"login": {"credentials": {"who": secrets["field"]}, "max_tokens_hint": 5}}},
     )  # fmt: skip
     assert row["requestHeaders"] == {"X-Secret-Token": "***", "x-team": "blue"}
-    assert row["requestConfig"]["additionalBodyFields"] == {"login": {"password": "***", "max_tokens_hint": 5}}
+    assert row["requestConfig"]["additionalBodyFields"] == {
+        "login": {"credentials": {"who": "***"}, "max_tokens_hint": 5}
+    }
     echo = json.dumps({"error": {"message": f"bad: {secrets['key']} {secrets['header']} {secrets['field']}"}})
     upstream.on_request = lambda seen: Script(status=400, raw=echo, content_type="application/json")
     answers = [json.dumps(_ask(server, "s/m")[1])]
     upstream.on_request = None
     assert _ask(server, "s/m")[0] == 200
     seen = upstream.seen[-1]
-    assert (seen.headers["x-secret-token"], seen.json["login"]["password"]) == (secrets["header"], secrets["field"])
+    assert (seen.headers["x-secret-token"], seen.json["login"]["credentials"]["who"]) == (
+        secrets["header"],
+        secrets["field"],
+    )
     # Masks that come back mean what is stored.
     status, changed = server.request("PATCH", f"/api/providers/{row['id']}", {
         "requestHeaders": {"X-Secret-Token": "***", "x-team": "red"}, "authorizationKey": secrets["second"],

@@ -94,7 +94,7 @@ class RegistryState:
         for shown, _ in self.in_file():
             if shown["id"] == provider_id:
                 raise ForbiddenError(f"the provider '{shown['name']}' cannot be changed here: {_FILE_ONLY}")
-        found = {row.id: row for row in await self.store.all(ProviderRow)}.get(provider_id)
+        found = await self.store.one(ProviderRow, provider_id)
         if found is None or by.workspace not in (None, found.workspace):
             raise not_found(f"there is no provider '{provider_id}' that this key may change", "provider_id")
         return found
@@ -132,7 +132,7 @@ def _add_providers(app: FastAPI, state: RegistryState, admin: Admin) -> None:
         for shown, _ in state.in_file():
             if shown["id"] == provider_id:
                 return answer(shown)
-        found = {row.id: row for row in await state.store.all(ProviderRow)}.get(provider_id)
+        found = await state.store.one(ProviderRow, provider_id)
         if found is None or not (principal.workspace in (None, found.workspace) or found.is_global):
             raise not_found(f"there is no provider '{provider_id}' that this key may see", "provider_id")
         return answer(shown_provider(found))
@@ -276,7 +276,7 @@ def _add_routes(app: FastAPI, state: RegistryState, admin: Admin) -> None:
     by_admin = Depends(admin)
 
     async def found(route_id: str, by: Principal) -> RouteRow:
-        row = {r.id: r for r in await state.store.all(RouteRow)}.get(route_id)
+        row = await state.store.one(RouteRow, route_id)
         if row is None or by.workspace not in (None, row.workspace):
             raise not_found(f"there is no route '{route_id}' that this key may change", "route_id")
         return row
@@ -322,7 +322,7 @@ def _add_bindings(app: FastAPI, state: RegistryState, admin: Admin) -> None:
         return row.reference if row.scope == "workspace" else row.workspace
 
     async def found(binding_id: str, by: Principal) -> BindingRow:
-        row = {r.id: r for r in await state.store.all(BindingRow)}.get(binding_id)
+        row = await state.store.one(BindingRow, binding_id)
         if row is None or by.workspace not in (None, concerns(row)):
             raise not_found(f"there is no binding '{binding_id}' that this key may change", "binding_id")
         return row

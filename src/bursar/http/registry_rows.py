@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from bursar.gateway.registry import AUTO
 from bursar.http.auth import Principal
 from bursar.store.registry import BindingRow, ProviderRow, RouteRow
 from bursar.store.vault import Vault
@@ -240,8 +241,8 @@ class Rows:
         is_global = bool(document.get("isGlobal"))
         if (is_global or (old is not None and old.is_global)) and by.workspace is not None:
             raise ForbiddenError("what is everyone's ('isGlobal') is for administrators of the installation to change")
-        if given.name == "auto":
-            raise RequestError("'auto' leaves the choice to bindings: name the route otherwise", field="name")
+        if given.name == AUTO:
+            raise RequestError(f"'{AUTO}' leaves the choice to bindings: name the route otherwise", field="name")
         return RouteRow(
             id=old.id if old is not None else str(uuid.uuid4()),
             workspace=workspace,

@@ -85,7 +85,7 @@ def provider(
     secrets = (
         key_value,
         *(pair[1:] if pair is not None else ()),
-        *secret_texts("", given.request.get("additionalBodyFields")),
+        *secret_texts(given.request.get("additionalBodyFields")),
     )
     return Provider(
         key=key,

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from bursar.gateway.provider import Parameters, Provider
+from bursar.gateway.provider import Parameters, Provider, shown_url
 from bursar.gateway.registry import Binding, Offer, Registry, Route, Step
 from bursar.net.transport import Reach
 from bursar.runtime import secrets
@@ -33,6 +33,7 @@ from bursar.types.errors import ConfigError
 from bursar.wire.documents import MASK, camel, documents_name, masked, unmasked
 
 _COLUMNS = frozenset(camel(name) for name in ProviderRow.__struct_fields__)
+_ADDRESSES = ("baseUrl", "completionUrl", "embeddingUrl", "tokenUrl")
 FILE_KEY = "file:"
 """What the keys of the file's providers begin with."""
 
@@ -88,9 +89,11 @@ def settings_of(row: ProviderRow, vault: Vault) -> ProviderSettings:
         raise ConfigError(f"provider '{row.name}': {e}", field=field or None) from None
 
 
-def parameters_of(given: BindingSettings | BindingRow) -> Parameters:
-    return Parameters(system_prompt=given.system_prompt, temperature=given.temperature, top_p=given.top_p,
-                      max_tokens=given.max_tokens)  # fmt: skip
+def _binding(given: BindingSettings | BindingRow) -> Binding:
+    parameters = Parameters(system_prompt=given.system_prompt, temperature=given.temperature, top_p=given.top_p,
+                            max_tokens=given.max_tokens)  # fmt: skip
+    return Binding(scope=given.scope, reference=given.reference, workspace=given.workspace, provider=given.provider,
+                   model=given.model, parameters=parameters)  # fmt: skip
 
 
 class Assembly:
@@ -102,11 +105,7 @@ class Assembly:
         self._vault = vault
         self._file = [_of_file(p, environ) for p in given]
         self._routes = settings.routes
-        self._bindings = [
-            Binding(scope=b.scope, reference=b.reference, workspace=b.workspace, provider=b.provider, model=b.model,
-                    parameters=parameters_of(b))
-            for b in settings.bindings
-        ]  # fmt: skip
+        self._bindings = [_binding(b) for b in settings.bindings]
         self._made: dict[str, tuple[ProviderRow, Provider]] = {}
         self._check_routes()
 
@@ -142,12 +141,7 @@ class Assembly:
                   steps=_steps(msgspec.convert(r.targets, list[str | WeightedTarget])))
             for r in routes if not (r.is_global and r.name in taken)
         ]  # fmt: skip
-        bound = [
-            Binding(scope=b.scope, reference=b.reference, workspace=b.workspace, provider=b.provider, model=b.model,
-                    parameters=parameters_of(b))
-            for b in bindings
-        ]  # fmt: skip
-        return Registry(offers, known, [*self._bindings, *bound])
+        return Registry(offers, known, [*self._bindings, *map(_binding, bindings)])
 
     def make(self, row: ProviderRow) -> Provider:
         """The provider of a row; as it was, where the row is. Raises ConfigError, UnsupportedLlmProviderError,
@@ -205,6 +199,9 @@ def _of_file(given: ProviderSettings, environ: Mapping[str, str]) -> tuple[Provi
 
 def _shown(given: ProviderSettings) -> dict[str, Any]:
     whole = {documents_name(name): getattr(given, name) for name in given.__struct_fields__}
+    for name in _ADDRESSES:
+        # The file may have a password in one.
+        whole[name] = shown_url(whole[name]) if whole[name] else None
     own = {name: whole.pop(name) for name in list(whole) if name not in _COLUMNS}
     shown, _ = masked({**whole, "settings": own})
     key = MASK if given.api_key is not None else None

@@ -108,9 +108,14 @@ class RegistryStore:
             return str(found.scalar())
 
     async def all(self, kind: type[R]) -> list[R]:
-        """Every row of a kind, the newest last."""
+        """Every row of a kind, the newest last; read in the store's thread."""
+        return await self._database.look(lambda c: [_row(kind, row) for row in c.execute(_select(kind))])
+
+    async def one(self, kind: type[R], row_id: str) -> R | None:
+        """The row of that id."""
         async with self._database.read() as c:
-            return [_row(kind, row) for row in await c.execute(text(_select(kind)))]
+            found = (await c.execute(text(_select(kind, "where id = :id")), {"id": row_id})).first()
+            return _row(kind, found) if found is not None else None
 
     async def snapshot(self) -> tuple[str, list[ProviderRow], list[RouteRow], list[BindingRow]]:
         """Everything, of one version, read in the store's thread: there may be thousands."""
@@ -156,8 +161,8 @@ class RegistryStore:
             return done.rowcount == 1
 
 
-def _select(kind: type[R]) -> str:
-    return f"select {', '.join(kind.__struct_fields__)} from {_TABLES[kind]} order by created_at, id"
+def _select(kind: type[R], where: str = "") -> str:
+    return f"select {', '.join(kind.__struct_fields__)} from {_TABLES[kind]} {where} order by created_at, id"
 
 
 def _row(kind: type[R], row: Any) -> R:

@@ -23,12 +23,12 @@ _THEIRS = {
 
 # Whole words of a name: `max_tokens` and `author` are none of them.
 _SECRET = re.compile(
-    r"(?:^|_)(?:api_?keys?|key|token|secrets?|passwords?|passwd|credentials?|auth|authorization|cookie|bearer|jwt|"
+    r"(?:^|_)(?:api_?keys?|key|token|secrets?|passwords?|passwd|pass|pwd|credentials?|auth|authorization|cookie|bearer|jwt|"
     r"signature)(?:_|$)"
 )
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+")
 # What only tells which, or of what kind.
-_HARMLESS = re.compile(r"(?:_id|_type|_name)$")
+_HARMLESS = re.compile(r"(?:^|_)(?:key|token|auth)_(?:id|type|name)$")
 
 # Where in a provider's settings values may be secret by their names.
 _PLACES = (
@@ -55,16 +55,11 @@ def is_secret_name(name: str) -> bool:
     return _SECRET.search(words) is not None and not _HARMLESS.search(words)
 
 
-def secret_texts(name: str, value: object) -> Iterator[str]:
-    """The secret texts in a value of that name, and in all it holds."""
-    if isinstance(value, dict):
-        for inner, one in value.items():
-            yield from secret_texts(str(inner), one)
-    elif isinstance(value, list):
-        for one in value:
-            yield from secret_texts(name, one)
-    elif isinstance(value, str) and is_secret_name(name):
-        yield value
+def secret_texts(fields: object) -> Iterator[str]:
+    """The secret texts among fields, however deep."""
+    found: dict[str, str] = {}
+    _masked(fields, "", found)
+    yield from found.values()
 
 
 def masked(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -85,12 +80,6 @@ def unmasked(settings: Mapping[str, Any], secrets: Mapping[str, str]) -> dict[st
     return out
 
 
-def still_masked(settings: Mapping[str, Any]) -> str | None:
-    """The place of a mask where a secret should stand; None where there is none."""
-    _, found = masked(settings)
-    return next((at for at, value in found.items() if value == MASK), None)
-
-
 def _at(out: dict[str, Any], place: tuple[str, ...], change: Any) -> None:
     """Changes what is at a place, in copies of what it stands in."""
     holder = out
@@ -105,12 +94,16 @@ def _at(out: dict[str, Any], place: tuple[str, ...], change: Any) -> None:
         holder[place[-1]] = change(value, "".join(f"/{name}" for name in place))
 
 
-def _masked(value: Any, at: str, found: dict[str, str]) -> Any:
+def _masked(value: Any, at: str, found: dict[str, str], secret: bool = False) -> Any:
+    """`secret` is what stands under a secret name, and all that is in it."""
     if isinstance(value, dict):
-        return {name: _masked(one, f"{at}/{_pointed(str(name))}", found) for name, one in value.items()}
+        return {
+            name: _masked(one, f"{at}/{_pointed(str(name))}", found, secret or is_secret_name(str(name)))
+            for name, one in value.items()
+        }
     if isinstance(value, list):
-        return [_masked(one, f"{at}/{n}", found) for n, one in enumerate(value)]
-    if isinstance(value, str) and (at in _ALWAYS or is_secret_name(_name_of(at))):
+        return [_masked(one, f"{at}/{n}", found, secret) for n, one in enumerate(value)]
+    if isinstance(value, str) and (secret or at in _ALWAYS):
         found[at] = value
         return MASK
     return value
@@ -126,11 +119,3 @@ def _unmasked(value: Any, at: str, secrets: Mapping[str, str]) -> Any:
 
 def _pointed(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1")
-
-
-def _name_of(at: str) -> str:
-    """The name a value stands under; of one in a list, the list's."""
-    parts = at.split("/")
-    while parts[-1].isdigit():
-        parts.pop()
-    return parts[-1].replace("~1", "/").replace("~0", "~")
