@@ -7,7 +7,7 @@ PORT ?= 8080
 CORPUS_DIR ?= ../shared/corpus
 
 .DEFAULT_GOAL := help
-.PHONY: help run test proof corpus clients bench bench-quick profile check format lock clean
+.PHONY: help run test proof corpus clients bench bench-quick prices profile check format lock clean
 
 help: ## Say what there is.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -44,18 +44,21 @@ bench: $(VENV)/.dev ## Measure bursar beside other gateways (installed under .be
 bench-quick: $(VENV)/.dev ## Measure bursar against the limit, in under two minutes.
 	$(BIN)/python -m bench --quick
 
+prices: $(VENV)/.dev ## Compile the prices that come along anew, from the data of the genai-prices that is locked.
+	$(BIN)/python -m tools.prices
+
 profile: $(VENV)/.dev ## Show where the time of a call goes: WORKLOAD=chat, long or stream.
 	$(BIN)/python -m bench.profile $(WORKLOAD)
 
 check: $(VENV)/.dev ## Check format, style, types and floors.
-	$(BIN)/ruff format --check --quiet src tests bench clients
-	$(BIN)/ruff check --quiet src tests bench clients
+	$(BIN)/ruff format --check --quiet src tests bench clients tools
+	$(BIN)/ruff check --quiet src tests bench clients tools
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
 format: $(VENV)/.dev ## Format the code.
-	$(BIN)/ruff format --quiet src tests bench clients
-	$(BIN)/ruff check --quiet --fix src tests bench clients
+	$(BIN)/ruff format --quiet src tests bench clients tools
+	$(BIN)/ruff check --quiet --fix src tests bench clients tools
 
 CLIENTS = openai anthropic langchain-openai llm litellm llm-comply sdks gigachat schemathesis
 lock: ## Lock the dependencies anew, with hashes and without the name of any registry.

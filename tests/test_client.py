@@ -82,7 +82,7 @@ async def test_a_completion_carries_everything_known_about_it(settings: dict[str
         "provider_url": f"{upstream.base_url}/chat/completions", "requested_model": MODEL, "model": "gpt-4o-mini",
         "served_model": "gpt-4o-mini-2024-07-18", "http_status_code": 200, "prompt_tokens": 101,
         "completion_tokens": 11, "total_tokens": 112, "usage_source": "provider", "cost_nanos": result.cost.nanos,
-        "price_id": "openai/gpt-4o-mini", "completion_text": result.text, "provider_response_id": "up-1",
+        "price_id": "openai/gpt-4o-mini#0.2.3", "completion_text": result.text, "provider_response_id": "up-1",
     }  # fmt: skip
     assert {k: entry[k] for k in expected} == expected
     assert json.loads(entry["input_messages"]) == HELLO

@@ -44,7 +44,7 @@ def test_every_type_s_names_are_one_vocabulary() -> None:
         for operation in specs.build(kind).operations.values()
         for name in operation.usage.details
     }
-    for name in names - {"service_tier", "inference_geo", "traffic_type"}:
+    for name in names - {"service_tier", "inference_geo", "traffic_type", "speed"}:
         assert name.endswith(("_tokens", "web_searches", "web_fetches", "search_units")), name
 
 

@@ -1,4 +1,4 @@
-"""The commands: serve · call · calls · usage · providers · keys · verify."""
+"""The commands: serve · call · calls · usage · providers · prices · keys · verify."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 import bursar
-from bursar.cli import keys, output, providers, serving
+from bursar.cli import keys, output, prices, providers, serving
 from bursar.cli.output import Format
 from bursar.ledger.verify import Verifier
 from bursar.runtime import settings as config
@@ -35,6 +35,7 @@ app = typer.Typer(
 )
 app.add_typer(keys.app, name="keys")
 app.add_typer(providers.app, name="providers")
+app.add_typer(prices.app, name="prices")
 
 Config = Annotated[str | None, typer.Option("--config", help="The configuration file [env: BURSAR_CONFIG].")]
 As = Annotated[Format, typer.Option("--format", help="table for people, json for programs: one object a line.")]

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 import typer
-from pydantic import ValidationError
 
 from bursar.cli import output
+from bursar.cli.given import object_in, read_file
 from bursar.cli.output import Format
 from bursar.gateway.registry import Offer, Registry
 from bursar.http.auth import ADMIN_OF_ALL
@@ -107,7 +106,7 @@ Workspace = Annotated[str | None, typer.Option(help="The workspace it is in, whe
 @app.command()
 def add(file: File, config_file: Config = None, format: As = Format.table) -> None:
     """Make a provider; running servers serve it within a second."""
-    given = _given(NewProvider, file)
+    given = object_in(NewProvider, file)
 
     async def work(known: _Known) -> ProviderRow:
         row = known.rows.new(given, ADMIN_OF_ALL)
@@ -123,7 +122,7 @@ def change(
     name: Named, file: File, workspace: Workspace = None, config_file: Config = None, format: As = Format.table
 ) -> None:
     """Change what the file gives, and leave the rest."""
-    _change(config_file, name, workspace, _given(ProviderChange, file), format, "changed")
+    _change(config_file, name, workspace, object_in(ProviderChange, file), format, "changed")
 
 
 @app.command()
@@ -243,18 +242,6 @@ def _tell(row: ProviderRow, format: Format, done: str) -> None:
         print(f"{done} {row.name} ({row.id})")
 
 
-G = TypeVar("G", bound=ProviderChange)
-
-
-def _given(kind: type[G], file: Path) -> G:
-    try:
-        return kind.model_validate_json(_bytes(file))
-    except ValidationError as e:
-        first = e.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise RequestError(f"'{field}': {first['msg']}", field=field) from None
-
-
 @app.command("try")
 def try_(
     file: Annotated[
@@ -267,7 +254,7 @@ def try_(
     format: As = Format.table,
 ) -> None:
     """Read a sample answer and show what is found: text, finish, usage, error."""
-    found = read_sample(_description(type, provider, operation, config_file), _bytes(file))
+    found = read_sample(_description(type, provider, operation, config_file), read_file(file))
     if format is Format.json:
         output.json_lines([msgspec.structs.asdict(found)])
     else:
@@ -288,13 +275,6 @@ def _description(type: str | None, provider: str | None, operation: str, config_
     if operation not in operations:
         raise RequestError(f"it takes no {operation}; it takes: {', '.join(operations)}")
     return operations[operation]
-
-
-def _bytes(file: Path) -> bytes:
-    try:
-        return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-    except OSError as e:
-        raise RequestError(f"{file} cannot be read: {os.strerror(e.errno or 0)}") from None
 
 
 def _show(found: Sample) -> None:

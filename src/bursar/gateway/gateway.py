@@ -17,7 +17,7 @@ from bursar.gateway.routing import Resting, drawn
 from bursar.gateway.running import Course, Running
 from bursar.ledger.ledger import Ledger
 from bursar.net.transport import Reach, Transport
-from bursar.prices.table import PriceTable
+from bursar.prices.table import Prices
 from bursar.types.call import CHAT, COMPLETIONS, MESSAGES, RESPONSES, Call
 from bursar.types.errors import RequestError
 from bursar.wire.encode import Way
@@ -46,7 +46,7 @@ class Gateway:
         *,
         registry: Registry,
         ledger: Ledger,
-        prices: PriceTable,
+        prices: Prices,
         transports: Transports,
         estimator: Estimator,
         user_agent: str,

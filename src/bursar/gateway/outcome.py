@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec.structs import astuple
 
+from bursar.gateway.costing import cost_of
 from bursar.gateway.provider import Provider, Target, shown_url
 from bursar.ledger.bodies import Bodies
 from bursar.ledger.ledger import now_us as wall_us
 from bursar.ledger.records import Opened, Settled
-from bursar.prices.cost import cost
-from bursar.types.call import CHAT, Call, Cost, Result, SentRequest
+from bursar.types.call import CHAT, Call, Result, SentRequest
 from bursar.types.errors import ProviderError, RateLimitedError
 from bursar.types.events import ErrorReport
 from bursar.types.usage import NONE, PROVIDER, PROVIDER_PARTIAL, Usage
@@ -82,12 +82,12 @@ def settled(gateway: Gateway, call: Call, attempt: Attempt, status: str, error: 
             gateway.estimator.learn(provider, model, opened.request_bytes, output_bytes, usage)
     else:
         usage, source = _of_cut_off(gateway, attempt, output_bytes)
-    money = _NO_MONEY
+    money, usd_rate = _NO_MONEY, None
     if usage is not None:
-        charged = attempt.cost = _cost(gateway, attempt, usage)
+        charged = attempt.cost = cost_of(gateway, attempt, usage)
         if charged is not None:
-            nanos, currency = charged.nanos, charged.currency
-            money = (nanos, currency, nanos if currency == "USD" else None, charged.source, charged.price)
+            money = (charged.nanos, charged.currency, charged.usd_nanos, charged.source, charged.price)
+            usd_rate = charged.usd_rate
     output, text_at, text = _output(call, attempt)
     if output is not None and assembly.error is not None:
         # An error may repeat the credential it is about.
@@ -115,6 +115,7 @@ def settled(gateway: Gateway, call: Call, attempt: Attempt, status: str, error: 
         text_at,
         output.decode("utf-8", "replace") if output is not None else None,
         text,
+        usd_rate,
     )
 
 
@@ -131,19 +132,6 @@ def _counts(usage: Usage) -> tuple[int | None, ...]:
         usage.images,
         usage.search_units,
     )
-
-
-def _cost(gateway: Gateway, attempt: Attempt, usage: Usage) -> Cost | None:
-    """At the price of the model that served, or, where it has none, of the one that was asked for. Prices are of text:
-    sound and images cost what their provider says."""
-    opened, served = attempt.entry.opened, attempt.assembly.model
-    if attempt.decoder.readers.spec.media:
-        return cost(usage, None)
-    find, kind, at = gateway.prices.find_at, opened.provider_type, opened.created_us
-    price = find(kind, served or opened.model, at)
-    if price is None and served is not None and served != opened.model:
-        price = find(kind, opened.model, at)
-    return cost(usage, price)
 
 
 def result(call: Call, attempt: Attempt, settled: Settled) -> Result:

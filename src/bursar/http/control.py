@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from bursar.http.answers import error_answer
 from bursar.http.auth import KeyRing, Principal, key_of, key_row, new_key
 from bursar.http.plain import answer, not_found
+from bursar.http.prices_api import PricesState, add_prices
 from bursar.http.registry_api import RegistryState, add_registry
 from bursar.store.keys import KeyStore
 from bursar.store.queries import GROUPS, Queries
@@ -55,6 +56,7 @@ class State:
         keys: KeyStore,
         queries: Queries,
         registry: RegistryState,
+        prices: PricesState,
         reload_keys: Callable[[], Awaitable[None]],
         version: str,
     ) -> None:
@@ -62,6 +64,7 @@ class State:
         self.keys = keys
         self.queries = queries
         self.registry = registry
+        self.prices = prices
         self.reload_keys = reload_keys
         self.version = version
 
@@ -141,6 +144,7 @@ def control_plane(state: State) -> FastAPI:
     _add_calls(app, state, caller)
     _add_keys(app, state, admin)
     add_registry(app, state.registry, admin)
+    add_prices(app, state.prices, admin)
     return app
 
 

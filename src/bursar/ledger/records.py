@@ -120,6 +120,7 @@ class Settled(msgspec.Struct, frozen=True, array_like=True, tag=2):
     text_at: str | None = None
     output: str | None = None
     text: str | None = None
+    usd_rate: str | None = None
 
 
 class Gap(msgspec.Struct, frozen=True, array_like=True, tag=3):

@@ -25,7 +25,8 @@ def _between(fields: tuple[str, ...], first: str, last: str) -> slice:
 _O, _S = Opened.__struct_fields__, Settled.__struct_fields__
 _BEGUN, _ENDED = _between(_O, "call_id", "params_ref"), _between(_S, "status", "text_at")
 
-LAYOUT = ("spool_id", "created_at", "hour", "tags", *_O[_BEGUN], "completed_at", *_S[_ENDED], "output_ref", "text_ref")
+LAYOUT = ("spool_id", "created_at", "hour", "tags", *_O[_BEGUN], "completed_at", *_S[_ENDED], "output_ref", "text_ref",
+          "usd_rate")  # fmt: skip
 """The order in which rows are put together below: the store's own."""
 _STARTED: Values = tuple(
     {"status": "started", "usage_source": "none", "output_bytes": 0}.get(name) for name in SETTLED_COLUMNS
@@ -169,6 +170,7 @@ class BatchBuilder:
             *_astuple(record)[_ENDED],
             self._name(record.workspace, output) if output is not None else None,
             self._name(record.workspace, text) if text else None,
+            record.usd_rate,
         )
         opened = self._open.pop((record.call_id, record.attempt), None)
         if opened is not None:

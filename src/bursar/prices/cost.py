@@ -2,54 +2,85 @@
 
 from __future__ import annotations
 
-from bursar.prices.table import PriceRow, Rates
+from collections.abc import Mapping
+
+from bursar.prices.rates import FINER, UNITS, Rates, Tariff
 from bursar.types.call import Cost
 from bursar.types.usage import Usage
 
 _MILLION = 1_000_000
+# What all units' numbers divide: sums are made in parts of which so many are 10⁻⁹ of the currency.
+_PARTS = 18_000_000
+_WEIGHTS = {name: _PARTS // unit.per for name, unit in UNITS.items()}
 
 
-def cost(usage: Usage | None, row: PriceRow | None) -> Cost | None:
-    """The cost of one attempt, or None where nobody can say.
+def reported(usage: Usage) -> Cost | None:
+    """The cost the provider itself reported: it wins over any price."""
+    if usage.cost_nanos is None or usage.cost_currency is None:
+        return None
+    return Cost(nanos=usage.cost_nanos, currency=usage.cost_currency, source="provider")
 
-    The provider's own cost wins over any price. Cached and cache-write tokens are part of the input and
-    leave it for their own rate. Where only a total is known, it has a cost only if input and output cost
-    the same. Counts that contradict each other (more cached than input) have none.
+
+def nanos_of(usage: Usage, tariff: Tariff, more: Mapping[str, int] | None = None) -> int | None:
+    """What an attempt costs at a tariff, in 10⁻⁹ of its currency, or None where nobody can say.
+
+    Cached and cache-write tokens are part of the input and leave it for their own rate; so do the finer counts in
+    `more`, by the names of `wire.usage.details_of`, for theirs. Where a provider bills other counts than it reports,
+    those are priced. Where only a total is known, it has a cost only if input and output cost the same. Counts that
+    contradict each other (more cached than input) have none, nor have those of something that has no rate.
     """
-    if usage is None:
-        return None
-    if usage.cost_nanos is not None and usage.cost_currency is not None:
-        return Cost(nanos=usage.cost_nanos, currency=usage.cost_currency, source="provider")
-    if row is None:
-        return None
-    plain, output = usage.input_tokens, usage.output_tokens
+    plain, output, cached = usage.input_tokens, usage.output_tokens, usage.cached_tokens
+    if more and ("billed_input_tokens" in more or "billed_output_tokens" in more):
+        plain, output, cached = more.get("billed_input_tokens", 0), more.get("billed_output_tokens", 0), None
     if plain is None or output is None:
-        return _of_total(usage, row)
-    rates = row.rates
-    if row.long is not None and row.long_above is not None and plain > row.long_above:
-        rates = row.long
-    amount = output * rates.output
-    if cached := usage.cached_tokens:
+        if plain is None and output is None and usage.audio_ms is not None:
+            plain = output = 0
+        else:
+            return _of_total(usage, tariff)
+    rates = tariff.of(plain)
+    if (rates.finer and more) or not rates.is_usual or rates.input is None or (output and rates.output is None):
+        return _finely(usage, rates, plain, output, cached, more or {})
+    amount = output * (rates.output or 0)
+    if cached:
         plain -= cached
         amount += cached * (rates.input if rates.cached is None else rates.cached)
     if written := usage.cache_write_tokens:
         plain -= written
         amount += written * (rates.input if rates.cache_write is None else rates.cache_write)
-    return None if plain < 0 else _rounded(amount + plain * rates.input, row)
+    return None if plain < 0 else (amount + plain * rates.input + _MILLION // 2) // _MILLION
 
 
-def _of_total(usage: Usage, row: PriceRow) -> Cost | None:
-    total = usage.total_tokens
-    if usage.input_tokens is not None or usage.output_tokens is not None or total is None or row.long is not None:
+def _finely(
+    usage: Usage, rates: Rates, plain: int, output: int, cached: int | None, more: Mapping[str, int]
+) -> int | None:
+    """The same with any rates: each count is charged what is left of it when its parts that have rates have gone."""
+    given = {name: more.get(UNITS[name].count, 0) for name in FINER if UNITS[name].count}
+    given |= {"reasoning": usage.reasoning_tokens or 0, "request": 1, "audio_hour": usage.audio_ms or 0}
+    given |= {"cached": cached or 0, "cache_write": usage.cache_write_tokens or 0, "input": plain, "output": output}
+    charged = {**rates.finer, "cached": rates.cached, "cache_write": rates.cache_write}
+    charged |= {"input": rates.input, "output": rates.output}
+    gone = dict.fromkeys(given, 0)
+    amount = 0
+    for name in (*FINER, "cached", "cache_write", "input", "output"):
+        rate = charged.get(name)
+        left = given[name] - gone[name]
+        if left < 0:
+            return None
+        if rate is None:
+            if left and name in ("input", "output", "audio_hour") and not (name == "audio_hour" and plain):
+                return None
+            continue
+        amount += left * rate * _WEIGHTS[name]
+        for whole in UNITS[name].within:
+            gone[whole] += left
+    return (amount + _PARTS // 2) // _PARTS
+
+
+def _of_total(usage: Usage, tariff: Tariff) -> int | None:
+    total, rates = usage.total_tokens, tariff.rates
+    known = usage.input_tokens is not None or usage.output_tokens is not None
+    if known or total is None or tariff.above or rates.finer or rates.input is None or rates.input != rates.output:
         return None
-    return _rounded(total * row.rates.input, row) if _flat(row.rates) else None
-
-
-def _flat(rates: Rates) -> bool:
-    return (
-        rates.input == rates.output and rates.cached in (None, rates.input) and rates.cache_write in (None, rates.input)
-    )
-
-
-def _rounded(amount: int, row: PriceRow) -> Cost:
-    return Cost((amount + _MILLION // 2) // _MILLION, row.currency, "price", row.id)
+    if rates.cached not in (None, rates.input) or rates.cache_write not in (None, rates.input):
+        return None
+    return (total * rates.input + _MILLION // 2) // _MILLION

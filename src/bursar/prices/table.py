@@ -1,147 +1,177 @@
-"""Price rows: dated, with their source in the file they stand in, read once.
-
-A rate is an integer: 10⁻⁹ of the currency for a million tokens ($0.15 a million → 150_000_000).
-"""
+"""All prices a call may have: those given here, from the file and the store, over those that come with bursar."""
 
 from __future__ import annotations
 
-import re
 import tomllib
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
-from decimal import Decimal
+from functools import cache
 from importlib import resources
+from typing import NamedTuple
 
 import msgspec
 
-_NANOS = 1_000_000_000
-_DAY_US = 86_400_000_000
+from bursar.prices.given import GivenCurrencyRate, GivenPrice, check_price
+from bursar.prices.rates import PriceRow
+from bursar.prices.vendors import Vendors, bundled
+
+_DAY_US, _MINUTE_US = 86_400_000_000, 60_000_000
 _REMEMBERED = 4096
-_DATED = re.compile(r"-\d{4}-\d{2}-\d{2}$")
+_PER_UNIT = 10**12
+
+GIVEN, OURS = 1, 0
 
 
-class Rates(msgspec.Struct, frozen=True, kw_only=True):
-    """What a million tokens cost. `cached` and `cache_write` are None where they cost as input does."""
+class Place(NamedTuple):
+    """Where a model is called: whose call it is, and the provider's name, type and address."""
 
-    input: int
-    output: int
-    cached: int | None = None
-    cache_write: int | None = None
-
-
-class PriceRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One price of one model, from `valid_from` on.
-
-    `id` names the row on the ledger. Above `long_above` input tokens the whole request costs `long`.
-    """
-
-    id: str
+    workspace: str
+    provider: str
     provider_type: str
-    model: str
-    currency: str
-    valid_from: date
-    rates: Rates
-    long_above: int | None = None
-    long: Rates | None = None
+    url: str
 
 
-class _FileRow(msgspec.Struct, forbid_unknown_fields=True):
-    model: str
-    input: str
-    output: str = "0"
-    cached: str | None = None
-    cache_write: str | None = None
-    aliases: list[str] = []
-    valid_from: date = date.min
-    long_context: dict[str, str | int] | None = None
+class OwnPrice(msgspec.Struct, frozen=True, kw_only=True):
+    """A price that somebody gave, and what it is a price of. `rank` is higher for what counts before others."""
+
+    given: GivenPrice
+    row: PriceRow
+    rank: int = GIVEN
+
+    def fit(self, place: Place, name: str) -> tuple[int, ...] | None:
+        """How closely it fits, to be compared; None where it is no price of this model there."""
+        given, model = self.given, self.given.model.lower()
+        if not (name == model or (model.endswith("*") and name.startswith(model[:-1]))):
+            return None
+        if given.workspace not in (None, place.workspace) or given.provider not in (None, place.provider):
+            return None
+        if given.provider_type not in (None, place.provider_type):
+            return None
+        named = [self.rank, given.workspace is not None, given.provider is not None, given.provider_type is not None]
+        return (*map(int, named), len(model) if name != model else 10**6)
 
 
-class _File(msgspec.Struct, forbid_unknown_fields=True):
-    provider_type: str
-    currency: str
-    rows: list[_FileRow]
+class Prices:
+    """Finds prices, and remembers what it found. Make another one where they changed."""
+
+    def __init__(
+        self, own: Sequence[OwnPrice] = (), rates: Sequence[GivenCurrencyRate] = (), vendors: Vendors | None = None
+    ) -> None:
+        """Of prices that fit alike, and of rates of one day, the last counts."""
+        self.own = [*_ours(), *own]
+        self.rates = sorted(rates, key=lambda r: r.valid_from or date.min)
+        self.vendors = vendors
+        self._workspaces = {p.given.workspace for p in own} - {None}
+        self._by_model: dict[str, list[OwnPrice]] = {}
+        self._prefixes: list[OwnPrice] = []
+        for price in self.own:
+            model = price.given.model.lower()
+            if model.endswith("*"):
+                self._prefixes.append(price)
+            else:
+                self._by_model.setdefault(model, []).append(price)
+        self._found: dict[tuple[Place, str, str, int], list[PriceRow]] = {}
+        self.faults: list[str] = []
+        """What is wrong with prices that were passed over."""
+
+    def find(self, place: Place, served: str, asked: str, us: int) -> PriceRow | None:
+        """The price at a time (in microseconds since 1970) of the model that served, or, where it has none, of the one
+        that was asked for."""
+        if place.workspace not in self._workspaces:
+            place = place._replace(workspace="")
+        key = (place, served, asked, us // _DAY_US)
+        rows = self._found.get(key)
+        if rows is None:
+            if len(self._found) >= _REMEMBERED:
+                self._found.clear()
+            rows = self._found[key] = self._candidates(place, served, asked, day_of(us))
+        if len(rows) == 1 and rows[0].hours is None:
+            return rows[0]
+        minute = us % _DAY_US // _MINUTE_US
+        return next((row for row in rows if row.holds_at(date.max, minute)), None)
+
+    def _candidates(self, place: Place, served: str, asked: str, day: date) -> list[PriceRow]:
+        """The rows that hold on a day, the one that counts first; behind it those that do at other hours."""
+        names = list(dict.fromkeys((served.lower(), asked.lower())))
+        for name in names:
+            if rows := self._own(place, name, day, GIVEN):
+                return rows
+        for name in names:
+            if rows := self._own(place, name, day, OURS):
+                return rows
+            if self.vendors is not None:
+                every = self.vendors.rows(place.provider_type, place.url, name)
+                if rows := [row for row in reversed(every) if row.valid_from <= day]:
+                    return _until_always(rows)
+        return []
+
+    def _own(self, place: Place, name: str, day: date, rank: int) -> list[PriceRow]:
+        fitting = []
+        for n, price in enumerate((*self._by_model.get(name, ()), *self._prefixes)):
+            fit = price.fit(place, name) if price.rank == rank and price.row.valid_from <= day else None
+            if fit is not None:
+                fitting.append((fit, price.row.valid_from, price.row.hours is not None, n, price.row))
+        fitting.sort(reverse=True, key=lambda one: one[:4])
+        return _until_always([row for *_, row in fitting])
+
+    def in_usd(self, nanos: int, currency: str, us: int) -> tuple[int | None, str | None]:
+        """An amount in 10⁻⁹ of a currency in 10⁻⁹ US dollars, rounded half up, and the rate that was used, as it stands
+        on the ledger; both None where the currency has no rate at that time."""
+        if currency == "USD":
+            return nanos, None
+        day = day_of(us)
+        for rate in reversed(self.rates):
+            if rate.currency == currency and (rate.valid_from or date.min) <= day:
+                usd = int(rate.usd * _PER_UNIT)
+                since = f"@{rate.valid_from}" if rate.valid_from is not None else ""
+                return (nanos * usd + _PER_UNIT // 2) // _PER_UNIT, f"{rate.usd.normalize():f}{since}"
+        return None, None
 
 
-class PriceTable:
-    """All price rows, found by provider type, model and day."""
-
-    def __init__(self, rows: list[tuple[str, PriceRow]]) -> None:
-        self._rows: dict[tuple[str, str], list[PriceRow]] = {}
-        for name, row in rows:
-            self._rows.setdefault((row.provider_type, name), []).append(row)
-        for dated in self._rows.values():
-            dated.sort(key=lambda r: r.valid_from, reverse=True)
-        self._found: dict[tuple[str, str, int], PriceRow | None] = {}
-
-    def find_at(self, provider_type: str, model: str, us: int) -> PriceRow | None:
-        """`find` for the UTC day of a time in microseconds since 1970; what was found is remembered."""
-        key = (provider_type, model, us // _DAY_US)
-        try:
-            return self._found[key]
-        except KeyError:
-            pass
-        if len(self._found) >= _REMEMBERED:
-            self._found.clear()
-        row = self._found[key] = self.find(provider_type, model, day_of(us))
-        return row
-
-    def find(self, provider_type: str, model: str, day: date) -> PriceRow | None:
-        """The row in force on that day (UTC), else None. A model's dated name falls back to its plain one."""
-        rows = self._rows.get((provider_type, model))
-        if rows is None and (plain := _DATED.sub("", model)) != model:
-            rows = self._rows.get((provider_type, plain))
-        for row in rows or ():
-            if row.valid_from <= day:
-                return row
-        return None
+def _until_always(rows: list[PriceRow]) -> list[PriceRow]:
+    """The rows up to the first that holds at any hour."""
+    for n, row in enumerate(rows):
+        if row.hours is None:
+            return rows[: n + 1]
+    return rows
 
 
-def bundled() -> PriceTable:
-    """The price rows that come with bursar (`prices/data/*.toml`)."""
-    rows: list[tuple[str, PriceRow]] = []
-    for file in sorted((resources.files("bursar.prices") / "data").iterdir(), key=lambda f: f.name):
-        if file.name.endswith(".toml"):
-            rows.extend(_rows_of(msgspec.convert(tomllib.loads(file.read_text("utf-8")), _File)))
-    return PriceTable(rows)
+class _Ours(msgspec.Struct, forbid_unknown_fields=True):
+    prices: list[GivenPrice]
 
 
-def _rows_of(file: _File) -> list[tuple[str, PriceRow]]:
-    out: list[tuple[str, PriceRow]] = []
-    for given in file.rows:
-        long = given.long_context
-        row = PriceRow(
-            id=f"{file.provider_type}/{given.model}" + (f"@{given.valid_from}" if given.valid_from != date.min else ""),
-            provider_type=file.provider_type,
-            model=given.model,
-            currency=file.currency,
-            valid_from=given.valid_from,
-            rates=_rates(given.input, given.output, given.cached, given.cache_write),
-            long_above=int(long["above"]) if long else None,
-            long=_rates(*(_opt(long.get(k)) for k in ("input", "output", "cached", "cache_write"))) if long else None,
-        )
-        out.extend((name, row) for name in (given.model, *given.aliases))
-    return out
+@cache
+def _ours() -> tuple[OwnPrice, ...]:
+    """The prices bursar itself gives."""
+    text = (resources.files("bursar.prices") / "data" / "own.toml").read_text("utf-8")
+    given = msgspec.convert(tomllib.loads(text), _Ours).prices
+    return tuple(own_price(one, f"{one.provider_type}/{one.model}", OURS) for one in given)
 
 
-def _opt(value: str | int | None) -> str | None:
-    return None if value is None else str(value)
+def file_id(given: GivenPrice | GivenCurrencyRate) -> str:
+    """What a price or a rate of the configuration file is called by: whose it is, of what, since when."""
+    since = f"@{given.valid_from}" if given.valid_from is not None else ""
+    if isinstance(given, GivenCurrencyRate):
+        return f"file:{given.currency}{since}"
+    whose = given.provider or given.provider_type or "any"
+    return f"file:{whose}/{given.model}{since}"
 
 
-def _rates(input: str | None, output: str | None, cached: str | None, cache_write: str | None) -> Rates:
-    return Rates(
-        input=_nanos(input or "0"),
-        output=_nanos(output or "0"),
-        cached=_nanos(cached) if cached is not None else None,
-        cache_write=_nanos(cache_write) if cache_write is not None else None,
-    )
+def own_price(given: GivenPrice, id: str, rank: int = GIVEN) -> OwnPrice:
+    """A price somebody gave, ready to be found. Raises ConfigError that names the field."""
+    return OwnPrice(given=given, row=msgspec.structs.replace(check_price(given, id), id=id), rank=rank)
 
 
-def _nanos(amount: str) -> int:
-    nanos = Decimal(amount) * _NANOS
-    if nanos != nanos.to_integral_value():
-        raise ValueError(f"the price {amount} is finer than 10⁻⁹")
-    return int(nanos)
+def usual() -> Prices:
+    """The prices that come with bursar, and no others."""
+    return Prices(vendors=bundled())
+
+
+@cache
+def _day(number: int) -> date:
+    return datetime.fromtimestamp(number * 86_400, tz=UTC).date()
 
 
 def day_of(us: int) -> date:
     """The UTC day of a time in microseconds since 1970."""
-    return datetime.fromtimestamp(us / 1_000_000, tz=UTC).date()
+    return _day(us // _DAY_US)

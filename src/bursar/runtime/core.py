@@ -21,7 +21,7 @@ from bursar.ledger.adopt import Adopter
 from bursar.ledger.drain import Drain
 from bursar.ledger.ledger import Ledger, Limits, Observer
 from bursar.net.guard import Guard
-from bursar.prices.table import bundled
+from bursar.prices.table import Prices
 from bursar.runtime.follow import Told, follow
 from bursar.runtime.registry import Assembly, Followed, vault_of
 from bursar.runtime.settings import Settings, bytes_of
@@ -246,7 +246,7 @@ async def _composed(
     gateway = Gateway(
         registry=assembly.registry(),
         ledger=ledger,
-        prices=bundled(),
+        prices=assembly.prices(),
         transports=transports,
         estimator=Estimator(
             {
@@ -259,8 +259,10 @@ async def _composed(
 
     cores: list[Core] = []
 
-    def use(registry: Registry, version: int) -> None:
-        gateway.registry = registry
+    def use(registry: Registry, prices: Prices, version: int) -> None:
+        gateway.registry, gateway.prices = registry, prices
+        if prices.faults:
+            told("prices of the store cannot be used, and are passed over", {"faults": "; ".join(prices.faults)})
         if cores:
             cores[0].follows(REGISTRY, version)
 

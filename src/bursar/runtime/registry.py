@@ -16,7 +16,10 @@ import msgspec
 from bursar.gateway.provider import Parameters, Provider, shown_url
 from bursar.gateway.registry import Binding, Offer, Registry, Route, Step
 from bursar.net.transport import Reach
+from bursar.prices.table import Prices
+from bursar.prices.vendors import bundled
 from bursar.runtime import secrets
+from bursar.runtime.prices import prices
 from bursar.runtime.providers import literally, provider
 from bursar.runtime.settings import (
     BindingSettings,
@@ -26,7 +29,7 @@ from bursar.runtime.settings import (
     secret,
 )
 from bursar.store.engine import Database, sqlite_path
-from bursar.store.registry import BindingRow, ProviderRow, RegistryStore, RouteRow
+from bursar.store.registry import BindingRow, CurrencyRateRow, PriceRow, ProviderRow, RegistryStore, RouteRow
 from bursar.store.schema import prepare
 from bursar.store.vault import Vault
 from bursar.types.errors import ConfigError
@@ -103,6 +106,8 @@ class Assembly:
         """Raises ConfigError, UnsupportedLlmProviderError for what is wrong with the file."""
         given = settings.providers or _without_configuration(environ)
         self._vault = vault
+        self._settings = settings
+        self._vendors = bundled()
         self._file = [_of_file(p, environ) for p in given]
         self._routes = settings.routes
         self._bindings = [_binding(b) for b in settings.bindings]
@@ -142,6 +147,11 @@ class Assembly:
             for r in routes if not (r.is_global and r.name in taken)
         ]  # fmt: skip
         return Registry(offers, known, [*self._bindings, *map(_binding, bindings)])
+
+    def prices(self, rows: Sequence[PriceRow] = (), rates: Sequence[CurrencyRateRow] = ()) -> Prices:
+        """A snapshot of the prices: the file's and the store's over those that come with bursar. Of two that fit alike
+        the store's counts, being the newer."""
+        return prices(self._settings, rows, rates, self._vendors)
 
     def make(self, row: ProviderRow) -> Provider:
         """The provider of a row; as it was, where the row is. Raises ConfigError, UnsupportedLlmProviderError,
@@ -228,7 +238,7 @@ def _without_configuration(environ: Mapping[str, str]) -> list[ProviderSettings]
 class Followed:
     """The registry as the store has it: looked at each second, and at once in the process that changed it."""
 
-    def __init__(self, assembly: Assembly, store: RegistryStore, use: Callable[[Registry, int], None]) -> None:
+    def __init__(self, assembly: Assembly, store: RegistryStore, use: Callable[[Registry, Prices, int], None]) -> None:
         self.assembly = assembly
         self.store = store
         self._use = use
@@ -238,9 +248,10 @@ class Followed:
     async def reload(self) -> None:
         """Reads all of it, and uses it from now on."""
         async with self._reloading:
-            version, rows, routes, bindings = await self.store.snapshot()
-            self._use(self.assembly.registry(rows, routes, bindings), int(version))
-            self._version = version
+            found = await self.store.snapshot()
+            registry = self.assembly.registry(found.providers, found.routes, found.bindings)
+            self._use(registry, self.assembly.prices(found.prices, found.rates), int(found.version))
+            self._version = found.version
 
     async def look(self) -> None:
         """Reads it where it changed. Raises StoreError where it cannot be read now."""
@@ -263,8 +274,8 @@ async def opened(settings: Settings, environ: Mapping[str, str]) -> AsyncIterato
 async def known(settings: Settings, environ: Mapping[str, str]) -> Registry:
     """The registry as it is now."""
     async with opened(settings, environ) as (assembly, store):
-        _, rows, routes, bindings = await store.snapshot()
-        return assembly.registry(rows, routes, bindings)
+        found = await store.snapshot()
+        return assembly.registry(found.providers, found.routes, found.bindings)
 
 
 async def rotate(settings: Settings) -> int:

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,8 @@ from bursar.http.auth import ADMIN, KeyRing, key_row, new_key, principals_of
 from bursar.http.control import State, control_plane
 from bursar.http.cycle import lines_of
 from bursar.http.metrics import Metrics
+from bursar.http.price_rows import shown_of_file
+from bursar.http.prices_api import PricesState
 from bursar.http.protocol import Protocol
 from bursar.http.registry_api import RegistryState
 from bursar.http.registry_rows import Rows
@@ -177,7 +179,15 @@ def _app(settings: Settings, core: Core, keys: _Keys, metrics: Metrics, overview
         await core.held_everywhere(KEYS)
 
     control: Any = control_plane(
-        State(keys.ring, keys.store, core.queries, _registry_state(core), reload_keys, bursar.__version__)
+        State(
+            keys.ring,
+            keys.store,
+            core.queries,
+            _registry_state(core),
+            _prices_state(core, settings),
+            reload_keys,
+            bursar.__version__,
+        )
     )
     control, cors = _with_cors(control, settings.server.cors_origins)
     return App(
@@ -192,19 +202,31 @@ def _app(settings: Settings, core: Core, keys: _Keys, metrics: Metrics, overview
     )
 
 
-def _registry_state(core: Core) -> RegistryState:
-    assembly = core.registry.assembly
+def _reload(core: Core) -> Callable[[], Awaitable[None]]:
+    """What a change is answered after: it is read here, and holds everywhere."""
 
     async def reload() -> None:
         await core.registry.reload()
         await core.held_everywhere(REGISTRY)
 
+    return reload
+
+
+def _prices_state(core: Core, settings: Settings) -> PricesState:
+    in_file = ([shown_of_file(p) for p in settings.prices], [shown_of_file(r) for r in settings.currency_rates])
+    return PricesState(
+        gateway=core.gateway, store=core.registry.store, queries=core.queries, reload=_reload(core), in_file=in_file
+    )
+
+
+def _registry_state(core: Core) -> RegistryState:
+    assembly = core.registry.assembly
     return RegistryState(
         gateway=core.gateway,
         store=core.registry.store,
         rows=Rows(core.vault, assembly.check, lambda: timestamp(now_us())),
         make=assembly.make,
-        reload=reload,
+        reload=_reload(core),
         in_file=assembly.shown,
         taken=lambda: assembly.names,
     )

@@ -12,6 +12,7 @@ import msgspec
 
 from bursar.gateway.registry import AUTO, DEFAULT, SCOPES, WORKSPACE
 from bursar.ledger.ledger import CONTINUE, REFUSE
+from bursar.prices.given import GivenCurrencyRate, GivenPrice, check_currency_rate, check_price
 from bursar.types.errors import ConfigError
 
 DEFAULT_FILE = "bursar.toml"
@@ -126,6 +127,8 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
     providers: list[ProviderSettings] = []
     routes: list[RouteSettings] = []
     bindings: list[BindingSettings] = []
+    prices: list[GivenPrice] = []
+    currency_rates: list[GivenCurrencyRate] = []
 
 
 def load(path: str | Path | None, environ: Mapping[str, str]) -> Settings:
@@ -178,6 +181,12 @@ def _check(settings: Settings, place: str) -> None:
     for route in settings.routes:
         with _at(place):
             check_route(route)
+    for price in settings.prices:
+        with _at(place):
+            check_price(price, f"price of '{price.model}'")
+    for rate in settings.currency_rates:
+        with _at(place):
+            check_currency_rate(rate, f"currency rate of '{rate.currency}'")
     bound = [(b.scope, b.reference, b.workspace) for b in settings.bindings]
     for binding in settings.bindings:
         with _at(place):

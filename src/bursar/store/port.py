@@ -25,7 +25,7 @@ SETTLED_COLUMNS = (
     "completion_tokens", "total_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens",
     "provider_total_tokens", "audio_ms", "images", "search_units", "usage_source", "raw_usage",
     "cost_nanos", "cost_currency", "cost_usd_nanos",
-    "cost_source", "price_id", "output_bytes", "text_at", "output_ref", "text_ref",
+    "cost_source", "price_id", "output_bytes", "text_at", "output_ref", "text_ref", "usd_rate",
 )  # fmt: skip
 """The columns that are known when it is settled."""
 

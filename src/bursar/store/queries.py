@@ -29,8 +29,8 @@ LIST_COLUMNS = (
     "reasoning_tokens", "provider_total_tokens", "audio_ms", "images", "search_units", "usage_source",
     "usage_mismatch",
     "cost_nanos", "cost_currency", "cost_usd_nanos",
-    "cost_source", "price_id", "response_time_ms", "time_to_first_token_ms", "idempotency_key", "client_retries",
-    "dropped",
+    "usd_rate", "cost_source", "price_id", "response_time_ms", "time_to_first_token_ms", "idempotency_key",
+    "client_retries", "dropped",
 )  # fmt: skip
 BODY_COLUMNS = ("input_messages", "input_params", "output_response", "completion_text", "raw_usage")
 
@@ -50,6 +50,8 @@ FILTERS = {
     "final": "l.is_final = :final",
 }
 
+_HOUR = "strftime('%Y-%m-%d %H:00', {} * 3600, 'unixepoch')"
+
 GROUPS = {
     "model": "r.model",
     "provider": "r.provider",
@@ -57,7 +59,7 @@ GROUPS = {
     "function": "r.function",
     "user": "r.scope_id",
     "session": "r.scope_id",
-    "hour": "strftime('%Y-%m-%d %H:00', r.hour * 3600, 'unixepoch')",
+    "hour": _HOUR.format("r.hour"),
     "day": "strftime('%Y-%m-%d', r.hour * 3600, 'unixepoch')",
     "month": "strftime('%Y-%m', r.hour * 3600, 'unixepoch')",
 }
@@ -119,6 +121,29 @@ class Queries:
         conditions, values = self._conditions(scope, filters)
         conditions += ["l.seq > :after", "l.status <> 'started'"]
         return await self._entries(conditions, {**values, "after": seq}, "order by l.seq", limit)
+
+    async def without_price(self, scope: Scope) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+        """What was used and has no cost, by provider and model, and what has one in a currency without a rate into
+        dollars; each with its attempts, tokens and when: the most used first. Looked up in the sums."""
+        where, values = ("r.workspace = :ws", {"ws": scope.workspace}) if scope.workspace is not None else ("true", {})
+        sums = (
+            "sum(r.attempts) as attempts, sum(r.prompt_tokens) as prompt_tokens, "
+            "sum(r.completion_tokens) as completion_tokens, sum(r.total_tokens) as total_tokens, "
+            f"{_HOUR.format('min(r.hour)')} as first_hour, {_HOUR.format('max(r.hour)')} as last_hour "
+            f"from ledger_rollups r where r.scope = 'all' and {where}"
+        )
+        models = (
+            f"select r.provider, r.model, {sums} and r.without_price > 0 group by r.provider, r.model "
+            "order by attempts desc, r.provider, r.model"
+        )
+        currencies = (
+            f"select r.currency, sum(r.cost_nanos) as cost, {sums} and r.currency not in ('', 'USD') "
+            "and r.cost_nanos > 0 and r.cost_usd_nanos = 0 group by r.currency order by attempts desc"
+        )
+        async with self._database.read() as c:
+            priceless = [dict(row._mapping) for row in await c.execute(text(models), values)]
+            rateless = [dict(row._mapping) for row in await c.execute(text(currencies), values)]
+        return priceless, [{**row, "cost": money(row["cost"])} for row in rateless]
 
     async def last_seq(self) -> int:
         async with self._database.read() as c:

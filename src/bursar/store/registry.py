@@ -1,9 +1,9 @@
-"""Providers, routes and bindings at rest. A version, moved by the database itself, tells every process when to read
-them again."""
+"""Providers, routes, bindings, prices and currency rates at rest. A version, moved by the database itself, tells every
+process when to read them again."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from sqlalchemy import text
@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from bursar.store.engine import Database
 from bursar.types.errors import RequestError
 
-R = TypeVar("R", "ProviderRow", "RouteRow", "BindingRow")
+R = TypeVar("R", "ProviderRow", "RouteRow", "BindingRow", "PriceRow", "CurrencyRateRow")
 
 
 class ProviderRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,14 +76,58 @@ class BindingRow(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: str = ""
 
 
-Row = ProviderRow | RouteRow | BindingRow
+class PriceRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A price as it is stored: `rates` has its amounts, thresholds, tiers and hours, as the configuration file would
+    have them. A price is never changed, for entries name it: one that does not hold any more is not active."""
 
-_TABLES: dict[type, str] = {ProviderRow: "llm_providers", RouteRow: "llm_routes", BindingRow: "llm_bindings"}
+    id: str
+    workspace: str | None
+    provider: str | None
+    provider_type: str | None
+    model: str
+    currency: str
+    valid_from: str | None
+    rates: dict[str, Any]
+    note: str | None = None
+    is_active: bool = True
+    created_at: str = ""
+    updated_at: str = ""
+
+
+class CurrencyRateRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What a unit of a currency is in US dollars, as decimal text, from a day on; likewise never changed."""
+
+    id: str
+    currency: str
+    usd: str
+    valid_from: str | None
+    note: str | None = None
+    is_active: bool = True
+    created_at: str = ""
+    updated_at: str = ""
+
+
+Row = ProviderRow | RouteRow | BindingRow | PriceRow | CurrencyRateRow
+
+_TABLES: dict[type, str] = {
+    ProviderRow: "llm_providers", RouteRow: "llm_routes", BindingRow: "llm_bindings", PriceRow: "llm_prices",
+    CurrencyRateRow: "currency_rates",
+}  # fmt: skip
 _WHAT: dict[type, tuple[str, str]] = {
     ProviderRow: ("provider", "name"), RouteRow: ("route", "name"), BindingRow: ("binding", "reference"),
+    PriceRow: ("price", "id"), CurrencyRateRow: ("rate", "id"),
 }  # fmt: skip
 _JSON = frozenset(
-    {"available_models", "request_headers", "request_config", "response_config", "auth_config", "settings", "targets"}
+    {
+        "available_models",
+        "request_headers",
+        "request_config",
+        "response_config",
+        "auth_config",
+        "settings",
+        "targets",
+        "rates",
+    }
 )
 _FLAGS = frozenset({"is_active", "is_global", "allow_self_signed_certificate", "is_guarded"})
 
@@ -93,6 +137,17 @@ class ConflictError(RequestError):
 
     http_status = 409
     code = "conflict"
+
+
+class Snapshot(NamedTuple):
+    """All rows as they were at one version."""
+
+    version: str
+    providers: list[ProviderRow]
+    routes: list[RouteRow]
+    bindings: list[BindingRow]
+    prices: list[PriceRow]
+    rates: list[CurrencyRateRow]
 
 
 class RegistryStore:
@@ -117,16 +172,19 @@ class RegistryStore:
             found = (await c.execute(text(_select(kind, "where id = :id")), {"id": row_id})).first()
             return _row(kind, found) if found is not None else None
 
-    async def snapshot(self) -> tuple[str, list[ProviderRow], list[RouteRow], list[BindingRow]]:
+    async def snapshot(self) -> Snapshot:
         """Everything, of one version, read in the store's thread: there may be thousands."""
 
-        def work(connection: Any) -> tuple[str, list[ProviderRow], list[RouteRow], list[BindingRow]]:
+        def work(connection: Any) -> Snapshot:
             version = connection.execute("select value from ledger_meta where name = 'registry_version'").fetchone()
 
             def rows(kind: type[R]) -> list[R]:
                 return [_row(kind, row) for row in connection.execute(_select(kind))]
 
-            return str(version[0]), rows(ProviderRow), rows(RouteRow), rows(BindingRow)
+            return Snapshot(
+                str(version[0]), rows(ProviderRow), rows(RouteRow), rows(BindingRow), rows(PriceRow),
+                rows(CurrencyRateRow),
+            )  # fmt: skip
 
         return await self._database.look(work)
 

@@ -105,6 +105,7 @@ ledger_entries = Table(
     Column("output_ref", LargeBinary),
     Column("text_ref", LargeBinary),
     Column("text_at", String),
+    Column("usd_rate", String),
     CheckConstraint(
         "status in ('started', 'completed', 'failed', 'cancelled', 'interrupted')", name="ledger_entries_status"
     ),
@@ -312,4 +313,32 @@ llm_bindings = Table(
     *(Column(name, String, nullable=False) for name in _DATED),
     CheckConstraint("scope in ('action', 'skill', 'workspace', 'default')", name="llm_bindings_scope"),
     Index("llm_bindings_of", "scope", "reference", text("coalesce(workspace, '')"), unique=True),
+)
+
+llm_prices = Table(
+    "llm_prices",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("workspace", String),
+    Column("provider", String),
+    Column("provider_type", String),
+    Column("model", String, nullable=False),
+    Column("currency", String, nullable=False),
+    Column("valid_from", String),
+    Column("rates", Text, nullable=False),
+    Column("note", Text),
+    Column("is_active", Integer, nullable=False),
+    *(Column(name, String, nullable=False) for name in _DATED),
+)
+
+currency_rates = Table(
+    "currency_rates",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("currency", String, nullable=False),
+    Column("usd", String, nullable=False),
+    Column("valid_from", String),
+    Column("note", Text),
+    Column("is_active", Integer, nullable=False),
+    *(Column(name, String, nullable=False) for name in _DATED),
 )

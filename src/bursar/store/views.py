@@ -20,7 +20,7 @@ select
   e.reasoning_tokens, e.provider_total_tokens, e.audio_ms, e.images, e.search_units, e.usage_source, e.raw_usage,
   e.provider_total_tokens <> e.prompt_tokens + e.completion_tokens as usage_mismatch,
   e.cost_nanos / 1000000000.0 as cost, e.cost_nanos, e.cost_currency,
-  e.cost_usd_nanos / 1000000000.0 as cost_usd, e.cost_usd_nanos, e.cost_source, e.price_id,
+  e.cost_usd_nanos / 1000000000.0 as cost_usd, e.cost_usd_nanos, e.usd_rate, e.cost_source, e.price_id,
   e.response_time_ms, e.time_to_first_token_ms, e.finish_reason, e.provider_response_id,
   e.idempotency_key, e.client_retries, e.dropped, e.request_bytes, e.output_bytes,
   (select '[' || group_concat(m.body, ',') || ']' from (

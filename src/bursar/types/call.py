@@ -108,12 +108,16 @@ class SentRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 class Cost(msgspec.Struct, frozen=True):
     """Exact money: `nanos` is in 10⁻⁹ of `currency`. `source` is `provider` or `price`;
-    `price` names the dated price row that was used."""
+    `price` names the dated price row that was used, and behind it the service tier where it was not the usual one.
+    `usd_nanos` is the same in 10⁻⁹ US dollars, by `usd_rate` (dollars for one unit of the currency, and since when);
+    None where no rate is known."""
 
     nanos: int
     currency: str
     source: str
     price: str | None = None
+    usd_nanos: int | None = None
+    usd_rate: str | None = None
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):

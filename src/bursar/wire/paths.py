@@ -1,4 +1,5 @@
-"""The one path dialect: names and `[n]` joined by dots (`choices[0].delta.content`).
+"""The one path dialect: names and `[n]` joined by dots (`choices[0].delta.content`); `[name=value]` is the first object
+of a list in which that name has that value.
 
 A path is parsed once into steps; a look-up never raises: what is not there, or is null, is `None`.
 """
@@ -10,18 +11,19 @@ from collections.abc import Callable
 
 from bursar.types.errors import ConfigError
 
-Step = str | int
+Step = str | int | tuple[str, str]
 Getter = Callable[[object], object]
 
-_PART = re.compile(r"([^.\[\]]+)|\[(-?\d+)\]")
-_WHOLE = re.compile(r"^[^.\[\]]+(\[-?\d+\]|\.[^.\[\]]+)*$|^(\[-?\d+\])(\[-?\d+\]|\.[^.\[\]]+)*$")
+_PART = re.compile(r"\[(-?\d+)\]|\[(\w+)=(\w+)\]|([^.\[\]]+)")
+_WHOLE = re.compile(r"([^.\[\]]+|\[-?\d+\])(\[-?\d+\]|\[\w+=\w+\]|\.[^.\[\]]+)*")
 
 
 def parse(path: str) -> tuple[Step, ...]:
     """The steps of a path. Raises ConfigError that shows the path where it is not one."""
-    if not _WHOLE.match(path):
+    if not _WHOLE.fullmatch(path):
         raise ConfigError(f"'{path}' is not a path: write names and [n] joined by dots, like choices[0].text")
-    return tuple(int(index) if index else name for name, index in _PART.findall(path))
+    parts = _PART.findall(path)
+    return tuple(int(index) if index else (where, value) if where else name for index, where, value, name in parts)
 
 
 def look_up(data: object, steps: tuple[Step, ...]) -> object:
@@ -30,7 +32,9 @@ def look_up(data: object, steps: tuple[Step, ...]) -> object:
         try:
             data = data[step]  # type: ignore[index]
         except (KeyError, IndexError, TypeError):
-            return None
+            if type(step) is not tuple or type(data) is not list:
+                return None
+            data = next((each for each in data if type(each) is dict and each.get(step[0]) == step[1]), None)
     return data
 
 

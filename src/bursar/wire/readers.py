@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import msgspec
 
 from bursar.wire import quirks
@@ -9,7 +11,7 @@ from bursar.wire.paths import Getter, Step, getter, look_up, parse
 from bursar.wire.shapes import reader_of
 from bursar.wire.spec import AnswerSpec, OperationSpec, Paths
 from bursar.wire.typed import CONTENT, Typed, Whole, typed, whole
-from bursar.wire.usage import UsageReader
+from bursar.wire.usage import UsageReader, found_in
 
 _ABSENT: Getter = lambda _data: None  # noqa: E731
 
@@ -81,8 +83,17 @@ class Readers:
         self.failures = frozenset(word for word, means in spec.finish.items() if means == "error")
         """Words in the place of a finish that mean that it failed."""
         path = spec.answer.text
-        self.text_at = f"${'' if path.startswith('[') else '.'}{path}" if isinstance(path, str) else None
+        plain_path = isinstance(path, str) and "=" not in path
+        self.text_at = f"${'' if str(path).startswith('[') else '.'}{path}" if plain_path else None
         """Where the text of a whole answer stands, as SQL's JSON functions name places; None where it varies."""
+
+    def finer(self, raw: object) -> dict[str, object]:
+        """What a raw usage object tells apart, by name; what it does not tell is left out."""
+        return found_in(self._details, raw)
+
+    @cached_property
+    def _details(self) -> list[tuple[str, Getter]]:
+        return [(name, getter(paths)) for name, paths in self.spec.usage.details.items()]
 
     def is_answer(self, value: object) -> bool:
         """Whether a whole answer has a place for what answers of its kind say: an error that has none has not."""

@@ -108,8 +108,9 @@ class UsageSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Where `raw`, the whole object, may stand in several places, counts are named as they stand in the first. A cost is
     in parts of its currency of which `cost_unit` are one: 1 unless it is said. `seconds` are of sound; `images` is
-    their number, or their list. `details` are finer counts by name, at paths inside the raw object: they are read where
-    an entry is shown, not on the way of a call.
+    their number, or their list. `tier` is where an answer says, beside its usage, at which service tier it was served;
+    `details` are finer counts by name, at paths inside the raw object: both are read where a price asks for them, and
+    where an entry is shown.
     """
 
     raw: Paths | None = None
@@ -125,6 +126,7 @@ class UsageSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seconds: Paths | None = None
     images: Paths | None = None
     search_units: Paths | None = None
+    tier: Paths | None = None
     details: dict[str, Paths] = {}
 
 

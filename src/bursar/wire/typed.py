@@ -308,7 +308,7 @@ def _usage_roots(usage: UsageSpec) -> list[str]:
     roots: dict[str, None] = {}
     for field in usage.__struct_fields__:
         given = getattr(usage, field)
-        if given is None or isinstance(given, int) or field in ("cost_currency", "details"):
+        if given is None or isinstance(given, int) or field in ("cost_currency", "tier", "details"):
             continue
         for path in [given] if isinstance(given, str) else given:
             for term in path.split("+"):

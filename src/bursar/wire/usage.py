@@ -206,8 +206,13 @@ def _details(provider_type: str) -> list[tuple[str, Getter]]:
 def details_of(provider_type: str, raw: object) -> dict[str, object]:
     """The finer counts of a usage object as a provider of this type sent it, by their names here: cache writes by how
     long they hold, what is billed where that is told apart, modalities, searches. What was not reported is left out."""
+    return found_in(_details(provider_type), raw)
+
+
+def found_in(details: list[tuple[str, Getter]], raw: object) -> dict[str, object]:
+    """What stands at the places of a raw usage object; the first that is there of one name."""
     found: dict[str, object] = {}
-    for name, get in _details(provider_type):
+    for name, get in details:
         if name not in found and isinstance(value := get(raw), int | float | str):
             found[name] = value
     return found

@@ -1,0 +1,282 @@
+"""`bursar prices`: the prices given here, which one counts for a model, what has none; and the rates of currencies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import typer
+
+from bursar.cli import output
+from bursar.cli.given import object_in, validated
+from bursar.cli.output import Format
+from bursar.http.auth import ADMIN_OF_ALL
+from bursar.http.price_rows import (
+    NewCurrencyRate,
+    NewPrice,
+    new_currency_rate,
+    new_price,
+    shown_currency_rate,
+    shown_found,
+    shown_of_file,
+    shown_price,
+)
+from bursar.ledger.ledger import now_us
+from bursar.ledger.rows import timestamp
+from bursar.prices.table import Place, Prices
+from bursar.runtime import registry
+from bursar.runtime import settings as config
+from bursar.runtime.registry import Assembly
+from bursar.store.engine import Database
+from bursar.store.queries import Queries, Scope
+from bursar.store.registry import CurrencyRateRow, PriceRow, RegistryStore
+from bursar.types.errors import RequestError
+
+app = typer.Typer(help="Show, give and look up prices, and the rates of currencies.", invoke_without_command=True)
+
+Config = Annotated[str | None, typer.Option("--config", help="The configuration file [env: BURSAR_CONFIG].")]
+As = Annotated[Format, typer.Option("--format", help="table for people, json for programs: one object a line.")]
+_AMOUNTS = ("input", "cached", "output")
+
+
+@app.callback()
+def listed(context: typer.Context, config_file: Config = None, format: As = Format.table) -> None:
+    """Show the prices given here; those that come with bursar are looked up with `find`."""
+    if context.invoked_subcommand is not None:
+        return
+
+    async def work(store: RegistryStore, _assembly: Assembly) -> list[PriceRow]:
+        return await store.all(PriceRow)
+
+    of_file = [shown_of_file(given) for given in config.load(config_file, os.environ).prices]
+    rows = of_file + [shown_price(row) for row in _with_store(config_file, work)]
+    if format is Format.json:
+        output.json_lines(rows)
+        return
+    output.table(
+        ("model", "of", "workspace", "since", "currency", *_AMOUNTS, "more", "in use", "id"),
+        [
+            (
+                r["model"], r.get("provider") or (f"type {r['providerType']}" if r.get("providerType") else "all"),
+                r.get("workspace") or "all", r.get("validFrom"), r.get("currency", "USD"),
+                *(r.get(name) for name in _AMOUNTS), _more(r), "yes" if r["isActive"] else "no", r["id"],
+            )
+            for r in rows
+        ],
+        numbers=_AMOUNTS,
+        empty="No prices are given here. Those that come with bursar: bursar prices find PROVIDER MODEL.",
+    )  # fmt: skip
+
+
+def _more(row: dict[str, Any]) -> str | None:
+    """What else a price says, in short."""
+    shown = {*_AMOUNTS, "model", "provider", "providerType", "workspace", "currency", "validFrom", "note", "isActive",
+             "id", "source", "createdAt", "updatedAt"}  # fmt: skip
+    told = [
+        f"above {', '.join(str(a['tokens']) for a in value)}" if name == "above"
+        else f"tiers {', '.join(t['tier'] for t in value)}" if name == "tiers"
+        else f"{name} {value}"
+        for name, value in row.items() if name not in shown and value
+    ]  # fmt: skip
+    return ", ".join(told) or None
+
+
+File = Annotated[Path, typer.Argument(help="A file with one JSON object; '-' reads standard input.")]
+
+
+@app.command()
+def add(file: File, config_file: Config = None, format: As = Format.table) -> None:
+    """Give a price: {"model", "provider" or "providerType", "currency", "validFrom", "input", "output", …}."""
+    row = new_price(object_in(NewPrice, file), ADMIN_OF_ALL, timestamp(now_us()))
+    _add(config_file, row)
+    if format is Format.json:
+        output.json_lines([shown_price(row)])
+    else:
+        print(f"given: {row.model} ({row.id})")
+
+
+@app.command()
+def delete(price_id: Annotated[str, typer.Argument(help="The price's id.")], config_file: Config = None) -> None:
+    """Put a price out of use; entries that name it still do."""
+    print(f"out of use: {_put_out_of_use(config_file, PriceRow, price_id).model}")
+
+
+@app.command()
+def find(
+    provider: Annotated[str, typer.Argument(help="The provider's name.")],
+    model: Annotated[str, typer.Argument(help="The model, as it is called there.")],
+    at: Annotated[datetime | None, typer.Option(help="When (UTC); now, where it is left out.")] = None,
+    config_file: Config = None,
+    format: As = Format.table,
+) -> None:
+    """Show the price that counts for a model of a provider: exit 1 where there is none."""
+
+    async def work(store: RegistryStore, assembly: Assembly) -> dict[str, Any] | None:
+        found = await store.snapshot()
+        known = assembly.registry(found.providers, found.routes, found.bindings)
+        offers = [offer for offer in known.offers() if provider in (offer.name, offer.key)]
+        if not offers:
+            raise RequestError(
+                f"there is no provider '{provider}'; there are {', '.join(o.name for o in known.offers())}"
+            )
+        made = known.provider(offers[0])
+        prices: Prices = assembly.prices(found.prices, found.rates)
+        place = Place(offers[0].workspace or "default", made.name, made.type, made.url_shown)
+        us = now_us() if at is None else int(at.replace(tzinfo=UTC).timestamp() * 1_000_000)
+        row = prices.find(place, model, model, us)
+        return shown_found(row) if row is not None else None
+
+    found = _with_store(config_file, work)
+    if format is Format.json:
+        output.json_lines([] if found is None else [found])
+    elif found is None:
+        print(f"{provider} has no price for {model}: give one with bursar prices add")
+    else:
+        _show(found)
+    if found is None:
+        raise typer.Exit(1)
+
+
+def _show(found: dict[str, Any]) -> None:
+    rows: list[tuple[str, object]] = [(name, found[name]) for name in ("id", "model", "currency", "validFrom", "hours")]
+    about = {name for name, _ in rows} | {"above", "tiers"}
+
+    def amounts(tariff: dict[str, Any], before: str) -> None:
+        rows.extend((f"{before}{name}", amount) for name, amount in tariff.items() if isinstance(amount, str))
+        for above in tariff["above"]:
+            rows.extend(
+                (f"{before}above {above['tokens']}: {name}", amount)
+                for name, amount in above.items()
+                if name != "tokens"
+            )
+
+    amounts({name: value for name, value in found.items() if name not in about} | {"above": found["above"]}, "")
+    for tier in found["tiers"]:
+        since = f" from {tier['validFrom']}" if tier["validFrom"] else ""
+        whole = {name: value for name, value in tier.items() if name not in ("tier", "validFrom")}
+        amounts(whole, f"{tier['tier']}{since}: ")
+    output.table(("", "a million tokens"), rows, numbers=("a million tokens",), empty="Nothing.")
+
+
+@app.command()
+def missing(config_file: Config = None, format: As = Format.table) -> None:
+    """Show what has been used and has no price, or no rate into dollars: exit 1 where there is something."""
+    read = config.load(config_file, os.environ)
+
+    async def work() -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+        async with registry.opened(read, os.environ):  # makes the store, where there is none yet
+            pass
+        database = Database(read.store.url)
+        try:
+            return await Queries(database).without_price(Scope())
+        finally:
+            await database.close()
+
+    models, currencies = asyncio.run(work())
+    if format is Format.json:
+        output.json_lines([*models, *currencies])
+    else:
+        numbers = ("attempts", "prompt_tokens", "completion_tokens", "total_tokens", "cost")
+        for what, rows in (("model", models), ("currency", currencies)):
+            about = ("provider", "model") if what == "model" else ("currency", "cost")
+            columns = (
+                *about,
+                "attempts",
+                "prompt_tokens",
+                "completion_tokens",
+                "total_tokens",
+                "first_hour",
+                "last_hour",
+            )
+            empty = "Everything that was used has a price." if what == "model" else "All of it is told in US dollars."
+            output.table(columns, [[row[c] for c in columns] for row in rows], numbers=numbers, empty=empty)
+    if models or currencies:
+        raise typer.Exit(1)
+
+
+rates = typer.Typer(help="Show and give what currencies are in US dollars.", invoke_without_command=True)
+app.add_typer(rates, name="rates")
+
+
+@rates.callback()
+def rates_listed(context: typer.Context, config_file: Config = None, format: As = Format.table) -> None:
+    """Show what currencies are in US dollars, and since when."""
+    if context.invoked_subcommand is not None:
+        return
+
+    async def work(store: RegistryStore, _assembly: Assembly) -> list[CurrencyRateRow]:
+        return await store.all(CurrencyRateRow)
+
+    of_file = [shown_of_file(given) for given in config.load(config_file, os.environ).currency_rates]
+    rows = of_file + [shown_currency_rate(row) for row in _with_store(config_file, work)]
+    if format is Format.json:
+        output.json_lines(rows)
+        return
+    output.table(
+        ("currency", "in dollars", "since", "in use", "id"),
+        [(r["currency"], r["usd"], r.get("validFrom"), "yes" if r["isActive"] else "no", r["id"]) for r in rows],
+        numbers=("in dollars",),
+        empty="No rates: what is charged in other currencies is not told in dollars.",
+    )
+
+
+@rates.command("add")
+def add_rate(
+    currency: Annotated[str, typer.Argument(help="Three capitals, like RUB.")],
+    usd: Annotated[str, typer.Argument(help="What one of it is in US dollars, like 0.0125.")],
+    valid_from: Annotated[str | None, typer.Option(help="The first day it holds, like 2026-11-01.")] = None,
+    config_file: Config = None,
+    format: As = Format.table,
+) -> None:
+    """Give a rate; entries made before keep theirs."""
+    given = validated(NewCurrencyRate, {"currency": currency, "usd": usd, "validFrom": valid_from})
+    row = new_currency_rate(given, ADMIN_OF_ALL, timestamp(now_us()))
+    _add(config_file, row)
+    if format is Format.json:
+        output.json_lines([shown_currency_rate(row)])
+    else:
+        print(f"given: 1 {row.currency} is {row.usd} USD ({row.id})")
+
+
+@rates.command("delete")
+def delete_rate(rate_id: Annotated[str, typer.Argument(help="The rate's id.")], config_file: Config = None) -> None:
+    """Put a rate out of use; entries that name it still do."""
+    print(f"out of use: {_put_out_of_use(config_file, CurrencyRateRow, rate_id).currency}")
+
+
+T = TypeVar("T")
+R = TypeVar("R", PriceRow, CurrencyRateRow)
+
+
+def _with_store(config_file: str | None, work: Callable[[RegistryStore, Assembly], Awaitable[T]]) -> T:
+    read = config.load(config_file, os.environ)
+
+    async def run() -> T:
+        async with registry.opened(read, os.environ) as (assembly, store):
+            return await work(store, assembly)
+
+    return asyncio.run(run())
+
+
+def _add(config_file: str | None, row: PriceRow | CurrencyRateRow) -> None:
+    async def work(store: RegistryStore, _assembly: Assembly) -> None:
+        await store.add(row)
+
+    _with_store(config_file, work)
+
+
+def _put_out_of_use(config_file: str | None, kind: type[R], row_id: str) -> R:
+    async def work(store: RegistryStore, _assembly: Assembly) -> R:
+        row = await store.one(kind, row_id)
+        if row is None or not row.is_active:
+            where = ": it stands in the configuration file, and is changed there" if row_id.startswith("file:") else ""
+            raise RequestError(f"there is no '{row_id}' in use in the store{where}")
+        await store.put(msgspec.structs.replace(row, is_active=False, updated_at=timestamp(now_us())))
+        return row
+
+    return _with_store(config_file, work)
