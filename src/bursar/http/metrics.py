@@ -46,6 +46,11 @@ class _Attempts:
         no_price = CounterMetricFamily(
             "bursar_attempts_without_price", "Attempts with usage for which no price is known.", labels=_WHO
         )
+        no_rate = CounterMetricFamily(
+            "bursar_attempts_without_rate",
+            "Attempts whose cost is in a currency without a rate into dollars.",
+            labels=_WHO,
+        )
         whole = HistogramMetricFamily("bursar_attempt_seconds", "From an attempt's entry to its end.", labels=_WHO)
         first = HistogramMetricFamily(
             "bursar_first_token_seconds", "From a streamed attempt's entry to its first content.", labels=_WHO
@@ -56,13 +61,14 @@ class _Attempts:
                     tokens.add_metric((*who, kind), count)
             for currency, nanos in tally.cost_nanos.items():
                 cost.add_metric((*who, currency), nanos / 1e9)
-            for family, number in ((no_usage, tally.without_usage), (no_price, tally.without_price)):
+            lacks = ((no_usage, tally.without_usage), (no_price, tally.without_price), (no_rate, tally.without_rate))
+            for family, number in lacks:
                 if number:
                     family.add_metric(who, number)
             for histogram, times in ((whole, tally.whole), (first, tally.first)):
                 if any(times.counts):
                     histogram.add_metric(who, _buckets(times), times.sum_ms / 1000)
-        yield from (tokens, cost, no_usage, no_price, whole, first)
+        yield from (tokens, cost, no_usage, no_price, no_rate, whole, first)
 
 
 def _by_model(every: Mapping[Key, Tally]) -> dict[tuple[str, str], Tally]:

@@ -25,11 +25,12 @@ _MOST = 2000
 _OTHER = "(other)"
 
 Key = tuple[str, str, str, str]
-_End = tuple[int | None, int | None, int | None, int | None, int | None, str | None, str, int | None, int | None]
+_Number = int | None
+_End = tuple[_Number, _Number, _Number, _Number, _Number, str | None, _Number, str, _Number, _Number]
 _who: Callable[[Opened], tuple[str, str, str]] = attrgetter("provider", "model", "method_type")
 _end: Callable[[Settled], _End] = attrgetter(
     "prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "cost_nanos", "cost_currency",
-    "usage_source", "response_time_ms", "time_to_first_token_ms",
+    "cost_usd_nanos", "usage_source", "response_time_ms", "time_to_first_token_ms",
 )  # fmt: skip
 _AT_ONCE = 500
 
@@ -61,13 +62,14 @@ class Tally(msgspec.Struct):
     reasoning: int = 0
     without_usage: int = 0
     without_price: int = 0
+    without_rate: int = 0
     cost_nanos: dict[str, int] = msgspec.field(default_factory=dict)
     whole: Times = msgspec.field(default_factory=Times)
     first: Times = msgspec.field(default_factory=Times)
 
     def add(self, ends: list[_End], *, completed: bool) -> None:
         """Counts ends, column by column: there are many, and adding up a column is one step."""
-        read, written, cached, reasoning, nanos, currencies, sources, whole, first = zip(*ends, strict=True)
+        read, written, cached, reasoning, nanos, currencies, dollars, sources, whole, first = zip(*ends, strict=True)
         self.attempts += len(ends)
         self.input += sum(filter(None, read))
         self.output += sum(filter(None, written))
@@ -79,13 +81,24 @@ class Tally(msgspec.Struct):
                 self.cost_nanos[currency] = self.cost_nanos.get(currency, 0) + sum(filter(None, paid))
         if None in nanos:
             self.without_price += sum(n is None and s != "none" for n, s in zip(nanos, sources, strict=True))
+        if None in dollars:
+            self.without_rate += sum(d is None and n is not None for d, n in zip(dollars, nanos, strict=True))
         if completed:
             self.without_usage += sources.count("none")
         self.whole.add(whole)
         self.first.add(first)
 
     def join(self, other: Tally) -> None:
-        for name in ("attempts", "input", "output", "cached", "reasoning", "without_usage", "without_price"):
+        for name in (
+            "attempts",
+            "input",
+            "output",
+            "cached",
+            "reasoning",
+            "without_usage",
+            "without_price",
+            "without_rate",
+        ):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for currency, nanos in other.cost_nanos.items():
             self.cost_nanos[currency] = self.cost_nanos.get(currency, 0) + nanos
