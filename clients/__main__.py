@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from clients import comply, fuzzed, giga, mocked
+from clients import comply, fuzzed, giga, in_process, mocked
 from clients.installed import Client, MissingError, NodeClient
 from support.server import ADMIN, Server, config, environment
 from support.upstream import Upstream
@@ -64,6 +64,7 @@ CLIENTS: tuple[tuple[Client, Callable[[Client, Path], str]], ...] = (
     (Client("langchain-openai", "use_langchain.py"), metered),
     (Client("llm", "use_llm.py"), metered),
     (Client("litellm", "use_litellm.py"), metered),
+    (Client("in-process", "run_litellm.py"), in_process.metered),
     (NodeClient("ai", "use_ai.mjs"), metered),
     (Client("llm-comply", "llm-comply"), judged),
     (Client("gigachat", "read_gigachat.py"), giga.agreed),

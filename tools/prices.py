@@ -25,6 +25,14 @@ TYPES = {
     "deepseek": ["deepseek"], "google": ["gemini", "vertex"], "groq": ["groq"], "mistral": ["mistral"],
     "openai": ["openai"], "openrouter": ["openrouter"], "x-ai": ["xai"], "zai": ["zai"],
 }  # fmt: skip
+# What LiteLLM puts before a model's name to say who sells it.
+PREFIXES = {
+    "anthropic": ["anthropic"], "aws": ["bedrock"], "azure": ["azure"], "cerebras": ["cerebras"], "cohere": ["cohere"],
+    "databricks": ["databricks"], "deepseek": ["deepseek"], "fireworks": ["fireworks_ai"],
+    "google": ["gemini", "vertex_ai"], "groq": ["groq"], "minimax": ["minimax"], "mistral": ["mistral"],
+    "moonshotai": ["moonshot"], "novita": ["novita"], "openai": ["openai"], "openrouter": ["openrouter"],
+    "perplexity": ["perplexity"], "together": ["together_ai"], "voyageai": ["voyage"], "x-ai": ["xai"], "zai": ["zai"],
+}  # fmt: skip
 UNITS = {
     "input_mtok": "input", "output_mtok": "output", "cache_read_mtok": "cached", "cache_write_mtok": "cache_write",
     "cache_write_1h_mtok": "cache_write_1h", "input_audio_mtok": "audio_input", "cache_audio_read_mtok": "audio_cached",
@@ -43,7 +51,8 @@ def main() -> None:
     """Writes the file."""
     vendors, models = [], {}
     for provider in providers:
-        about = {"id": provider.id, "types": TYPES.get(provider.id), "address": provider.api_pattern,
+        about = {"id": provider.id, "types": TYPES.get(provider.id),
+                 "prefixes": PREFIXES.get(provider.id), "address": provider.api_pattern,
                  "falls_back_to": provider.fallback_model_providers}  # fmt: skip
         vendors.append({name: value for name, value in about.items() if value})
         # One without a price stays: its names are not those of another.

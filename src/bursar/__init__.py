@@ -21,29 +21,34 @@ from bursar.types.usage import Usage
 if TYPE_CHECKING:
     from bursar.gateway.client import Client
     from bursar.gateway.sync import SyncClient
+    from bursar.net.backends import Backend
 
 __version__ = "0.1.0"
 
 Config = str | PathLike[str] | Mapping[str, object]
 
 
-def open(config: Config | None = None) -> AbstractAsyncContextManager[Client]:
+def open(
+    config: Config | None = None, *, backends: Mapping[str, Backend] | None = None
+) -> AbstractAsyncContextManager[Client]:
     """An async client: `async with bursar.open() as client`.
 
     `config` is the path of a TOML file, or its content as a mapping; without it the file is the one
     `BURSAR_CONFIG` names, else `bursar.toml` where it exists, else the embedded default: SQLite and spool
-    under `./data`. Raises ConfigError, StoreError.
+    under `./data`. `backends` are functions of this process that providers of the type `backend` name: each gets the
+    operation (`chat` or `embeddings`) and the request as OpenAI has it, and gives the answer so, or an iterator of
+    chunks for a stream; it may be asynchronous, or not, and then runs in a thread. Raises ConfigError, StoreError.
     """
     from bursar.runtime.library import opened
 
-    return opened(config)
+    return opened(config, backends)
 
 
-def open_sync(config: Config | None = None) -> SyncClient:
+def open_sync(config: Config | None = None, *, backends: Mapping[str, Backend] | None = None) -> SyncClient:
     """The same for code that is not asynchronous: `with bursar.open_sync() as client`."""
     from bursar.gateway.sync import SyncClient
 
-    return SyncClient(lambda: open(config))
+    return SyncClient(lambda: open(config, backends=backends))
 
 
 __all__ = [

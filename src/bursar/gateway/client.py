@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
+from typing import Any
 
 import msgspec
 
+from bursar.gateway.bundle import Bundle
 from bursar.gateway.gateway import Gateway
+from bursar.gateway.registry import AUTO
 from bursar.gateway.running import Running
 from bursar.ledger.ids import uuid7
 from bursar.ledger.ledger import now_us
@@ -31,30 +34,38 @@ class Client:
         """The same client, whose calls carry this context unless a call brings its own."""
         return Client(self._gateway, context)
 
+    def bundle(self, model: str = AUTO, **asked: Any) -> Bundle:
+        """A model with what is asked of it each time: parameters, an `action`, a `skill`, a `context`."""
+        return Bundle(self, model, asked)
+
     async def complete(
         self,
         *,
-        model: str,
+        model: str = AUTO,
         messages: Sequence[Message],
+        action: str | None = None,
+        skill: str | None = None,
         context: Context | None = None,
         extra_headers: Mapping[str, str] | None = None,
         **parameters: object,
     ) -> Result:
         """Asks for an answer and returns it whole, with its final usage.
 
-        `model` is `provider/model`, a bare model name, or a route; `parameters` are those of OpenAI's chat
-        completions and travel as they are. Raises RequestError, UnknownModelError, ProviderError,
-        LedgerFullError.
+        `model` is `provider/model`, a bare model name, a route, or `auto`, which leaves it to the bindings of the
+        `action`, the `skill` and the workspace; `parameters` are those of OpenAI's chat completions and travel as they
+        are. Raises RequestError, UnknownModelError, BindingError, ProviderError, BusyError, LedgerFullError.
         """
         fields = {"messages": list(messages), **parameters, "stream": None}
-        running = self._run(CHAT, model, fields, context, extra_headers)
+        running = self._run(CHAT, model, fields, context, extra_headers, (action, skill))
         return await _collected(running)
 
     def stream(
         self,
         *,
-        model: str,
+        model: str = AUTO,
         messages: Sequence[Message],
+        action: str | None = None,
+        skill: str | None = None,
         context: Context | None = None,
         extra_headers: Mapping[str, str] | None = None,
         **parameters: object,
@@ -64,20 +75,22 @@ class Client:
         The last event is `Completed`, with the result; leaving early ends the call by its provider's policy.
         """
         fields = {"messages": list(messages), **parameters, "stream": True}
-        return Stream(self._run(CHAT, model, fields, context, extra_headers))
+        return Stream(self._run(CHAT, model, fields, context, extra_headers, (action, skill)))
 
     async def embed(
         self,
         *,
-        model: str,
+        model: str = AUTO,
         input: str | Sequence[object],
+        action: str | None = None,
+        skill: str | None = None,
         context: Context | None = None,
         extra_headers: Mapping[str, str] | None = None,
         **parameters: object,
     ) -> Result:
         """Asks for vectors: `result.vectors` in the order of `input`. Raises as `complete` does."""
         fields = {"input": input, **parameters}
-        return await _collected(self._run(EMBEDDINGS, model, fields, context, extra_headers))
+        return await _collected(self._run(EMBEDDINGS, model, fields, context, extra_headers, (action, skill)))
 
     def _run(
         self,
@@ -86,6 +99,7 @@ class Client:
         values: Mapping[str, object],
         context: Context | None,
         headers: Mapping[str, str] | None,
+        bound: tuple[str | None, str | None],
     ) -> Running:
         fields = {"model": msgspec.Raw(encode_json(model))}
         for name, value in values.items():
@@ -108,6 +122,8 @@ class Client:
             usual=asked.usual,
             context=context or self._context,
             headers=tuple((headers or {}).items()),
+            action=bound[0],
+            skill=bound[1],
         )
         return self._gateway.run(call)
 

@@ -15,7 +15,9 @@ from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
 from typing import TypeVar
 
+from bursar.gateway.bundle import SyncBundle
 from bursar.gateway.client import Client, Stream
+from bursar.gateway.registry import AUTO
 from bursar.types.call import Context, Result
 from bursar.types.errors import BursarError
 from bursar.types.events import Event
@@ -99,6 +101,10 @@ class SyncClient:
     def with_context(self, context: Context) -> SyncClient:
         """The same client, whose calls carry this context unless a call brings its own."""
         return SyncClient(self._opener, context=context, parent=self._parent or self)
+
+    def bundle(self, model: str = AUTO, **asked: object) -> SyncBundle:
+        """As `Client.bundle`."""
+        return SyncBundle(self, model, asked)
 
     def complete(self, **asked: object) -> Result:
         """As `Client.complete`."""

@@ -21,9 +21,10 @@ class HungUpError(Exception):
 class Reach(msgspec.Struct, frozen=True, kw_only=True):
     """How a provider is reached. `ca` is a PEM text of authorities to trust in place of the machine's own; with
     `any_certificate` whatever is shown is taken. A `guarded` one does not reach this machine or its private networks,
-    but for what the installation allows."""
+    but for what the installation allows. `backend` names a function of this process, where one answers."""
 
     kind: str = "http"
+    backend: str | None = None
     proxy: str | None = None
     http2: bool = False
     ca: str | None = None

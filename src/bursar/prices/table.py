@@ -96,11 +96,15 @@ class Prices:
         for name in names:
             if rows := self._own(place, name, day, GIVEN):
                 return rows
+        vendor = None
+        if self.vendors is not None:
+            vendor, called = self.vendors.seller(place.provider_type, place.url, asked.lower())
+            names = list(dict.fromkeys((served.lower(), called)))
         for name in names:
             if rows := self._own(place, name, day, OURS):
                 return rows
-            if self.vendors is not None:
-                every = self.vendors.rows(place.provider_type, place.url, name)
+            if self.vendors is not None and vendor is not None:
+                every = self.vendors.rows(vendor, name)
                 if rows := [row for row in reversed(every) if row.valid_from <= day]:
                     return _until_always(rows)
         return []

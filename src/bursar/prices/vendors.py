@@ -18,6 +18,8 @@ from bursar.prices.rates import PriceRow
 
 _COMPACT_DATE = re.compile(r"-(20\d\d)(\d\d)(\d\d)(?!\d)")
 
+_LITELLM = "litellm"
+
 
 class Match(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """The names a model goes by, in lower case: any of these; `all` are matches that hold together."""
@@ -53,11 +55,12 @@ class Model(msgspec.Struct, kw_only=True):
 
 
 class VendorInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Who sells: known by the provider types that are theirs, and by how their addresses begin. Models they do not
-    price themselves are priced by those they fall back to."""
+    """Who sells: known by the provider types that are theirs, by how their addresses begin, and by the `prefixes` that
+    LiteLLM has for them. Models they do not price themselves are priced by those they fall back to."""
 
     id: str
     types: list[str] = []
+    prefixes: list[str] = []
     address: str | None = None
     falls_back_to: list[str] = []
 
@@ -130,6 +133,7 @@ class Vendors:
         self.source = file.source
         self.by_id = {info.id: Vendor(info, file.models[info.id], file.version) for info in file.vendors}
         self._of_type = {kind: vendor for vendor in self.by_id.values() for kind in vendor.info.types}
+        self._of_prefix = {prefix: vendor for vendor in self.by_id.values() for prefix in vendor.info.prefixes}
         self._of_place: dict[tuple[str, str], Vendor | None] = {}
 
     def of(self, provider_type: str, url: str) -> Vendor | None:
@@ -150,11 +154,15 @@ class Vendors:
         self._of_place[place] = own
         return own
 
-    def rows(self, provider_type: str, url: str, name: str) -> Sequence[PriceRow]:
-        """The prices of a model (its name in lower case) as a provider of this type and address sells it."""
-        vendor = self.of(provider_type, url)
-        if vendor is None:
-            return ()
+    def seller(self, provider_type: str, url: str, asked: str) -> tuple[Vendor | None, str]:
+        """Who sells a model (its name in lower case) at an address, and what it is called there."""
+        prefix, _, name = asked.partition("/")
+        if provider_type == _LITELLM and prefix in self._of_prefix:
+            return self._of_prefix[prefix], name
+        return self.of(provider_type, url), asked
+
+    def rows(self, vendor: Vendor, name: str) -> Sequence[PriceRow]:
+        """The prices of a model, by its name in lower case, as this vendor sells it."""
         plain = _COMPACT_DATE.sub(r"-\1-\2-\3", name)
         for asked in dict.fromkeys((name, plain)):
             for one in (vendor, *(self.by_id[other] for other in vendor.info.falls_back_to)):

@@ -20,8 +20,10 @@ from bursar.ledger import status
 from bursar.ledger.adopt import Adopter
 from bursar.ledger.drain import Drain
 from bursar.ledger.ledger import Ledger, Limits, Observer
+from bursar.net.backends import Backend
 from bursar.net.guard import Guard
 from bursar.prices.table import Prices
+from bursar.runtime.backends import Backends
 from bursar.runtime.follow import Told, follow
 from bursar.runtime.registry import Assembly, Followed, vault_of
 from bursar.runtime.settings import Settings, bytes_of
@@ -190,15 +192,18 @@ async def running(
     observers: Sequence[Observer] = (),
     chores: Sequence[Callable[[], None]] = (),
     told: Told = _silent,
+    backends: Mapping[str, Backend] | None = None,
 ) -> AsyncIterator[Core]:
     """Opens the store and the ledger, drains beside the calls, and at the end settles and drains the rest.
 
-    `chores` are short functions to be called now and then. What cannot be drained at the end waits on disk for
-    the next process. Raises ConfigError, StoreError.
+    `chores` are short functions to be called now and then; `backends` are functions that providers of that type name.
+    What cannot be drained at the end waits on disk for the next process. Raises ConfigError, StoreError.
     """
     vault = vault_of(settings)
     assembly = Assembly(settings, environ, vault)
-    transports = Transports(_guard(settings))
+    known = Backends(backends)
+    known.load(settings.providers)
+    transports = Transports(_guard(settings), known)
     database = Database(settings.store.url)
     try:
         core = await _composed(settings, assembly, vault, transports, database, observers, chores, told)

@@ -11,6 +11,7 @@ from bursar.gateway.provider import CoolDown, Provider, Timeouts, shown_url
 from bursar.gateway.signing import Signature
 from bursar.net.tls import context_of
 from bursar.net.transport import Reach
+from bursar.runtime.backends import fault_of as fault_in_process
 from bursar.runtime.settings import ProviderSettings, check_provider
 from bursar.types.errors import ConfigError
 from bursar.wire import spec as specs
@@ -38,7 +39,13 @@ def literally(value: str, _place: str) -> str:
 
 
 def provider(
-    given: ProviderSettings, resolved: Resolver, *, key: str, guarded: bool = False, before: Provider | None = None
+    given: ProviderSettings,
+    resolved: Resolver,
+    *,
+    key: str,
+    is_row: bool = False,
+    guarded: bool = False,
+    before: Provider | None = None,
 ) -> Provider:
     """The provider of these settings; `key` tells it from all others. A `guarded` one does not lead into private
     networks. The token of the one it was `before` is kept where it is still fetched from the same place.
@@ -52,6 +59,8 @@ def provider(
         given.type, version=version and version[1], request=given.request, response=given.response, auth=given.auth,
         place=place,
     )  # fmt: skip
+    if wrong := fault_in_process(given, spec.transport, is_row=is_row, guarded=guarded):
+        raise ConfigError(f"{place}: {wrong[0]}", field=wrong[1])
     headers = {**spec.headers}
     headers |= {k.lower(): resolved(v, f"{place}, header {k}") for k, v in given.headers.items()}
     for name, value in headers.items():
@@ -200,7 +209,7 @@ def _reach(spec: Spec, given: ProviderSettings, resolved: Resolver, guarded: boo
             context_of(ca)
         except (ValueError, OSError) as e:
             raise ConfigError(f"{place}: ca_bundle cannot be read: {e}", field="ca_bundle") from None
-    return Reach(kind=spec.transport, proxy=proxy, http2=given.http2, ca=ca,
+    return Reach(kind=spec.transport, backend=given.backend, proxy=proxy, http2=given.http2, ca=ca,
                  any_certificate=given.allow_self_signed_certificate, guarded=guarded)  # fmt: skip
 
 

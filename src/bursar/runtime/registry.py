@@ -160,7 +160,7 @@ class Assembly:
         if before is not None and before[0] == row:
             return before[1]
         found = provider(
-            settings_of(row, self._vault), literally, key=row.id, guarded=row.is_guarded,
+            settings_of(row, self._vault), literally, key=row.id, is_row=True, guarded=row.is_guarded,
             before=before[1] if before is not None else None,
         )  # fmt: skip
         self._made[row.id] = (row, found)
@@ -168,7 +168,7 @@ class Assembly:
 
     def check(self, row: ProviderRow) -> None:
         """Raises what `make` would, and remembers nothing."""
-        provider(settings_of(row, self._vault), literally, key=row.id, guarded=row.is_guarded)
+        provider(settings_of(row, self._vault), literally, key=row.id, is_row=True, guarded=row.is_guarded)
 
     def _offer(self, row: ProviderRow) -> Offer:
         return Offer(

@@ -13,13 +13,15 @@ from bursar.net.http1 import Http1Transport
 from bursar.net.library import LibraryTransport
 from bursar.net.tls import context_of
 from bursar.net.transport import Reach, Transport
+from bursar.runtime.backends import BACKEND, LITELLM, Backends
 
 
 class Transports:
     """The transports of one gateway."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Guard, backends: Backends) -> None:
         self._guard = guard
+        self._backends = backends
         self._made: dict[Reach, Transport] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -49,6 +51,8 @@ class Transports:
     def _make(self, reach: Reach) -> Transport:
         if reach.kind == "demo":
             return DemoTransport()
+        if reach.kind in (BACKEND, LITELLM):
+            return self._backends.transport(reach)
         tls: Callable[[], SSLContext] | None = None
         if reach.ca is not None or reach.any_certificate:
             tls = lambda: context_of(reach.ca, reach.any_certificate)  # noqa: E731
