@@ -65,7 +65,7 @@ lock: ## Lock the dependencies anew, with hashes and without the name of any reg
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet \
 	  pyproject.toml requirements/build.in -o requirements/run.txt
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet \
-	  --extra test --extra check --extra bench --extra aws -c requirements/run.txt pyproject.toml requirements/build.in -o requirements/dev.txt
+	  --extra test --extra check --extra bench --extra aws --extra google -c requirements/run.txt pyproject.toml requirements/build.in -o requirements/dev.txt
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet \
 	  --extra litellm -c requirements/run.txt pyproject.toml -o requirements/clients/in-process.txt
 	for client in $(CLIENTS); do \

@@ -50,7 +50,7 @@ class Attempt(msgspec.Struct, eq=False):
         """The request signed, or with a token that was fetched. Raises ProviderError where there is none to be had."""
         provider, request = self.target.provider, self.request
         if provider.signature is not None:
-            return provider.signature.signed(request)
+            return await provider.signature.signed(request)
         if provider.credential is None:
             return request
         self.token = await provider.credential.token(transport, deadline=deadline)

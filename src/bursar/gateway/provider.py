@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from bursar.gateway.credentials import Credential
-from bursar.gateway.signing import Signature
+from bursar.gateway.signing import Signer
 from bursar.net.transport import HTTP, Reach
 from bursar.types.call import CHAT, OPERATIONS
 from bursar.types.errors import RequestError
@@ -58,7 +58,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     """How long a call waits for a place where they are all taken, and nobody else can serve it."""
     credential: Credential | None = None
     """Where a token must be fetched for it."""
-    signature: Signature | None = None
+    signature: Signer | None = None
     """Where its requests must be signed."""
     reach: Reach = HTTP
     shows_key: bool = True

@@ -89,6 +89,9 @@ class ProviderChange(_Given):
     access_key_id: Text | None = None
     secret_access_key: Text | None = None
     session_token: Text | None = None
+    service_account: Text | None = None
+    profile: Name | None = None
+    default_credentials: bool | None = None
     include_usage: bool | None = None
     on_disconnect: Literal["cancel", "finish"] | None = None
     timeout_connect_s: Seconds | None = None
@@ -344,7 +347,8 @@ def _check_texts(document: Mapping[str, Any]) -> None:
             raise RequestError(
                 f"'{name}' has a secret in it, and addresses are shown: send it in requestHeaders", field=name
             )
-    for name in ("authorizationKey", "requestHeaders", "proxy", "secretAccessKey", "accessKeyId", "caBundle"):
+    for name in ("authorizationKey", "requestHeaders", "proxy", "secretAccessKey", "accessKeyId", "caBundle",
+                 "serviceAccount"):  # fmt: skip
         value = document.get(name)
         for text in value.values() if isinstance(value, dict) else [value]:
             if isinstance(text, str) and text.startswith(("env:", "file:")):

@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from bursar.net.transport import NotSentError
+from bursar.wire.encode import POST
 from bursar.wire.headers import fault_of
 
 _TARGET = re.compile(r"[\x21-\x7e]+\Z")
@@ -30,8 +31,8 @@ class Head(msgspec.Struct, frozen=True):
     data: bytes
 
 
-def head_of(url: str, headers: tuple[tuple[str, str], ...]) -> Head:
-    """The head of a POST. Raises NotSentError where the address or a header cannot be written; never with a
+def head_of(url: str, headers: tuple[tuple[str, str], ...], method: str = POST) -> Head:
+    """The head of a request. Raises NotSentError where the address or a header cannot be written; never with a
     header's value, which may be a secret."""
     try:
         parts = urlsplit(url)
@@ -51,7 +52,7 @@ def head_of(url: str, headers: tuple[tuple[str, str], ...]) -> Head:
     if port is not None and port != _PORTS[parts.scheme]:
         shown += f":{port}"
     given = {name.lower() for name, _ in headers}
-    lines = [f"POST {target} HTTP/1.1"]
+    lines = [f"{method} {target} HTTP/1.1"]
     if "host" not in given:
         lines.append(f"host: {shown}")
     if parts.username is not None and "authorization" not in given:

@@ -18,7 +18,7 @@ from bursar.net.guard import Guard
 from bursar.net.head import Head, Origin, head_of
 from bursar.net.tls import context_of
 from bursar.net.transport import NotSentError
-from bursar.wire.encode import Request
+from bursar.wire.encode import POST, Request
 
 _IDLE_S = 15.0
 _SWEEP_S = 0.05
@@ -43,7 +43,8 @@ class Http1Transport:
         self._closed = False
 
     async def send(self, request: Request, *, connect_timeout_s: float, deadline: float) -> Exchange:
-        head = self._heads.get((request.url, request.headers)) or self._head(request)
+        head = self._heads.get((request.url, request.headers)) if request.method == POST else None
+        head = head or self._head(request)
         connection = self._idle_one(head.origin)
         if connection is None:
             connection = await self._connect(head.origin, connect_timeout_s, deadline)
@@ -98,8 +99,8 @@ class Http1Transport:
             idle.remove(connection)
 
     def _head(self, request: Request) -> Head:
-        head = head_of(request.url, request.headers)
-        if len(head.data) > _CACHED_HEAD_BYTES:
+        head = head_of(request.url, request.headers, request.method)
+        if len(head.data) > _CACHED_HEAD_BYTES or request.method != POST:
             return head
         if len(self._heads) >= _CACHED_HEADS:
             self._heads.clear()

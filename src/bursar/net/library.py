@@ -49,7 +49,7 @@ class LibraryTransport:
         try:
             client = self._client(request.url.startswith("https://"))
             asked = client.build_request(
-                "POST", request.url, content=request.body, headers=list(request.headers),
+                request.method, request.url, content=request.body, headers=list(request.headers),
                 timeout=httpx2.Timeout(None, connect=connect_timeout_s),
             )  # fmt: skip
             async with asyncio.timeout(deadline - time.monotonic()):

@@ -6,9 +6,12 @@ import re
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
+import msgspec
+
 from bursar.gateway.credentials import ClientCredentials, Credential, Source
+from bursar.gateway.google import GoogleSource
 from bursar.gateway.provider import CoolDown, Provider, Timeouts, shown_url
-from bursar.gateway.signing import Signature
+from bursar.gateway.signing import ChainSignature, Signature, Signer
 from bursar.net.tls import context_of
 from bursar.net.transport import Reach
 from bursar.runtime.backends import fault_of as fault_in_process
@@ -69,11 +72,12 @@ def provider(
     secret_headers = {
         k.lower() for k, v in given.headers.items() if is_secret_name(k) or v.startswith(("env:", "file:"))
     }
+    given, google = _of_google(spec.auth, given, resolved, guarded, place)
     fetches = spec.auth.scheme == "oauth" or (spec.auth.fetches and given.token_url is not None)
     for name in ("token_url", "scope"):
         if not fetches and getattr(given, name) is not None:
             raise ConfigError(f"{place}: the type '{given.type}' fetches no tokens: leave {name} out", field=name)
-    credential = None
+    credential = _credential(given, google, before) if google is not None else None
     key_value = resolved(given.api_key, f"{place}, api_key") if given.api_key is not None else None
     if fetches:
         if key_value is None:
@@ -93,6 +97,7 @@ def provider(
     pair = _key_pair(spec.auth, given, resolved, place)
     secrets = (
         key_value,
+        resolved(given.service_account, place) if given.service_account is not None else None,
         *(pair[1:] if pair is not None else ()),
         *secret_texts(given.request.get("additionalBodyFields")),
     )
@@ -105,7 +110,7 @@ def provider(
         secret_headers=_ALWAYS_SECRET | secret_headers,
         secrets=_secrets(headers, _ALWAYS_SECRET | secret_headers, *secrets),
         credential=credential,
-        signature=_signature(spec, given, pair, place) if pair is not None else None,
+        signature=_signature(spec, given, pair, guarded, place),
         models=tuple(given.models) if given.models is not None else None,
         on_disconnect=given.on_disconnect,
         timeouts=Timeouts(
@@ -251,16 +256,68 @@ def _key_pair(
     return key_id, secret_key, session
 
 
-def _signature(spec: Spec, given: ProviderSettings, pair: tuple[str, str, str | None], place: str) -> Signature:
+def _signature(
+    spec: Spec, given: ProviderSettings, pair: tuple[str, str, str | None] | None, guarded: bool, place: str
+) -> Signer | None:
+    """What signs its requests: a pair of keys, or the chain of AWS's own library where that is asked for."""
+    service = spec.auth.signs_for
+    by_chain = service is not None and (given.default_credentials or given.profile is not None)
+    if given.profile is not None and service is None:
+        raise ConfigError(f"{place}: the type '{given.type}' signs nothing: leave profile out", field="profile")
+    if service is None or not (by_chain or pair is not None):
+        return None
+    if by_chain:
+        field = "profile" if given.profile is not None else "default_credentials"
+        _only_one(given, field, place)
+        _not_guarded(guarded, field, place)
     if given.location is None:
         raise ConfigError(f"{place}: location is missing: requests are signed for a region", field="location")
     try:
-        return Signature(
-            key_id=pair[0], secret=pair[1], session_token=pair[2], region=given.location,
-            service=spec.auth.signs_for or "",
-        )  # fmt: skip
+        if pair is None:
+            return ChainSignature(given.name, profile=given.profile, region=given.location, service=service)
+        return Signature(key_id=pair[0], secret=pair[1], session_token=pair[2], region=given.location, service=service)
     except ConfigError as e:
-        raise ConfigError(f"{place}: {e.message}", field="access_key_id") from None
+        raise ConfigError(f"{place}: {e.message}", field=e.field or "access_key_id") from None
+
+
+def _of_google(
+    auth: AuthSpec, given: ProviderSettings, resolved: Resolver, guarded: bool, place: str
+) -> tuple[ProviderSettings, GoogleSource | None]:
+    """Where its tokens come from, if it is a service account or the machine's own credentials that have them; and the
+    settings, with the project of the account where they name none."""
+    field = "service_account" if given.service_account is not None else "default_credentials"
+    if given.service_account is None and not given.default_credentials:
+        return given, None
+    if auth.google_scope is None:
+        if field == "default_credentials" and auth.signs_for is not None:
+            return given, None
+        raise ConfigError(f"{place}: the type '{given.type}' is of no cloud: leave {field} out", field=field)
+    _only_one(given, field, place)
+    if given.service_account is None:
+        _not_guarded(guarded, field, place)
+    account = resolved(given.service_account, f"{place}, {field}") if given.service_account is not None else None
+    try:
+        source = GoogleSource(account, auth.google_scope)
+    except ConfigError as e:
+        raise ConfigError(f"{place}: {e.message}", field=e.field or field) from None
+    if given.project is None and given.location is not None and source.project is not None:
+        given = msgspec.structs.replace(given, project=source.project)
+    return given, source
+
+
+def _only_one(given: ProviderSettings, field: str, place: str) -> None:
+    """Raises ConfigError where more than one thing shows who calls."""
+    others = ("api_key", "access_key_id", "service_account", "profile", "default_credentials", "token_url")
+    for other in others:
+        beside = {field, "default_credentials"} if field == "profile" else {field}
+        if other not in beside and getattr(given, other):
+            raise ConfigError(f"{place}: give {field} or {other}, not both", field=field)
+
+
+def _not_guarded(guarded: bool, field: str, place: str) -> None:
+    if guarded:
+        raise ConfigError(f"{place}: {field} is for administrators of the installation to set: it lends the machine's "
+                          "own credentials", field=field)  # fmt: skip
 
 
 def _secrets(headers: Mapping[str, str], secret_headers: frozenset[str], *keys: str | None) -> tuple[str, ...]:

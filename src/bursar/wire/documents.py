@@ -35,7 +35,7 @@ _PLACES = (
     ("requestHeaders",), ("requestConfig", "additionalBodyFields"), ("authConfig", "tokenFields"), ("settings",),
 )  # fmt: skip
 # What is always secret, whatever is in it.
-_ALWAYS = frozenset({"/settings/proxy", "/settings/accessKeyId", "/settings/sessionToken"})
+_ALWAYS = frozenset({"/settings/proxy", "/settings/accessKeyId", "/settings/sessionToken", "/settings/serviceAccount"})
 
 
 def camel(name: str) -> str:

@@ -25,12 +25,16 @@ _NULL = msgspec.Raw(b"null")
 _ASKS_FOR_USAGE = b',"stream_options":{"include_usage":true}}'
 
 
+POST = "POST"
+
+
 class Request(msgspec.Struct, frozen=True):
     """What leaves for a provider, without its credential.
 
     `params` is what stands on the ledger of it beside the call's inputs: in OpenAI's names, whatever the provider's
     are. `added_usage` is true where bursar itself asked for usage in the stream, so that what comes of it is taken
-    out again. `dropped` names the fields that were left out, each behind the rule that says so.
+    out again. `dropped` names the fields that were left out, each behind the rule that says so. Calls are all sent by
+    `POST`; sources of tokens may be asked by another `method`.
     """
 
     url: str
@@ -40,6 +44,7 @@ class Request(msgspec.Struct, frozen=True):
     stream: bool
     added_usage: bool
     dropped: str | None = None
+    method: str = POST
 
 
 class Way:

@@ -28,7 +28,9 @@ class AuthSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     new UUID in `request_id_header` where one is named. The key that it is asked with is shown as `client_auth` says: in
     the `header`, or as the fields of the `body` (RFC 6749, 2.3.1). `token`, `expires_at` and `expires_in` are the paths
     of its answer. Where it `fetches`, a token is fetched as soon as there is an address to fetch it from. Where
-    `signs_for` names a service of AWS's, requests may also be signed with a pair of keys."""
+    `signs_for` names a service of AWS's, requests may also be signed, with a pair of keys or by AWS's own chain; where
+    there is a `google_scope`, tokens may be had of a service account, or of whatever credentials of Google Cloud there
+    are."""
 
     scheme: str = "bearer"
     header: str = "authorization"
@@ -43,6 +45,7 @@ class AuthSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     expires_in: Paths = "expires_in"
     fetches: bool = False
     signs_for: str | None = None
+    google_scope: str | None = None
 
 
 class DropSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
