@@ -231,6 +231,27 @@ def test_two_hundred_first_calls_over_a_self_signed_provider_fetch_one_token(
         assert {e["error_kind"] for e in entries if e["status"] == "failed"} <= {"auth"}
 
 
+@pytest.mark.parametrize("off_s", [-60.0, 60.0])
+def test_a_clock_that_is_a_minute_off_costs_no_call(
+    make_server: Callable[..., Server], upstream: Upstream, off_s: float
+) -> None:
+    """A token's end is a time of the provider's clock, which says what it is. Taken for one of ours, it would be over
+    already, and fetched for each call; or a minute away, and refused."""
+    giga, root = Giga(upstream), upstream.base_url.removesuffix("/v1")
+    giga.off_s, giga.lives_s = off_s, 4.0
+    server = make_server(
+        more=f'[[providers]]\nname = "giga"\ntype = "gigachat"\nbase_url = "{root}/api/v1"\napi_key = "{KEY}"\n'
+        f'token_url = "{root}/oauth"\nretries = 0\n'
+    )
+    until, asked = time.monotonic() + 6.0, 0
+    with ThreadPoolExecutor(8) as pool:
+        while time.monotonic() < until:
+            assert {r[0] for r in pool.map(lambda _: _ask(server, "giga/GigaChat-2"), range(8))} == {200}
+            asked += 8
+    assert 2 <= len(giga.fetched) <= 6, f"{len(giga.fetched)} tokens for {asked} calls"
+    assert {e["status"] for e in server.settled()} == {"completed"}, "a token was refused"
+
+
 def test_a_token_server_that_is_down_costs_nobody_a_call_while_the_token_is_good(
     make_server: Callable[..., Server], upstream: Upstream
 ) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from email.utils import formatdate
 from typing import Any
 
 from support.upstream import Script, Seen, Upstream
@@ -83,6 +84,8 @@ class Giga:
         self.asked: list[Seen] = []
         self.lives_s = 1800.0
         self.milliseconds = True
+        self.off_s: float | None = None  # how far its clock is ahead of ours; it then says the time, and keeps to it
+        self.ends: dict[str, float] = {}
         self.down = False
         self.down_as: int | None = None  # the number of the token that is good, where it is not the last one's
         self.answer: Script | None = None
@@ -92,6 +95,9 @@ class Giga:
         if seen.path.endswith("/oauth"):
             return self._token(seen)
         self.asked.append(seen)
+        if self.off_s is not None:
+            good = self.ends.get(seen.headers.get("authorization", ""), 0.0) > time.monotonic()
+            return _answer(seen.json) if good else _json({"status": 401, "message": "Token has expired"}, 401)
         if seen.headers.get("authorization") != f"Bearer token-{self.down_as or len(self.fetched)}-of-the-provider":
             shown = {"status": 401, "message": f"Token has expired: {seen.headers.get('authorization')}"}
             return _json(shown, 401)
@@ -107,7 +113,10 @@ class Giga:
         self.fetched.append(seen)
         if self.down:
             return Script(status=503, raw="busy", content_type="text/plain")
-        until = time.time() + self.lives_s
+        until = time.time() + self.lives_s + (self.off_s or 0.0)
         expires = round(until * 1000) if self.milliseconds else round(until)
         token = {"access_token": f"token-{len(self.fetched)}-of-the-provider", "expires_at": expires}
+        self.ends[f"Bearer {token['access_token']}"] = time.monotonic() + self.lives_s
+        if self.off_s is not None:
+            return _json(token, delay_s=0.05, headers={"date": formatdate(time.time() + self.off_s, usegmt=True)})
         return _json(token, delay_s=0.05)
