@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench import registry
 from bench.processes import GATEWAY_CORE, Group, free_port, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -86,6 +87,7 @@ class Gateway:
     start: Callable[[Path, int, int], Running]
     install: Callable[[Told], None] = field(default=lambda _told: None)
     version: Callable[[], str] = field(default=lambda: "")
+    prepare: Callable[[Path, int], None] = field(default=lambda _folder, _upstream: None)
 
 
 def start(gateway: Gateway, folder: Path, upstream: int) -> Running:
@@ -95,6 +97,7 @@ def start(gateway: Gateway, folder: Path, upstream: int) -> Running:
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    gateway.prepare(folder, upstream)
     began = time.perf_counter()
     running = gateway.start(folder, free_port(), upstream)
     try:
@@ -158,6 +161,23 @@ def bursar(workers: int = 1) -> Gateway:
         return Running(name, port, headers, group, prefix="up/", folder=folder, drains=True, workers=workers)
 
     return Gateway(name, begin, version=lambda: __import__("bursar").__version__)
+
+
+def full() -> Gateway:
+    """bursar with a large registry in its store, called by the way of one of its providers."""
+
+    name = "bursar, full registry"
+
+    def prepare(folder: Path, upstream: int) -> None:
+        (folder / "data").mkdir()
+        registry.fill(folder / "data" / "bursar.db", f"http://127.0.0.1:{upstream}/v1")
+
+    def begin(folder: Path, port: int, upstream: int) -> Running:
+        running = bursar().start(folder, port, upstream)
+        running.name, running.prefix = name, f"{registry.ONE}/"
+        return running
+
+    return Gateway(name, begin, version=bursar().version, prepare=prepare)
 
 
 def litellm() -> Gateway:

@@ -74,6 +74,7 @@ class Report(msgspec.Struct, kw_only=True):
 def quick(bench: Bench) -> Report:
     """Chat, a long prompt and a stream, through the limit and bursar."""
     report = _measured(bench, [known.direct(), known.limit(), known.bursar()], QUICK, QUICK_ROUNDS)
+    _registry(bench, report, QUICK_ROUNDS)
     report.own["decode_us"] = _decode_us()
     return report
 
@@ -84,6 +85,7 @@ def whole(bench: Bench, peers: Sequence[Gateway], rounds: int, told: Told) -> Re
     report = _measured(bench, gateways, ALL, rounds)
     _memory(bench, report, told)
     _workers(bench, report, rounds)
+    _registry(bench, report, rounds)
     _starts(bench, report, told)
     told("the time to import")
     report.own["import_ms"] = _import_ms()
@@ -155,6 +157,22 @@ def _workers(bench: Bench, report: Report, rounds: int) -> None:
     figures = bench.rounds([known.bursar(), known.bursar(workers=2)], [CHAT], rounds)[CHAT.name]
     for name in ("bursar", "bursar ×2"):
         report.own[f"{name} cpu_us"] = figures[name].cpu_us or 0.0
+
+
+def _registry(bench: Bench, report: Report, rounds: int) -> None:
+    """Chats beside a large registry against chats with none, and what it takes to start with it."""
+    seconds: list[float] = []
+
+    def look(_when: str, running: Running) -> None:
+        if running.name == known.full().name and running.cold_start_s is not None:
+            seconds.append(running.cold_start_s)
+
+    figures = bench.rounds([known.bursar(), known.full()], [CHAT], rounds, look)[CHAT.name]
+    plain, full = figures["bursar"], figures[known.full().name]
+    report.own["beside cpu_us"], report.own["full cpu_us"] = plain.cpu_us or 0.0, full.cpu_us or 0.0
+    report.own["full gap_ms"] = full.loop_gap_ms or 0.0
+    report.own["full failed"] = float(full.failed)
+    report.own["full cold_start_s"] = median(seconds)
 
 
 def _starts(bench: Bench, report: Report, told: Told) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from bench import gateways, report, run
+from bench import gateways, registry, report, run
 from bench.load import Job, body_of
 from bench.measure import Bench
 from bench.workloads import ALL, CHAT, PACED, STREAM, Workload
@@ -44,6 +45,27 @@ def test_every_workload_through_the_limit_and_bursar_is_counted_to_the_call(tmp_
     assert goals["rows ÷ calls, verify green"].reached
     assert goals["chat, CPU: LiteLLM ÷ bursar"].seen is None
     assert not goals["chat, CPU: LiteLLM ÷ bursar"].reached
+
+
+def test_a_large_registry_is_filled_served_from_and_compared(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, lambda _text: None)
+    try:
+        running = bench.begin(gateways.full())
+        assert running is not None
+        seen, _ = bench.calls(CHAT, running, 8)
+        assert (seen.calls, seen.failed) == (8, 0)
+        with sqlite3.connect(tmp_path / running.name.replace(" ", "") / "data" / "bursar.db") as c:
+            counts = [
+                c.execute(f"select count(*) from {t}").fetchone()[0]
+                for t in ("llm_providers", "api_keys", "llm_prices")
+            ]
+            priced = c.execute(
+                "select count(*) from ledger_entries where provider = 'p500' and cost_nanos is not null"
+            ).fetchone()[0]
+        assert counts == [registry.PROVIDERS, registry.KEYS + 1, registry.PRICES]  # and the one from the environment
+        assert priced >= 8
+    finally:
+        bench.close()
 
 
 def test_a_gateway_that_answers_wrongly_is_told(tmp_path: Path) -> None:

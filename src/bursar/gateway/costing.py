@@ -9,7 +9,7 @@ import msgspec
 
 from bursar.prices.cost import nanos_of, reported
 from bursar.prices.rates import PriceRow, Tariff
-from bursar.prices.table import Place, day_of
+from bursar.prices.table import day_of
 from bursar.types.call import Cost
 from bursar.types.usage import Usage
 from bursar.wire.paths import getter
@@ -43,8 +43,10 @@ def _priced(gateway: Gateway, attempt: Attempt, usage: Usage) -> Cost | None:
     """At the price of the model that served, or, where it has none, of the one that was asked for."""
     opened, served = attempt.entry.opened, attempt.assembly.model
     at = opened.created_us
-    place = Place(opened.workspace, opened.provider, opened.provider_type, opened.provider_url)
-    row = gateway.prices.find(place, served or opened.model, opened.model, at)
+    row = gateway.prices.found(
+        opened.workspace, opened.provider, opened.provider_type, opened.provider_url, served or opened.model,
+        opened.model, at,
+    )  # fmt: skip
     if row is None:
         return None
     return priced(row, attempt.decoder.readers, usage, at, lambda: _said_tier(attempt))

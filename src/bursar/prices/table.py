@@ -70,25 +70,34 @@ class Prices:
                 self._prefixes.append(price)
             else:
                 self._by_model.setdefault(model, []).append(price)
-        self._found: dict[tuple[Place, str, str, int], list[PriceRow]] = {}
+        self._found: dict[tuple[str, str, str, str, str, str, int], list[PriceRow]] = {}
         self.faults: list[str] = []
         """What is wrong with prices that were passed over."""
 
     def find(self, place: Place, served: str, asked: str, us: int) -> PriceRow | None:
         """The price at a time (in microseconds since 1970) of the model that served, or, where it has none, of the one
         that was asked for."""
-        if place.workspace not in self._workspaces:
-            place = place._replace(workspace="")
-        key = (place, served, asked, us // _DAY_US)
-        rows = self._found.get(key)
-        if rows is None:
+        return self.found(*place, served, asked, us)
+
+    def found(
+        self, workspace: str, provider: str, provider_type: str, url: str, served: str, asked: str, us: int
+    ) -> PriceRow | None:
+        """The same by the parts of the place: there is one such question for each attempt."""
+        own = workspace if workspace in self._workspaces else ""
+        key = (own, provider, provider_type, url, served, asked, us // _DAY_US)
+        found = self._found.get(key)
+        if found is None:
             if len(self._found) >= _REMEMBERED:
                 self._found.clear()
-            rows = self._found[key] = self._candidates(place, served, asked, day_of(us))
-        if len(rows) == 1 and rows[0].hours is None:
-            return rows[0]
+            place = Place(own, provider, provider_type, url)
+            found = self._found[key] = self._candidates(place, served, asked, day_of(us))
+        if not found:
+            return None
+        first = found[0]
+        if first.hours is None:
+            return first
         minute = us % _DAY_US // _MINUTE_US
-        return next((row for row in rows if row.holds_at(date.max, minute)), None)
+        return next((row for row in found if row.holds_at(date.max, minute)), None)
 
     def _candidates(self, place: Place, served: str, asked: str, day: date) -> list[PriceRow]:
         """The rows that hold on a day, the one that counts first; behind it those that do at other hours."""
