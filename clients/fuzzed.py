@@ -44,6 +44,8 @@ def clean(client: Client, folder: Path) -> str:
             "route_id": _made(server, "/api/routes", {"name": "fuzzed", "targets": ["up/m"]}),
             "binding_id": _made(server, "/api/bindings", binding),
             "key_id": _made(server, "/api/keys", {"name": "fuzzed"}),
+            "price_id": _made(server, "/api/prices", {"model": "fuzzed", "input": 1, "output": 2}),
+            "rate_id": _made(server, "/api/currency-rates", {"currency": "RUB", "usd": 0.0125}),
         }
         known = folder / "known.toml"
         known.write_text("[parameters]\n" + "".join(f'"path.{name}" = "{value}"\n' for name, value in ids.items()))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import bursar
-from bursar.net.backends import BackendError
+from bursar import BackendError
 from bursar.types.errors import ConfigError, ProviderError, ProviderTimeoutError, RateLimitedError
 from bursar.types.events import TextDelta
 from support.server import Server, wait_for

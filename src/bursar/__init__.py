@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from bursar.types import errors, events
 from bursar.types.call import Context, Cost, Result, ToolCall
-from bursar.types.errors import BursarError
+from bursar.types.errors import BackendError, BursarError
 from bursar.types.usage import Usage
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def open_sync(config: Config | None = None, *, backends: Mapping[str, Backend] |
 
 
 __all__ = [
+    "BackendError",
     "BursarError",
     "Context",
     "Cost",

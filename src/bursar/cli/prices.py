@@ -28,6 +28,7 @@ from bursar.http.price_rows import (
 )
 from bursar.ledger.ledger import now_us
 from bursar.ledger.rows import timestamp
+from bursar.prices.rates import UNITS
 from bursar.prices.table import Place, Prices
 from bursar.runtime import registry
 from bursar.runtime import settings as config
@@ -36,6 +37,7 @@ from bursar.store.engine import Database
 from bursar.store.queries import Queries, Scope
 from bursar.store.registry import CurrencyRateRow, PriceRow, RegistryStore
 from bursar.types.errors import RequestError
+from bursar.wire.documents import camel
 
 app = typer.Typer(help="Show, give and look up prices, and the rates of currencies.", invoke_without_command=True)
 
@@ -142,25 +144,22 @@ def find(
         raise typer.Exit(1)
 
 
+_PER = {"webSearch": "webSearch /1,000", "request": "request /1,000", "audioHour": "audioHour /1"}
+
+
 def _show(found: dict[str, Any]) -> None:
-    rows: list[tuple[str, object]] = [(name, found[name]) for name in ("id", "model", "currency", "validFrom", "hours")]
-    about = {name for name, _ in rows} | {"above", "tiers"}
-
-    def amounts(tariff: dict[str, Any], before: str) -> None:
-        rows.extend((f"{before}{name}", amount) for name, amount in tariff.items() if isinstance(amount, str))
-        for above in tariff["above"]:
-            rows.extend(
-                (f"{before}above {above['tokens']}: {name}", amount)
-                for name, amount in above.items()
-                if name != "tokens"
-            )
-
-    amounts({name: value for name, value in found.items() if name not in about} | {"above": found["above"]}, "")
-    for tier in found["tiers"]:
-        since = f" from {tier['validFrom']}" if tier["validFrom"] else ""
-        whole = {name: value for name, value in tier.items() if name not in ("tier", "validFrom")}
-        amounts(whole, f"{tier['tier']}{since}: ")
-    output.table(("", "a million tokens"), rows, numbers=("a million tokens",), empty="Nothing.")
+    """A line for each tier and length of request, a column for each thing that is charged."""
+    rows: list[tuple[str, str | None, dict[str, Any]]] = []
+    for tariff in (found, *found["tiers"]):
+        name, since = tariff.get("tier", "standard"), tariff["validFrom"]
+        rows.append((name, since, tariff))
+        rows += [(f"{name}, above {above['tokens']:,} tokens", since, above) for above in tariff["above"]]
+    units = [camel(unit) for unit in UNITS if any(camel(unit) in amounts for _, _, amounts in rows)]
+    heads = [_PER.get(unit, unit) for unit in units]
+    hours = f", from {found['hours'].replace('-', ' to ')} UTC" if found["hours"] else ""
+    print(f"{found['id']}: {found['currency']} for a million{hours}")
+    shown = [(name, since, *(amounts.get(unit) for unit in units)) for name, since, amounts in rows]
+    output.table(("", "since", *heads), shown, numbers=heads, empty="Nothing.")
 
 
 @app.command()

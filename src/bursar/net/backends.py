@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
 from bursar.net.transport import Answer, HungUpError
+from bursar.types.errors import BackendError
 from bursar.wire.assemble import encode_json
 from bursar.wire.encode import Request
 from bursar.wire.values import read_json
@@ -28,17 +29,6 @@ Backend = Callable[[str, Fields], object]
 _THREADS = 64
 _AT_END_S = 5.0
 _END = object()
-
-
-class BackendError(Exception):
-    """A backend's way to say that it failed, as a provider would: with an HTTP status, and what was wrong."""
-
-    def __init__(self, message: str, status: int = 500, type: str | None = None, code: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.status = status
-        self.type = type
-        self.code = code
 
 
 class BackendTransport:

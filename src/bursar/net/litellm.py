@@ -6,7 +6,8 @@ import asyncio
 import time
 from typing import Any
 
-from bursar.net.backends import BackendError, BackendTransport, Fields
+from bursar.net.backends import BackendTransport, Fields
+from bursar.types.errors import BackendError
 from bursar.wire.encode import Request
 
 _SCHEME = "litellm://"

@@ -167,3 +167,15 @@ class RateLimitedError(ProviderError):
 
 class TruncatedError(ProviderError):
     """The provider's answer ended without saying that it ended."""
+
+
+class BackendError(Exception):
+    """A backend's way to say that it failed, as a provider would: with an HTTP status, and what was wrong. It is for
+    functions that are registered as backends to raise; callers get the ProviderError that it means."""
+
+    def __init__(self, message: str, status: int = 500, type: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.type = type
+        self.code = code
