@@ -161,6 +161,56 @@ def _raising(error: Exception, *first: Tree) -> Iterator[Tree]:
     raise error
 
 
+@pytest.mark.parametrize(
+    "raised", [SystemExit(3), StopIteration("odd"), KeyboardInterrupt(), TimeoutError("its own"), GeneratorExit()]
+)
+@pytest.mark.parametrize("as_stream", [False, True])
+async def test_what_ends_programs_ends_one_call(settings: Tree, raised: BaseException, *, as_stream: bool) -> None:
+    def ending(_operation: str, request: Tree) -> object:
+        if not request.get("stream"):
+            raise raised
+
+        class Chunks:
+            def __iter__(self) -> Any:
+                return self
+
+            def __next__(self) -> Tree:
+                raise raised
+
+        return Chunks()
+
+    given = own(settings, retries=0)
+    async with bursar.open(given, backends={"mine": ending}) as client:
+        stream = client.stream(model="own/m", messages=HELLO)
+        if as_stream and isinstance(raised, StopIteration):
+            async with stream:  # it is how iterators end
+                assert [event async for event in stream][-1].__class__.__name__ == "Completed"
+        else:
+            with pytest.raises(ProviderError) as caught:
+                if as_stream:
+                    async with stream:
+                        _ = [event async for event in stream]
+                else:
+                    await client.complete(model="own/m", messages=HELLO)
+            assert type(raised).__name__ in caught.value.message
+        assert (await client.complete(model="up/gpt-4o-mini", messages=HELLO)).text
+
+
+async def test_a_stream_that_nobody_reads_is_closed(settings: Tree) -> None:
+    closed = threading.Event()
+
+    def begun(_operation: str, _request: Tree) -> Iterator[Tree]:
+        try:
+            yield from chunks("a", "b")
+        finally:
+            closed.set()
+
+    async with bursar.open(own(settings), backends={"mine": begun}) as client:
+        async with client.stream(model="own/m", messages=HELLO):
+            pass
+        assert await asyncio.to_thread(closed.wait, 20)
+
+
 async def test_one_that_fails_gives_way_to_the_next_target(settings: Tree) -> None:
     given = own(settings, retries=0)
     given["routes"] = [{"name": "any", "targets": ["own/m", "up/gpt-4o-mini"]}]

@@ -99,7 +99,7 @@ def test_no_vendor_is_named_outside_the_data() -> None:
     vendors |= {"claude", "yandex", "amazon", "google"}
     assert len(vendors) > 15
     # `openai` is the provider there is where nothing is configured but its key, and whose client is shown.
-    named = dict.fromkeys(("runtime/registry.py", "runtime/settings.py", "cli/serving.py"), {"openai"})
+    named = {name: {"openai"} for name in ("runtime/registry.py", "runtime/settings.py", "cli/serving.py")}
     named["gateway/google.py"] = {"google"}  # the name of the library
     for path in MODULES:
         tree = ast.parse(path.read_text())

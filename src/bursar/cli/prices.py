@@ -180,9 +180,9 @@ def missing(config_file: Config = None, format: As = Format.table) -> None:
     if format is Format.json:
         output.json_lines([*models, *currencies])
     else:
-        numbers = ("attempts", "prompt_tokens", "completion_tokens", "total_tokens", "cost")
+        numbers = ("attempts", "prompt_tokens", "completion_tokens", "total_tokens", "cost", "without_rate")
         for what, rows in (("model", models), ("currency", currencies)):
-            about = ("provider", "model") if what == "model" else ("currency", "cost")
+            about = ("provider", "model") if what == "model" else ("currency", "cost", "without_rate")
             columns = (
                 *about,
                 "attempts",

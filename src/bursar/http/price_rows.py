@@ -30,7 +30,8 @@ _NANOS = Decimal(10) ** 9
 
 def _plain(amount: Decimal) -> Decimal:
     # A number in JSON has been a float; what was written is its shortest form.
-    return Decimal(str(amount)).normalize()
+    exact = Decimal(str(amount))
+    return exact.quantize(Decimal(1)) if exact == exact.to_integral_value() else exact.normalize()
 
 
 Amount = Annotated[Decimal, Field(ge=0, le=1_000_000_000, decimal_places=9), AfterValidator(_plain)]

@@ -12,8 +12,9 @@ import asyncio
 import contextvars
 import inspect
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 from bursar.net.transport import Answer, HungUpError
@@ -54,11 +55,9 @@ class BackendTransport:
             try:
                 given = await self._called(operation, self.fields(request, fields, deadline))
                 if stream and not (isinstance(given, Mapping) or _is_model(given)):
-                    return _BackendAnswer(self, 200, await self._chunks(given), is_stream=True)
+                    return await self._stream(given)
                 return _BackendAnswer(self, 200, _one(encode_json(_plain(given))))
-            except TimeoutError:
-                raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 failed = self.failure(error)
                 return _BackendAnswer(self, failed.status, _one(_error_body(failed)))
 
@@ -66,7 +65,7 @@ class BackendTransport:
         """What the backend is given."""
         return fields
 
-    def failure(self, error: Exception) -> BackendError:
+    def failure(self, error: BaseException) -> BackendError:
         """What an exception means."""
         return error if isinstance(error, BackendError) else BackendError(f"{type(error).__name__}: {error}")
 
@@ -82,7 +81,7 @@ class BackendTransport:
         """Begins it in one of the backend's own threads."""
         if self._threads is None:
             self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="bursar-backend")
-        return self._threads.submit(contextvars.copy_context().run, work)
+        return self._threads.submit(contextvars.copy_context().run, _contained, work)
 
     async def _called(self, operation: str, fields: Fields) -> object:
         backend, given = self._backend, None
@@ -92,37 +91,51 @@ class BackendTransport:
             given = await asyncio.wrap_future(self.in_thread(lambda: backend(operation, fields)))
         return await given if inspect.isawaitable(given) else given
 
-    async def _chunks(self, given: object) -> AsyncIterator[bytes]:
+    async def _stream(self, given: object) -> _BackendAnswer:
         """The chunks as a stream. The first has come when this returns: an error before it is an error answer."""
         chunks = _Chunks(self, given)
-        first = await chunks.next()
+        try:
+            first = await chunks.next()
+        except BaseException:
+            await chunks.close()
+            raise
 
-        async def framed() -> AsyncIterator[bytes]:
+        async def framed() -> AsyncGenerator[bytes, None]:
             try:
                 chunk = first
                 while chunk is not _END:
                     yield b"data: " + encode_json(_plain(chunk)) + b"\n\n"
                     chunk = await chunks.next()
                 yield b"data: [DONE]\n\n"
-            except GeneratorExit:
-                raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 yield b"data: " + _error_body(self.failure(error)) + b"\n\n"
             finally:
                 await chunks.close()
 
-        return framed()
+        return _BackendAnswer(self, 200, framed(), chunks)
 
     def began(self, answer: _BackendAnswer) -> None:
         self._under_way.add(answer)
 
-    def ended(self, answer: _BackendAnswer, pieces: AsyncIterator[bytes] | None) -> None:
+    def ended(self, answer: _BackendAnswer, left: Coroutine[object, object, None] | None) -> None:
         """An answer is over; what is left of its stream is closed, which a plain function can only arrange."""
         self._under_way.discard(answer)
-        if pieces is not None and hasattr(pieces, "aclose"):
-            task = asyncio.get_running_loop().create_task(pieces.aclose())
+        if left is not None:
+            task = asyncio.get_running_loop().create_task(left)
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
+
+
+def _contained(work: Callable[[], T]) -> T:
+    """What a function raises to end a program, or an iteration, ends its call and no more."""
+    try:
+        return work()
+    except StopIteration as e:
+        raise BackendError("StopIteration: the function ended an iteration that was not its own") from e
+    except Exception:
+        raise
+    except BaseException as e:
+        raise BackendError(f"{type(e).__name__}: {e}") from e
 
 
 class _Chunks:
@@ -133,6 +146,7 @@ class _Chunks:
         self._later: Any = given if hasattr(given, "__aiter__") else None
         self._given: Any = None
         self._under_way: Future[object] | None = None
+        self._closed = False
         if self._later is not None:
             self._given = aiter(self._later)
         elif hasattr(given, "__iter__") and not isinstance(given, str | bytes | Mapping):
@@ -148,29 +162,44 @@ class _Chunks:
         return await asyncio.wrap_future(self._under_way)
 
     async def close(self) -> None:
+        """Ends it where it stands; what it does wrong then is nobody's answer any more."""
+        if self._closed:
+            return
+        self._closed = True
         if self._later is not None:
             close = getattr(self._given, "aclose", None)
             if close is not None:
-                await close()
+                with suppress(Exception):
+                    await close()
         elif (close := getattr(self._given, "close", None)) is not None:
             # A thread cannot be stopped: what it is at goes on to its end, and is closed then.
             if self._under_way is not None and not self._under_way.done():
-                self._under_way.add_done_callback(lambda _: close())
+                self._under_way.add_done_callback(lambda _: _silently(close))
             else:
-                await asyncio.wrap_future(self._transport.in_thread(close))
+                await asyncio.wrap_future(self._transport.in_thread(lambda: _silently(close)))
+
+
+def _silently(close: Callable[[], object]) -> None:
+    with suppress(Exception):
+        close()
 
 
 class _BackendAnswer:
     is_over = False
 
     def __init__(
-        self, transport: BackendTransport, status: int, pieces: AsyncIterator[bytes], *, is_stream: bool = False
+        self,
+        transport: BackendTransport,
+        status: int,
+        pieces: AsyncGenerator[bytes, None],
+        chunks: _Chunks | None = None,
     ) -> None:
         self.status = status
-        kind = b"text/event-stream" if is_stream else b"application/json"
+        kind = b"text/event-stream" if chunks is not None else b"application/json"
         self.headers: Mapping[bytes, bytes] = {b"content-type": kind}
         self._transport = transport
-        self._pieces: AsyncIterator[bytes] | None = pieces
+        self._pieces: AsyncGenerator[bytes, None] | None = pieces
+        self._chunks = chunks
         self._reading: asyncio.Task[bytes] | None = None
         transport.began(self)
 
@@ -186,7 +215,7 @@ class _BackendAnswer:
                 raise HungUpError("the answer was closed") from None
             raise
         if not data:
-            self._end(None)
+            self._end()
         return data
 
     def done(self) -> None:
@@ -194,14 +223,21 @@ class _BackendAnswer:
 
     def abort(self) -> None:
         if self._pieces is not None:
-            self._end(self._pieces)
+            self._end()
 
-    def _end(self, left: AsyncIterator[bytes] | None) -> None:
-        self._pieces = None
+    def _end(self) -> None:
+        pieces, self._pieces = self._pieces, None
         if self._reading is not None and not self._reading.done():
-            self._reading.cancel()
-            left = None  # whoever is cancelled closes it
-        self._transport.ended(self, left)
+            self._reading.cancel()  # whoever is cancelled closes it
+            self._transport.ended(self, None)
+        else:
+            self._transport.ended(self, self._closed(pieces) if self._chunks is not None else None)
+
+    async def _closed(self, pieces: AsyncGenerator[bytes, None] | None) -> None:
+        if pieces is not None:
+            await pieces.aclose()
+        if self._chunks is not None:
+            await self._chunks.close()  # a stream that nobody began to read has not
 
 
 def _plain(given: object) -> object:
@@ -222,7 +258,7 @@ async def _next(pieces: AsyncIterator[bytes]) -> bytes:
     return await anext(pieces, b"")
 
 
-async def _one(body: bytes) -> AsyncIterator[bytes]:
+async def _one(body: bytes) -> AsyncGenerator[bytes, None]:
     yield body
 
 

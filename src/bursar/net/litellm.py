@@ -40,7 +40,7 @@ class LitellmTransport(BackendTransport):
             )
         return given
 
-    def failure(self, error: Exception) -> BackendError:
+    def failure(self, error: BaseException) -> BackendError:
         """Its exceptions are OpenAI's, with the status the provider answered."""
         status = getattr(error, "status_code", None)
         known = status if isinstance(status, int) and 400 <= status < 600 else 502

@@ -11,6 +11,8 @@ from bursar.types.usage import Usage
 _MILLION = 1_000_000
 # What all units' numbers divide: sums are made in parts of which so many are 10⁻⁹ of the currency.
 _PARTS = 18_000_000
+# What is part of nothing else: where it was used and has no rate, nobody can say what it cost.
+_PAID = frozenset({"input", "output", "web_search", "audio_hour"})
 _WEIGHTS = {name: _PARTS // unit.per for name, unit in UNITS.items()}
 
 
@@ -38,7 +40,7 @@ def nanos_of(usage: Usage, tariff: Tariff, more: Mapping[str, int] | None = None
         else:
             return _of_total(usage, tariff)
     rates = tariff.of(plain)
-    if (rates.finer and more) or not rates.is_usual or rates.input is None or (output and rates.output is None):
+    if more or not rates.is_usual or rates.input is None or (output and rates.output is None):
         return _finely(usage, rates, plain, output, cached, more or {})
     amount = output * (rates.output or 0)
     if cached:
@@ -67,7 +69,7 @@ def _finely(
         if left < 0:
             return None
         if rate is None:
-            if left and name in ("input", "output", "audio_hour") and not (name == "audio_hour" and plain):
+            if left and name in _PAID and not (name == "audio_hour" and plain):
                 return None
             continue
         amount += left * rate * _WEIGHTS[name]

@@ -124,10 +124,11 @@ class Queries:
 
     async def without_price(self, scope: Scope) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
         """What was used and has no cost, by provider and model, and what has one in a currency without a rate into
-        dollars; each with its attempts, tokens and when: the most used first. Looked up in the sums."""
+        dollars (`without_rate` of its attempts have none); each with its attempts, tokens and when: the most used
+        first. Looked up in the sums."""
         where, values = ("r.workspace = :ws", {"ws": scope.workspace}) if scope.workspace is not None else ("true", {})
         sums = (
-            "sum(r.attempts) as attempts, sum(r.prompt_tokens) as prompt_tokens, "
+            "sum(r.attempts) as attempts, sum(r.without_rate) as without_rate, sum(r.prompt_tokens) as prompt_tokens, "
             "sum(r.completion_tokens) as completion_tokens, sum(r.total_tokens) as total_tokens, "
             f"{_HOUR.format('min(r.hour)')} as first_hour, {_HOUR.format('max(r.hour)')} as last_hour "
             f"from ledger_rollups r where r.scope = 'all' and {where}"
@@ -137,11 +138,13 @@ class Queries:
             "order by attempts desc, r.provider, r.model"
         )
         currencies = (
-            f"select r.currency, sum(r.cost_nanos) as cost, {sums} and r.currency not in ('', 'USD') "
-            "and r.cost_nanos > 0 and r.cost_usd_nanos = 0 group by r.currency order by attempts desc"
+            f"select r.currency, sum(r.cost_nanos) as cost, {sums} and r.without_rate > 0 "
+            "group by r.currency order by without_rate desc"
         )
         async with self._database.read() as c:
             priceless = [dict(row._mapping) for row in await c.execute(text(models), values)]
+            for row in priceless:
+                del row["without_rate"]
             rateless = [dict(row._mapping) for row in await c.execute(text(currencies), values)]
         return priceless, [{**row, "cost": money(row["cost"])} for row in rateless]
 

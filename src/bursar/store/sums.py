@@ -23,6 +23,7 @@ _SUM_SQL = {
     "without_usage": _count("e.usage_source = 'none'"),
     "estimated": _count("e.usage_source = 'estimated'"),
     "without_price": _count("e.usage_source <> 'none' and e.cost_nanos is null"),
+    "without_rate": _count("e.cost_nanos is not null and e.cost_usd_nanos is null"),
 }
 
 _SCOPES = {

@@ -176,6 +176,7 @@ SUMS = (
     "without_usage",
     "estimated",
     "without_price",
+    "without_rate",
     "prompt_tokens",
     "completion_tokens",
     "total_tokens",
@@ -201,11 +202,14 @@ ROLLUP_KEYS = (
     "usage_source",
 )
 
+_LATER = {"without_rate": text("0")}
+
 ledger_rollups = Table(
     "ledger_rollups",
     metadata,
     *(Column(name, Integer if name == "hour" else String, primary_key=True) for name in ROLLUP_KEYS),
-    *(Column(name, BigInteger, nullable=False) for name in SUMS),
+    # A column that came later has a default, for rows that were there.
+    *(Column(name, BigInteger, nullable=False, server_default=_LATER.get(name)) for name in SUMS),
     Index("ledger_rollups_hour", "hour"),
     Index("ledger_rollups_scope", "workspace", "scope", "scope_id", "hour"),
 )

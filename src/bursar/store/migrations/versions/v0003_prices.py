@@ -46,5 +46,9 @@ def upgrade() -> None:
         for statement in moves_version(table):
             op.execute(sa.text(statement.replace(":", "\\:")))
     op.add_column("ledger_entries", sa.Column("usd_rate", sa.String(), nullable=True))
+    added = sa.Column("without_rate", sa.BigInteger(), nullable=False, server_default=sa.text("0"))
+    op.add_column("ledger_rollups", added)
+    # There were no rates before: whatever was charged in another currency had none.
+    op.execute("update ledger_rollups set without_rate = attempts where currency not in ('', 'USD')")
     op.execute("drop view llm_call_logs")
     op.execute(sa.text(LLM_CALL_LOGS.replace(":", "\\:")))
