@@ -8,31 +8,45 @@ import msgspec
 
 from bursar.prices.given import GivenCurrencyRate, GivenPrice, check_currency_rate
 from bursar.prices.table import OwnPrice, Prices, file_id, own_price
-from bursar.prices.vendors import Vendors
+from bursar.prices.vendors import bundled
 from bursar.runtime.settings import Settings
 from bursar.store.registry import CurrencyRateRow, PriceRow
 from bursar.types.errors import ConfigError
 
 
-def prices(settings: Settings, rows: Sequence[PriceRow], rates: Sequence[CurrencyRateRow], vendors: Vendors) -> Prices:
-    """A snapshot, the newest last."""
-    own = [own_price(given, file_id(given)) for given in settings.prices]
-    given_rates = list(settings.currency_rates)
-    faults: list[str] = []
-    every: list[PriceRow | CurrencyRateRow] = [*rows, *rates]
-    for row in every:
-        try:
+class OwnPrices:
+    """Makes snapshots; what did not change is not read again, for there may be thousands."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._vendors = bundled()
+        self._file = [own_price(given, file_id(given)) for given in settings.prices]
+        self._rates = settings.currency_rates
+        self._known: dict[str, tuple[PriceRow, OwnPrice]] = {}
+
+    def snapshot(self, rows: Sequence[PriceRow] = (), rates: Sequence[CurrencyRateRow] = ()) -> Prices:
+        """The prices of the file and the tables over those that come with bursar. Of two that fit alike the table's
+        counts, being the newer, and of those the newest. Rows that cannot be used are among its faults."""
+        own, given, faults = list(self._file), list(self._rates), list[str]()
+        before, self._known = self._known, {}
+        for row in rows:
             if not row.is_active:
                 continue
-            if isinstance(row, PriceRow):
-                own.append(price_of(row))
-            else:
-                given_rates.append(rate_of(row))
-        except (ConfigError, msgspec.ValidationError) as e:
-            faults.append(f"{row.id}: {e}")  # written into the table by hand
-    found = Prices(own, given_rates, vendors)
-    found.faults = faults
-    return found
+            try:
+                known = before.get(row.id)
+                price = known[1] if known is not None and known[0] == row else price_of(row)
+            except (ConfigError, msgspec.ValidationError) as e:
+                faults.append(f"{row.id}: {e}")  # written into the table by hand
+                continue
+            self._known[row.id] = row, price
+            own.append(price)
+        for rate in rates:
+            try:
+                given += [rate_of(rate)] if rate.is_active else []
+            except (ConfigError, msgspec.ValidationError) as e:
+                faults.append(f"{rate.id}: {e}")
+        found = Prices(own, given, self._vendors)
+        found.faults = faults
+        return found
 
 
 def price_of(row: PriceRow) -> OwnPrice:

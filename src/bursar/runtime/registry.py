@@ -17,9 +17,8 @@ from bursar.gateway.provider import Parameters, Provider, shown_url
 from bursar.gateway.registry import Binding, Offer, Registry, Route, Step
 from bursar.net.transport import Reach
 from bursar.prices.table import Prices
-from bursar.prices.vendors import bundled
 from bursar.runtime import secrets
-from bursar.runtime.prices import prices
+from bursar.runtime.prices import OwnPrices
 from bursar.runtime.providers import literally, provider
 from bursar.runtime.settings import (
     BindingSettings,
@@ -106,8 +105,7 @@ class Assembly:
         """Raises ConfigError, UnsupportedLlmProviderError for what is wrong with the file."""
         given = settings.providers or _without_configuration(environ)
         self._vault = vault
-        self._settings = settings
-        self._vendors = bundled()
+        self._prices = OwnPrices(settings)
         self._file = [_of_file(p, environ) for p in given]
         self._routes = settings.routes
         self._bindings = [_binding(b) for b in settings.bindings]
@@ -149,9 +147,8 @@ class Assembly:
         return Registry(offers, known, [*self._bindings, *map(_binding, bindings)])
 
     def prices(self, rows: Sequence[PriceRow] = (), rates: Sequence[CurrencyRateRow] = ()) -> Prices:
-        """A snapshot of the prices: the file's and the store's over those that come with bursar. Of two that fit alike
-        the store's counts, being the newer."""
-        return prices(self._settings, rows, rates, self._vendors)
+        """A snapshot of the prices."""
+        return self._prices.snapshot(rows, rates)
 
     def make(self, row: ProviderRow) -> Provider:
         """The provider of a row; as it was, where the row is. Raises ConfigError, UnsupportedLlmProviderError,
