@@ -174,7 +174,7 @@ class Bench:
     def _measure(self, series: _Series, workload: Workload, gateway: Running) -> None:
         # The first calls open connections and warm code up (just-in-time compilers take long for it); they also tell
         # how many fit into a round.
-        few = max(_WARM_CALLS, workload.connections * 2)
+        few = min(max(_WARM_CALLS, workload.connections * 2), workload.most)
         seen, _ = self.calls(workload, gateway, few)
         series.rate = series.rate or seen.calls / seen.seconds
         self.calls(workload, gateway, int(min(max(series.rate * _WARM_S, few), workload.most // 2)))

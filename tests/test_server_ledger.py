@@ -165,6 +165,8 @@ def test_metrics_count_what_the_ledger_has(make_server: Callable[..., Server]) -
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
     tokens = sum(e["prompt_tokens"] or 0 for e in server.entries())
+    # What a worker tallied is in the others' answers within half a second or so.
+    wait_for(lambda: {value("bursar_attempts_total") for _ in range(6)} == {11}, 10, "attempts are not counted")
     for _ in range(6):  # whichever worker answers
         assert value("bursar_attempts_total") == 11
         assert value("bursar_attempts_without_usage_total") == 1
