@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 import bursar
-from bursar import Context
+from bursar import Context, Usage
+from bursar.gateway.estimate import Estimator
 from bursar.types.errors import (
     ConfigError,
     ProviderConnectionError,
@@ -27,6 +28,7 @@ from bursar.types.errors import (
     UnknownModelError,
 )
 from bursar.types.events import Completed, Finish, TextDelta, ToolCallDelta, UsageReport
+from bursar.wire.assemble import Assembly
 from support.server import environment, wait_for
 from support.upstream import Upstream
 
@@ -554,6 +556,22 @@ def test_importing_bursar_loads_nothing_heavy() -> None:
     assert out.stdout.strip() == "[]"
 
 
+def test_a_command_that_does_not_serve_loads_no_web_framework() -> None:
+    script = "import bursar.cli.app, sys; print([m for m in ('fastapi', 'uvicorn', 'httpx2', 'botocore', 'google.auth', 'alembic') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_an_open_client_loads_no_web_framework() -> None:
+    script = (
+        "import asyncio, bursar, sys, tempfile, os\nos.chdir(tempfile.mkdtemp())\n"
+        "async def main():\n  async with bursar.open() as c: await c.complete(model='demo', messages=[dict(role='user', content='x')])\n"
+        "asyncio.run(main())\nprint([m for m in ('fastapi', 'pydantic', 'uvicorn', 'starlette', 'typer') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment())
+    assert out.stdout.strip() == "[]"
+
+
 def test_a_configuration_that_is_wrong_is_refused_by_name_and_place(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"unknown key `basurl` at `\$.providers\[...\]`|unknown key `basurl`"):
         bursar.open_sync({"providers": [{"name": "a", "basurl": "x"}]})
@@ -626,3 +644,25 @@ async def test_a_header_that_cannot_be_sent_is_refused_before_any_entry_exists(
     assert "secret" not in str(caught.value)
     assert entries(settings) == []
     assert upstream.seen == []
+
+
+def test_what_was_said_before_the_answer_began_is_no_count_of_it() -> None:
+    """Some begin a stream with their usage so far: all of the input, and a token or two of output."""
+    before, after = Assembly(), Assembly()
+    early = Usage(input_tokens=10, output_tokens=1)
+    before.take([UsageReport(early), TextDelta("a" * 400)])
+    after.take([TextDelta("a" * 400), UsageReport(Usage(input_tokens=10, output_tokens=90))])
+    assert (before.usage_is_early, after.usage_is_early) == (True, False)
+
+    def cut_off(estimator: Estimator, assembly: Assembly) -> tuple[int | None, int | None, str]:
+        usage, source = estimator.of_cut_off(
+            "p", "m", reported=assembly.usage, is_final=False, is_early=assembly.usage_is_early, request_bytes=40,
+            output_bytes=assembly.output_bytes(),
+        )  # fmt: skip
+        assert usage is not None
+        return usage.input_tokens, usage.output_tokens, source
+
+    taught = Estimator({("p", "m"): (25, 25_000, 6_250, 10_000, 2_500)})
+    assert cut_off(taught, before) == (10, 100, "estimated")
+    assert cut_off(taught, after) == (10, 90, "provider_partial")
+    assert cut_off(Estimator(), before) == (10, None, "provider_partial")

@@ -215,6 +215,20 @@ BY_HAND: list[tuple[str, str, str, Tree, int | None]] = [
     ("openrouter", "chat", "openai/gpt-4o", {"usage": {**chat(10, 10)["usage"], "cost": 0}}, 0),
     # AITunnel in roubles, though a model of that name has a price in dollars elsewhere
     ("aitunnel", "chat", "gpt-4o", {"usage": {**chat(10, 10)["usage"], "cost_rub": 0.0173}}, 17_300_000),
+    # images that are made are dearer than text; those that are looked at too
+    ("openai", "images", "gpt-image-1.5",
+     {"data": [{}], "usage": {"input_tokens": 50, "output_tokens": 4160, "output_tokens_details": {"image_tokens": 4160, "text_tokens": 0}}},
+     50 * 5_000 + 4160 * 32_000),
+    # a tier that has no price, of a model that has no tiers
+    ("openai", "chat", "gpt-4.5-preview", chat(10, 10, tier="priority"), None),
+    ("groq", "chat", "llama-3.3-70b-versatile", chat(10, 10, tier="on_demand"), 10 * 590 + 10 * 790),
+    ("bedrock", "chat", "amazon.nova-pro-v1:0", {**converse(10, 10), "serviceTier": {"type": "default"}}, 10 * 800 + 10 * 3_200),
+    ("bedrock", "chat", "amazon.nova-pro-v1:0", {**converse(10, 10), "serviceTier": {"type": "priority"}}, None),
+    # LiteLLM's own names
+    ("litellm", "chat", "anthropic/claude-sonnet-4-5",
+     {"usage": {"prompt_tokens": 2100, "completion_tokens": 50, "prompt_tokens_details": {"cached_tokens": 0, "cache_creation_tokens": 2000,
+                "cache_creation_token_details": {"ephemeral_5m_input_tokens": 500, "ephemeral_1h_input_tokens": 1500}}}},
+     100 * 3_000 + 500 * 3_750 + 1500 * 6_000 + 50 * 15_000),
     # nobody's
     ("openai", "chat", "gpt-nobody-knows", chat(1, 1), None),
     ("gigachat", "chat", "GigaChat-2-Max", {"usage": {"prompt_tokens": 14, "completion_tokens": 8, "precached_prompt_tokens": 37}}, None),
@@ -440,13 +454,79 @@ class TestGiven:
         assert prices.in_usd(7, "USD", november) == (7, None)
         assert prices.in_usd(40, "RUB", november) == (1, "0.0125@2026-11-01")  # half a nanodollar is one
 
+    def test_a_whole_name_comes_before_a_beginning_whichever_of_the_two_names_it_is(self) -> None:
+        def price(model: str, amount: int, **where: str) -> GivenPrice:
+            return GivenPrice(model=model, input=Decimal(amount), output=Decimal(amount), currency="RUB", **where)
+
+        for gave, amount in (
+            ((price("GigaChat*", 65), price("GigaChat-2-Max", 650)), 650),
+            ((price("*", 99), price("GigaChat-2-Max", 2, provider="p")), 2),
+            ((price("GigaChat-2*", 9), price("GigaChat-2-Max", 3, workspace="a")), 3),
+            ((price("GigaChat-2-Max:2.0.30.01", 7), price("GigaChat-2-Max", 650)), 7),
+            ((price("GigaChat*", 65),), 65),
+        ):
+            row = self._prices(*gave).find(
+                Place("a", "p", "gigachat", ""), "GigaChat-2-Max:2.0.30.01", "GigaChat-2-Max", _us(NOW)
+            )
+            assert row is not None
+            assert row.tariff.rates.input == amount * 10**9
+
+    def test_the_latest_tariff_of_a_tier_that_holds_counts(self) -> None:
+        from bursar.prices.given import GivenTier
+
+        tiers = [
+            GivenTier(tier="Batch", input=Decimal(5)),
+            GivenTier(tier="batch", valid_from=date(2026, 11, 1), input=Decimal(7)),
+        ]
+        row = check_price(GivenPrice(model="m", input=Decimal(10), output=Decimal(10), tiers=tiers), "m")
+        for day, amount in ((date(2026, 10, 31), 5), (date(2026, 11, 1), 7)):
+            tariff = row.of_tier("batch", day)
+            assert tariff is not None
+            assert tariff.rates.input == amount * 10**9
+
+    def test_at_other_hours_what_is_below_counts(self) -> None:
+        night = GivenPrice(model="gpt-4o", input=Decimal(1), output=Decimal(1), hours="22:00-08:00")
+        prices = self._prices(night)
+        for hour, name in ((23, "own0"), (7, "own0"), (8, "openai/gpt-4o#0.2.3"), (12, "openai/gpt-4o#0.2.3")):
+            row = _row("openai", "gpt-4o", datetime(2026, 11, 20, hour, tzinfo=UTC), prices=prices)
+            assert row is not None
+            assert row.id == name, hour
+
+    def test_what_is_not_paid_by_tokens_is_paid_without_them(self) -> None:
+        def nanos(usage: Usage, **amounts: Decimal) -> int | None:
+            return nanos_of(usage, check_price(GivenPrice(model="m", **amounts), "m").tariff, {})
+
+        assert nanos(Usage(search_units=3), search_unit=Decimal(2)) == 6_000_000
+        assert nanos(Usage(images=2), image=Decimal("0.04")) == 80_000_000
+        assert nanos(Usage(audio_ms=1800_000), audio_hour=Decimal("0.36")) == 180_000_000
+        assert nanos(Usage(search_units=3), request=Decimal(2)) == 2_000_000
+        assert nanos(Usage(input_tokens=5, output_tokens=5), request=Decimal(2)) is None
+        assert nanos(Usage(input_tokens=5), input=Decimal(1), output=Decimal(0)) == 5_000
+        assert nanos(Usage(input_tokens=5), input=Decimal(1), output=Decimal(1)) is None
+
+    def test_searches_without_a_rate_make_the_cost_unknown(self) -> None:
+        readers = Readers(specs.build("anthropic").operations["chat"])
+        usage = readers.answer.usage.read(claude(10, 3, server_tool_use={"web_search_requests": 5}))
+        assert usage is not None
+        for more, known in (({}, False), ({"web_search": Decimal(10)}, True)):
+            row = check_price(GivenPrice(model="m", input=Decimal(1), output=Decimal(1), **more), "m")
+            assert (priced(row, readers, usage, _us(NOW), lambda: None) is not None) == known
+
+    def test_a_price_of_the_file_that_was_changed_is_another(self) -> None:
+        from bursar.prices.table import file_id
+
+        one, other = (file_id(GivenPrice(model="m", input=Decimal(n), output=Decimal(1))) for n in (1, 2))
+        shop = file_id(GivenPrice(model="m", workspace="shop", input=Decimal(1), output=Decimal(1)))
+        assert len({one, other, shop}) == 3
+        assert one.startswith("file:any/m#")
+
     @pytest.mark.parametrize(
         ("given", "field"),
         [
             ({"model": ""}, "model"), ({"model": "a*b"}, "model"), ({"model": "m", "provider": "p", "provider_type": "t"}, "provider_type"),
             ({"model": "m", "currency": "rub"}, "currency"), ({"model": "m", "input": Decimal(-1)}, "input"), ({"model": "m", "input": None}, "input"),
             ({"model": "m", "output": Decimal("0.0000000001")}, "output"), ({"model": "m", "cached": Decimal("NaN")}, "cached"),
-            ({"model": "m", "hours": "25:00-26:00"}, "hours"),
+            ({"model": "m", "hours": "25:00-26:00"}, "hours"), ({"model": "m", "hours": "08:00-08:00"}, "hours"), ({"model": " m"}, "model"),
         ],
     )  # fmt: skip
     def test_what_is_wrong_is_named(self, given: Tree, field: str) -> None:

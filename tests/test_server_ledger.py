@@ -173,7 +173,7 @@ def test_metrics_count_what_the_ledger_has(make_server: Callable[..., Server]) -
         assert value("bursar_tokens_total", 'kind="input"') == tokens
         assert value("bursar_attempt_seconds_count") == 11
         assert value("bursar_store_up") == 1
-    assert server.health()[1]["workers"] == 2
+    wait_for(lambda: server.health()[1]["workers"] == 2, 10, "a worker does not know of the other")
 
 
 def test_each_response_is_one_line_in_the_log(make_server: Callable[..., Server]) -> None:

@@ -136,12 +136,8 @@ def test_what_has_no_price_or_no_rate_is_listed_and_counted(tmp_path: Path, upst
         assert (shown.returncode, "Everything that was used has a price." in shown.stdout) == (0, True)
         assert _entry(server, "nobody-knows")["cost"] is None
         filed = _entry(server, "filed")
-        assert (filed["cost"], filed["cost_currency"], filed["cost_usd"], filed["price_id"]) == (
-            0.012,
-            "RUB",
-            None,
-            "file:up/filed",
-        )
+        assert (filed["cost"], filed["cost_currency"], filed["cost_usd"]) == (0.012, "RUB", None)
+        assert filed["price_id"].startswith("file:up/filed#")
         _entry(server, "gpt-4o")
         _, missing = server.get("/api/prices/missing")
         (model,) = missing["models"]
@@ -204,7 +200,7 @@ def test_commands_give_prices_too(tmp_path: Path, upstream: Upstream) -> None:
         file.write_text(json.dumps({"model": "m", "input": -1}))
         wrong = server.bursar("prices", "add", str(file))
         assert (wrong.returncode, "'input'" in wrong.stderr) == (2, True)
-        assert server.bursar("prices", "delete", "file:up/filed").returncode == 2
+        assert server.bursar("prices", "delete", "file:up/filed#1").returncode == 2
         assert server.bursar("prices", "delete", price["id"]).returncode == 0
         assert server.bursar("prices", "find", "up", "by-hand-3").returncode == 1
 
@@ -300,3 +296,47 @@ def test_a_price_written_into_the_table_by_hand_is_passed_over_where_it_is_none(
         given = _given(server, model="b", input=1, output=1)
         assert _entry(server, "b")["price_id"] == given["id"]
         assert _entry(server, "a")["price_id"] == "good"
+
+
+def test_nothing_is_an_amount_too(tmp_path: Path, upstream: Upstream) -> None:
+    _answering(upstream, {**USAGE, "prompt_tokens_details": {"cached_tokens": 400}})
+    with Server(tmp_path, config(upstream.base_url)) as server:
+        for given, cost in (
+            ({"input": 0, "output": 0}, 0),
+            ({"input": 1, "output": 0}, 0.001),
+            ({"input": 10, "output": 10, "cached": 0}, 0.007),
+        ):
+            made = _given(server, model="free", **given)
+            assert {n: made[n] for n in given} == {n: str(v) for n, v in given.items()}
+            assert _entry(server, "free")["cost"] == cost
+        assert "cannot be used" not in server.log.read_text()
+
+
+def test_sums_tell_what_they_miss_of_dollars(tmp_path: Path, upstream: Upstream) -> None:
+    with Server(tmp_path, config(upstream.base_url, more=MORE)) as server:
+        _entry(server, "filed")
+        assert server.request("POST", "/api/currency-rates", {"currency": "RUB", "usd": 0.0125})[0] == 201
+        _entry(server, "filed")
+        (line,) = server.get("/api/usage?group_by=model&model=filed")[1]["usage"]
+        assert (line["costs"], line["cost_usd"], line["without_rate"]) == ({"RUB": 0.024}, 0.00015, 1)
+        (currency,) = server.get("/api/prices/missing")[1]["currencies"]
+        assert (currency["currency"], currency["without_rate"], currency["attempts"]) == ("RUB", 1, 2)
+        assert server.get("/api/prices/missing?since=2100-01-01")[1] == {"models": [], "currencies": []}
+        assert server.verify()[0]
+
+
+@pytest.mark.parametrize("at", ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00"])
+def test_a_time_that_cannot_be_is_named(server_of_all: Server, at: str) -> None:
+    status, body, _ = server_of_all.exchange(
+        "GET", f"/api/prices/find?provider=up&model=gpt-4o&at={at.replace('+', '%2B')}"
+    )
+    assert (status, json.loads(body)["error"]["param"]) == (400, "at")
+
+
+def test_a_cost_path_says_in_which_currency(server_of_all: Server) -> None:
+    given = {"name": "r", "providerType": "custom", "baseUrl": "http://127.0.0.1:9/v1"}
+    for response, good in (({"costPath": "usage.price"}, False), ({"costPath": "usage.price", "costCurrency": "rub"}, False),
+                           ({"costPath": "usage.price", "costCurrency": "RUB"}, True)):  # fmt: skip
+        status, body = server_of_all.request("POST", "/api/providers", {**given, "responseConfig": response})
+        assert (status == 201) == good, body
+        assert good or (body["error"]["param"], "costCurrency" in body["error"]["message"]) == ("responseConfig", True)

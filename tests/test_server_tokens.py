@@ -246,3 +246,20 @@ def test_a_token_s_end_is_read_in_whatever_unit_it_is_said(answer: dict[str, Any
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"access_token": null}', b'{"access_token": 7}', b"<html>"])
 def test_what_is_no_token_is_none(body: bytes) -> None:
     assert FLOW.token(body, now_s=0.0, server_s=0.0) is None
+
+
+@pytest.mark.parametrize("key", ["cid:SECRET/L+x z", "Basic c2VjcmV0Og==", "c2VjcmV0L2E+Yg==", "cid:päss wörd&="])
+@pytest.mark.parametrize("in_body", [True, False])
+def test_a_token_server_that_repeats_what_it_was_sent_shows_no_secret(key: str, *, in_body: bool) -> None:
+    flow = Flow(url="http://x", key=key, in_body=in_body, token_path="a", expires_at_path="b", expires_in_path="c")
+    request = flow.request("id")
+    shown = dict(request.headers).get("authorization", "")
+    for repeated in (
+        request.body.decode(),
+        shown,
+        key,
+        json.dumps({"error": f"bad {key} {shown} {request.body.decode()}"}),
+    ):
+        said = flow.said(repeated.encode())
+        for secret in (key.partition(":")[2] or key, "SECRET", "c2Vj", "rd%26", "w%C3%B6rd"):
+            assert secret not in said, said

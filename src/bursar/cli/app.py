@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 import bursar
-from bursar.cli import keys, output, prices, providers, serving
+from bursar.cli import keys, output, prices, providers
 from bursar.cli.output import Format
 from bursar.ledger.verify import Verifier
 from bursar.runtime import settings as config
@@ -63,6 +63,8 @@ def serve(
     workers: Annotated[int, typer.Option(help="How many processes serve.", min=1, max=256)] = 1,
 ) -> None:
     """Start the gateway server."""
+    from bursar.cli import serving  # the server is loaded by the one command that serves
+
     sys.exit(serving.start(config_file, os.environ, host=host, port=port, workers=workers))
 
 

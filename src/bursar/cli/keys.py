@@ -18,7 +18,7 @@ from bursar.http.auth import ADMIN, KeyRing, key_row, new_key
 from bursar.ledger.ledger import now_us
 from bursar.ledger.rows import timestamp
 from bursar.runtime import settings as config
-from bursar.runtime.serve import key_ring
+from bursar.runtime.secrets import key_ring
 from bursar.store.engine import Database
 from bursar.store.keys import KeyStore
 from bursar.store.schema import prepare

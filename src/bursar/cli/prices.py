@@ -15,7 +15,7 @@ import typer
 from bursar.cli import output
 from bursar.cli.given import object_in, validated
 from bursar.cli.output import Format
-from bursar.http.auth import ADMIN_OF_ALL
+from bursar.http.auth import ADMIN_OF_ALL, DEFAULT_WORKSPACE
 from bursar.http.price_rows import (
     NewCurrencyRate,
     NewPrice,
@@ -113,6 +113,7 @@ def find(
     provider: Annotated[str, typer.Argument(help="The provider's name.")],
     model: Annotated[str, typer.Argument(help="The model, as it is called there.")],
     at: Annotated[datetime | None, typer.Option(help="When (UTC); now, where it is left out.")] = None,
+    workspace: Annotated[str, typer.Option(help="Whose calls.")] = DEFAULT_WORKSPACE,
     config_file: Config = None,
     format: As = Format.table,
 ) -> None:
@@ -128,7 +129,7 @@ def find(
             )
         made = known.provider(offers[0])
         prices: Prices = assembly.prices(found.prices, found.rates)
-        place = Place(offers[0].workspace or "default", made.name, made.type, made.url_shown)
+        place = Place(offers[0].workspace or workspace, made.name, made.type, made.url_shown)
         us = now_us() if at is None else int(at.replace(tzinfo=UTC).timestamp() * 1_000_000)
         row = prices.find(place, model, model, us)
         return shown_found(row) if row is not None else None
@@ -144,7 +145,8 @@ def find(
         raise typer.Exit(1)
 
 
-_PER = {"webSearch": "webSearch /1,000", "request": "request /1,000", "audioHour": "audioHour /1"}
+_PER = {"webSearch": "webSearch /1,000", "searchUnit": "searchUnit /1,000", "request": "request /1,000",
+        "image": "image /1", "audioHour": "audioHour /1"}  # fmt: skip
 
 
 def _show(found: dict[str, Any]) -> None:
@@ -163,16 +165,21 @@ def _show(found: dict[str, Any]) -> None:
 
 
 @app.command()
-def missing(config_file: Config = None, format: As = Format.table) -> None:
+def missing(
+    since: Annotated[datetime | None, typer.Option(help="Only what was used since then (UTC), by the hour.")] = None,
+    config_file: Config = None,
+    format: As = Format.table,
+) -> None:
     """Show what has been used and has no price, or no rate into dollars: exit 1 where there is something."""
     read = config.load(config_file, os.environ)
+    hour = int(since.replace(tzinfo=UTC).timestamp()) // 3600 if since is not None else 0
 
     async def work() -> tuple[list[dict[str, object]], list[dict[str, object]]]:
         async with registry.opened(read, os.environ):  # makes the store, where there is none yet
             pass
         database = Database(read.store.url)
         try:
-            return await Queries(database).without_price(Scope())
+            return await Queries(database).without_price(Scope(), hour)
         finally:
             await database.close()
 

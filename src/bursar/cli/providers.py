@@ -17,7 +17,7 @@ from bursar.cli.given import object_in, read_file
 from bursar.cli.output import Format
 from bursar.gateway.registry import Offer, Registry
 from bursar.http.auth import ADMIN_OF_ALL
-from bursar.http.registry_api import checked
+from bursar.http.checks import checked
 from bursar.http.registry_rows import NewProvider, ProviderChange, Rows, shown_provider
 from bursar.ledger.ledger import now_us
 from bursar.ledger.rows import timestamp

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bursar.prices.cost import nanos_of, reported
-from bursar.prices.rates import PriceRow, Tariff
+from bursar.prices.rates import STANDARD, PriceRow, tier_name
 from bursar.prices.table import day_of
 from bursar.types.call import Cost
 from bursar.types.usage import Usage
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from bursar.gateway.attempt import Attempt
     from bursar.gateway.gateway import Gateway
 
-# What answers call the usual tier, and the tiers that some of them name otherwise.
-_STANDARD = frozenset({"standard", "default", "auto", "on_demand"})
-_BILLED = frozenset({"billed_input_tokens", "billed_output_tokens"})
-_TIER = frozenset({"service_tier", "traffic_type", "speed"})
-_SAME = {"on_demand_priority": "priority", "on_demand_flex": "flex"}
+# What a price depends on whether it has a rate of it or not: counts that are billed in place of others, searches that
+# are paid for beside the tokens, and the tier.
+_ASKED = frozenset(
+    {"billed_input_tokens", "billed_output_tokens", "web_searches", "service_tier", "traffic_type", "speed"}
+)
 
 
 def cost_of(gateway: Gateway, attempt: Attempt, usage: Usage) -> Cost | None:
@@ -55,32 +55,21 @@ def _priced(gateway: Gateway, attempt: Attempt, usage: Usage) -> Cost | None:
 def priced(row: PriceRow, readers: Readers, usage: Usage, at: int, said_tier: Callable[[], object]) -> Cost | None:
     """What usage costs at a price, with whatever else the price asks for: finer counts out of the usage as it was sent,
     and the service tier, where the answer says it beside its usage."""
-    details = readers.spec.usage.details
-    more: dict[str, object] | None = None
-    if not (row.counts.isdisjoint(details) and _BILLED.isdisjoint(details)) or (row.tiers and _TIER & details.keys()):
+    details = readers.spec.usage.details.keys()
+    more: dict[str, object] = {}
+    if not (row.counts.isdisjoint(details) and _ASKED.isdisjoint(details)):
         more = readers.finer(usage.raw)
-    tariff, tier = _tariff(row, more or {}, said_tier, at) if row.tiers else (row.tariff, None)
-    counts = None if more is None else {n: c for n, value in more.items() if (c := as_count(value)) is not None}
+    # What was asked for is not what is charged: only the answer's word counts.
+    said = more.get("service_tier") or more.get("traffic_type") or said_tier()
+    tier = tier_name(said) if isinstance(said, str) else STANDARD
+    if tier == STANDARD and more.get("speed") == "fast":
+        tier = "fast"  # a fast answer of the usual tier has a price of its own
+    tariff = row.tariff if tier == STANDARD else row.of_tier(tier, day_of(at))
+    counts = {n: c for n, value in more.items() if (c := as_count(value)) is not None} if more else None
     nanos = nanos_of(usage, tariff, counts) if tariff is not None else None
     if nanos is None:
         return None
-    return Cost(nanos, row.currency, "price", row.id if tier is None else f"{row.id} {tier}")
-
-
-def _tariff(
-    row: PriceRow, told: dict[str, object], said_tier: Callable[[], object], at: int
-) -> tuple[Tariff | None, str | None]:
-    """The tariff of the tier that served, and its name where it is not the usual one. A tier without a known price
-    has none: what is asked for is not what is charged, so only the answer's word counts."""
-    said = told.get("service_tier") or told.get("traffic_type") or said_tier()
-    name = said.lower() if isinstance(said, str) else "standard"
-    if name in _STANDARD:
-        # A fast answer of the usual tier has a price of its own.
-        name = "fast" if told.get("speed") == "fast" else "standard"
-    if name == "standard":
-        return row.tariff, None
-    name = _SAME.get(name, name)
-    return row.of_tier(name, day_of(at)), name
+    return Cost(nanos, row.currency, "price", row.id if tier == STANDARD else f"{row.id} {tier}")
 
 
 def _said_tier(attempt: Attempt) -> object:
@@ -90,7 +79,8 @@ def _said_tier(attempt: Attempt) -> object:
         return None
     if not attempt.whole:
         return getter(path)(attempt.decoder.extras)
-    if b'"service_tier"' not in attempt.whole:
+    first = path if isinstance(path, str) else path[0]
+    if b'"%b"' % first.partition(".")[0].encode() not in attempt.whole:
         return None
     value, _ = read_json(attempt.whole)
     return getter(path)(value)

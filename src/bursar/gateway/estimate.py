@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
+
 from bursar.types.usage import ESTIMATED, NONE, PROVIDER, PROVIDER_PARTIAL, Usage
 
 MIN_OBSERVATIONS = 20
@@ -60,14 +62,18 @@ class Estimator:
         *,
         reported: Usage | None,
         is_final: bool,
+        is_early: bool,
         request_bytes: int,
         output_bytes: int,
     ) -> tuple[Usage | None, str]:
         """The usage of an attempt that ended early, and its source.
 
         What the provider reported is kept; only what it did not say is estimated. `is_final` says that its
-        report came with or after the end of the answer.
+        report came with or after the end of the answer, `is_early` that it came before all content: what it says of the
+        output then is no count of it.
         """
+        if reported is not None and is_early and output_bytes and not is_final:
+            reported = msgspec.structs.replace(reported, output_tokens=None, reasoning_tokens=None)
         if reported is not None and reported.input_tokens is not None and reported.output_tokens is not None:
             return reported, PROVIDER if is_final else PROVIDER_PARTIAL
         self._add_up()

@@ -252,6 +252,7 @@ def _of_cut_off(gateway: Gateway, attempt: Attempt, output_bytes: int) -> tuple[
         attempt.target.model,
         reported=attempt.assembly.usage,
         is_final=attempt.decoder.saw_finish,
+        is_early=attempt.assembly.usage_is_early,
         request_bytes=attempt.entry.opened.request_bytes,
         output_bytes=output_bytes,
     )

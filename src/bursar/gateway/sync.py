@@ -175,7 +175,8 @@ class SyncStream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._run(self._stream.__aexit__(kind, error, trace))
+        with suppress(BursarError):  # a client that is closed has ended its streams
+            self._run(self._stream.__aexit__(kind, error, trace))
 
     def __iter__(self) -> Iterator[Event]:
         events = self._stream.__aiter__()

@@ -43,7 +43,8 @@ class _Given(BaseModel):
 
 
 class RatesGiven(_Given):
-    """Amounts of the currency: for a million tokens; `webSearch` and `request` for a thousand, `audioHour` for an hour.
+    """Amounts of the currency: for a million tokens; `webSearch`, `searchUnit` and `request` for a thousand,
+    `image` for one, `audioHour` for an hour.
     What is left out costs as what it is part of: cached tokens as input, audio as text."""
 
     input: Amount | None = None
@@ -62,6 +63,8 @@ class RatesGiven(_Given):
     video_output: Amount | None = None
     web_search: Amount | None = None
     request: Amount | None = None
+    search_unit: Amount | None = None
+    image: Amount | None = None
     audio_hour: Amount | None = None
 
 
@@ -121,7 +124,7 @@ def new_price(given: NewPrice, by: Principal, now: str) -> PriceRow:
         check_price(found, "the price")
     except ConfigError as e:
         raise _in_camel(e) from None
-    rates = msgspec.to_builtins({n: v for n, v in msgspec.structs.asdict(found).items() if n not in _BESIDE and v})
+    rates = msgspec.to_builtins({n: v for n, v in msgspec.structs.asdict(found).items() if n not in _BESIDE})
     return PriceRow(
         id=str(uuid.uuid4()), workspace=found.workspace, provider=found.provider, provider_type=found.provider_type,
         model=found.model, currency=found.currency, rates=_without_nothing(rates), note=given.note, created_at=now,

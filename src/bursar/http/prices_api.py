@@ -22,13 +22,14 @@ from bursar.http.price_rows import (
 )
 from bursar.ledger.ledger import now_us
 from bursar.ledger.rows import timestamp
-from bursar.prices.table import Place
+from bursar.prices.table import Place, day_of
 from bursar.store.queries import Queries
 from bursar.store.registry import CurrencyRateRow, PriceRow, RegistryStore
 from bursar.types.errors import BursarError, ForbiddenError, RequestError
 
 Admin = Callable[..., Principal]
 _FILE = "file:"
+_HOUR_US = 3_600_000_000
 
 
 class PricesState:
@@ -100,8 +101,11 @@ def _add_questions(app: FastAPI, state: PricesState, admin: Admin) -> None:
         provider: Annotated[str, Query(min_length=1, max_length=200)],
         model: Annotated[str, Query(min_length=1, max_length=200)],
         at: datetime | None = None,
+        workspace: Annotated[str | None, Query(min_length=1, max_length=200)] = None,
     ) -> Response:
-        workspace = principal.plain.workspace
+        if principal.workspace is not None and workspace not in (None, principal.workspace):
+            raise ForbiddenError(f"this key administers the workspace '{principal.workspace}' only")
+        workspace = workspace or principal.plain.workspace
         offers = [o for o in state.gateway.registry.offers() if provider in (o.name, o.key)]
         offers = [o for o in offers if o.workspace is None or principal.workspace in (None, o.workspace)]
         if not offers:
@@ -115,8 +119,8 @@ def _add_questions(app: FastAPI, state: PricesState, admin: Admin) -> None:
         return answer({"provider": made.name, "model": model, "price": shown_found(row) if row is not None else None})
 
     @app.get("/api/prices/missing", summary="What has been used and has no price, or no rate into dollars")
-    async def missing(principal: Annotated[Principal, by_admin]) -> Response:
-        models, currencies = await state.queries.without_price(principal.scope)
+    async def missing(principal: Annotated[Principal, by_admin], since: datetime | None = None) -> Response:
+        models, currencies = await state.queries.without_price(principal.scope, _us(since) // _HOUR_US if since else 0)
         return answer({"models": models, "currencies": currencies})
 
 
@@ -124,8 +128,10 @@ def _us(when: datetime | None) -> int:
     if when is None:
         return now_us()
     try:
-        return int((when if when.tzinfo is not None else when.replace(tzinfo=UTC)).timestamp() * 1_000_000)
-    except (OverflowError, ValueError):
+        us = int((when if when.tzinfo is not None else when.replace(tzinfo=UTC)).timestamp() * 1_000_000)
+        day_of(us)
+        return us
+    except (OverflowError, ValueError, OSError):
         raise RequestError(f"{when} is no time that can be", field="at") from None
 
 

@@ -2,8 +2,10 @@
 
 A backend gets the operation (`chat` or `embeddings`) and the request as OpenAI has it, and gives the answer so: an
 object, or, for a stream, an iterator of chunks. It may be a coroutine function, an async generator, or a plain function
-or generator, which runs as in `asyncio.to_thread`, with the caller's context variables, in a pool that holds nobody
-else up.
+or generator, which runs as in `asyncio.to_thread`, in threads that hold nobody else up.
+
+Each call is driven by a task of its own, with the caller's context variables, from the first step to the last: what a
+backend opens it also closes in that task and that context.
 """
 
 from __future__ import annotations
@@ -12,11 +14,12 @@ import asyncio
 import contextvars
 import inspect
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Callable, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
+from bursar.net.threads import Threads
 from bursar.net.transport import Answer, HungUpError
 from bursar.types.errors import BackendError
 from bursar.wire.assemble import encode_json
@@ -37,29 +40,26 @@ class BackendTransport:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._threads: ThreadPoolExecutor | None = None
-        self._under_way: set[_BackendAnswer] = set()
-        self._closing: set[asyncio.Task[None]] = set()
+        self._threads = Threads(_THREADS, "bursar-backend")
+        self._under_way: set[asyncio.Task[None]] = set()
 
     @property
     def is_idle(self) -> bool:
-        return not self._under_way and not self._closing
+        return not self._under_way
 
     async def send(self, request: Request, *, connect_timeout_s: float, deadline: float) -> Answer:
-        operation = "embeddings" if request.url.endswith("/embeddings") else "chat"
-        fields, _ = read_json(request.body)
-        if not isinstance(fields, dict):
-            return _BackendAnswer(self, 400, _one(_error_body(BackendError("the request is no object"))))
-        stream = bool(fields.get("stream"))
-        async with _until(deadline):
-            try:
-                given = await self._called(operation, self.fields(request, fields, deadline))
-                if stream and not (isinstance(given, Mapping) or _is_model(given)):
-                    return await self._stream(given)
-                return _BackendAnswer(self, 200, _one(encode_json(_plain(given))))
-            except (Exception, SystemExit) as error:
-                failed = self.failure(error)
-                return _BackendAnswer(self, failed.status, _one(_error_body(failed)))
+        answer = _BackendAnswer()
+        task = asyncio.get_running_loop().create_task(self._drive(answer, request, deadline))
+        answer.task = task
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                await answer.begun
+        except BaseException:
+            answer.abort()
+            raise
+        return answer
 
     def fields(self, _request: Request, fields: Fields, _deadline: float) -> Fields:
         """What the backend is given."""
@@ -67,200 +67,177 @@ class BackendTransport:
 
     def failure(self, error: BaseException) -> BackendError:
         """What an exception means."""
-        return error if isinstance(error, BackendError) else BackendError(f"{type(error).__name__}: {error}")
+        if isinstance(error, BackendError):
+            return error
+        said = str(error)
+        return BackendError(f"{type(error).__name__}: {said}" if said else type(error).__name__)
 
-    async def close(self) -> None:
-        for answer in list(self._under_way):
-            answer.abort()
-        if self._closing:
-            await asyncio.wait(self._closing, timeout=_AT_END_S)
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
-
-    def in_thread(self, work: Callable[[], T]) -> Future[T]:
+    def in_thread(self, work: Callable[[], T], context: contextvars.Context | None = None) -> Future[T]:
         """Begins it in one of the backend's own threads."""
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="bursar-backend")
-        return self._threads.submit(contextvars.copy_context().run, _contained, work)
-
-    async def _called(self, operation: str, fields: Fields) -> object:
-        backend, given = self._backend, None
-        if inspect.isasyncgenfunction(backend) or inspect.iscoroutinefunction(backend):
-            given = cast("object", backend(operation, fields))
-        else:
-            given = await asyncio.wrap_future(self.in_thread(lambda: backend(operation, fields)))
-        return await given if inspect.isawaitable(given) else given
-
-    async def _stream(self, given: object) -> _BackendAnswer:
-        """The chunks as a stream. The first has come when this returns: an error before it is an error answer."""
-        chunks = _Chunks(self, given)
-        try:
-            first = await chunks.next()
-        except BaseException:
-            await chunks.close()
-            raise
-
-        async def framed() -> AsyncGenerator[bytes, None]:
-            try:
-                chunk = first
-                while chunk is not _END:
-                    yield b"data: " + encode_json(_plain(chunk)) + b"\n\n"
-                    chunk = await chunks.next()
-                yield b"data: [DONE]\n\n"
-            except (Exception, SystemExit) as error:
-                yield b"data: " + _error_body(self.failure(error)) + b"\n\n"
-            finally:
-                await chunks.close()
-
-        return _BackendAnswer(self, 200, framed(), chunks)
-
-    def began(self, answer: _BackendAnswer) -> None:
-        self._under_way.add(answer)
-
-    def ended(self, answer: _BackendAnswer, left: Coroutine[object, object, None] | None) -> None:
-        """An answer is over; what is left of its stream is closed, which a plain function can only arrange."""
-        self._under_way.discard(answer)
-        if left is not None:
-            task = asyncio.get_running_loop().create_task(left)
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
-
-
-def _contained(work: Callable[[], T]) -> T:
-    """What a function raises to end a program, or an iteration, ends its call and no more."""
-    try:
-        return work()
-    except StopIteration as e:
-        raise BackendError("StopIteration: the function ended an iteration that was not its own") from e
-    except Exception:
-        raise
-    except BaseException as e:
-        raise BackendError(f"{type(e).__name__}: {e}") from e
-
-
-class _Chunks:
-    """Chunks of either kind of iterator, one at a time."""
-
-    def __init__(self, transport: BackendTransport, given: object) -> None:
-        self._transport = transport
-        self._later: Any = given if hasattr(given, "__aiter__") else None
-        self._given: Any = None
-        self._under_way: Future[object] | None = None
-        self._closed = False
-        if self._later is not None:
-            self._given = aiter(self._later)
-        elif hasattr(given, "__iter__") and not isinstance(given, str | bytes | Mapping):
-            self._given = iter(given)
-        else:
-            raise BackendError(f"a stream was asked for, and the backend gave no iterator but {type(given).__name__}")
-
-    async def next(self) -> object:
-        if self._later is not None:
-            return await anext(self._given, _END)
-        given: Iterator[object] = self._given
-        self._under_way = self._transport.in_thread(lambda: next(given, _END))
-        return await asyncio.wrap_future(self._under_way)
+        return self._threads.submit(lambda: (context or contextvars.copy_context()).run(work))
 
     async def close(self) -> None:
-        """Ends it where it stands; what it does wrong then is nobody's answer any more."""
-        if self._closed:
+        """Ends what is under way. A thread cannot be ended: what one is at goes on, and nobody waits for it."""
+        tasks = set(self._under_way)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_AT_END_S)
+        self._threads.close()
+
+    async def _drive(self, answer: _BackendAnswer, request: Request, deadline: float) -> None:
+        """One call, from the backend's first step to its last."""
+        try:
+            await self._answered(answer, request, deadline)
+        except BaseException as error:
+            task = asyncio.current_task()
+            if task is None or not task.cancelling():
+                answer.fail(self.failure(error))  # what the backend raises by itself is its failure
+            elif isinstance(error, asyncio.CancelledError | GeneratorExit):
+                raise  # somebody ended the call; what goes wrong while it ends is nobody's answer any more
+        finally:
+            answer.end()
+
+    async def _answered(self, answer: _BackendAnswer, request: Request, deadline: float) -> None:
+        operation = "embeddings" if request.url.endswith("/embeddings") else "chat"
+        asked, _ = read_json(request.body)
+        if not isinstance(asked, dict):
+            raise BackendError("the request is no object", 400)
+        context = contextvars.copy_context()  # of whatever it does in threads
+        given = await self._called(operation, self.fields(request, asked, deadline), context)
+        if not asked.get("stream") or isinstance(given, Mapping) or _is_model(given):
+            await answer.give(encode_json(_plain(given)), "application/json")
             return
-        self._closed = True
-        if self._later is not None:
-            close = getattr(self._given, "aclose", None)
-            if close is not None:
-                with suppress(Exception):
+        chunks = self._chunks(given, context)
+        try:
+            async for chunk in chunks:
+                await answer.give(b"data: " + encode_json(_plain(chunk)) + b"\n\n", "text/event-stream")
+        finally:
+            with suppress(Exception):  # what goes wrong at the end of a stream that is over is nobody's answer any more
+                await chunks.aclose()
+        await answer.give(b"data: [DONE]\n\n", "text/event-stream")
+
+    async def _called(self, operation: str, fields: Fields, context: contextvars.Context) -> object:
+        backend = self._backend
+        given: object = None
+        if inspect.iscoroutinefunction(backend) or _gives_later(backend):
+            given = backend(operation, fields)
+        else:
+            given = await asyncio.wrap_future(self.in_thread(lambda: backend(operation, fields), context))
+        return await given if hasattr(given, "__await__") else given
+
+    async def _chunks(self, given: object, context: contextvars.Context) -> AsyncGenerator[object, None]:
+        """The chunks of either kind of iterator; closed in this task, where it was opened."""
+        if hasattr(given, "__aiter__"):
+            later: Any = aiter(given)
+            try:
+                async for chunk in later:
+                    yield chunk
+            finally:
+                close = getattr(later, "aclose", None)
+                if close is not None:
                     await close()
-        elif (close := getattr(self._given, "close", None)) is not None:
+            return
+        if not hasattr(given, "__iter__") or isinstance(given, str | bytes):
+            raise BackendError(f"a stream was asked for, and the backend gave no iterator but {type(given).__name__}")
+        now: Any = iter(given)
+        step: Future[object] = Future()
+        step.set_result(None)
+        try:
+            while (
+                chunk := await asyncio.wrap_future(step := self.in_thread(lambda: next(now, _END), context))
+            ) is not _END:
+                yield chunk
+        finally:
+            end: Callable[[], object] = getattr(now, "close", _nothing)
             # A thread cannot be stopped: what it is at goes on to its end, and is closed then.
-            if self._under_way is not None and not self._under_way.done():
-                self._under_way.add_done_callback(lambda _: _silently(close))
+            if step.done():
+                await asyncio.wrap_future(self.in_thread(lambda: _silently(end), context))
             else:
-                await asyncio.wrap_future(self._transport.in_thread(lambda: _silently(close)))
-
-
-def _silently(close: Callable[[], object]) -> None:
-    with suppress(Exception):
-        close()
+                step.add_done_callback(lambda _: context.run(_silently, end))
 
 
 class _BackendAnswer:
+    """What a driven call has said so far: `begun` is done when there is a status; pieces are given one at a time, when
+    the one before was taken."""
+
     is_over = False
 
-    def __init__(
-        self,
-        transport: BackendTransport,
-        status: int,
-        pieces: AsyncGenerator[bytes, None],
-        chunks: _Chunks | None = None,
-    ) -> None:
-        self.status = status
-        kind = b"text/event-stream" if chunks is not None else b"application/json"
-        self.headers: Mapping[bytes, bytes] = {b"content-type": kind}
-        self._transport = transport
-        self._pieces: AsyncGenerator[bytes, None] | None = pieces
-        self._chunks = chunks
-        self._reading: asyncio.Task[bytes] | None = None
-        transport.began(self)
+    def __init__(self) -> None:
+        self.status = 200
+        self.headers: Mapping[bytes, bytes] = {}
+        self.task: asyncio.Task[None] | None = None
+        self.begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._room = asyncio.Semaphore(1)
+
+    async def give(self, data: bytes, content_type: str) -> None:
+        """The next piece."""
+        await self._room.acquire()
+        self._say(data, content_type)
+
+    def fail(self, error: BackendError) -> None:
+        """The error that is the answer, or its end."""
+        said = {"message": error.message, "type": error.type, "param": None, "code": error.code}
+        body = encode_json({"error": said})
+        if self.begun.done():
+            self._pieces.put_nowait(b"data: " + body + b"\n\n")
+            return
+        self.status = error.status if 400 <= error.status < 600 else 500
+        self._say(body, "application/json")
+
+    def end(self) -> None:
+        """There is no more; where there was nothing, nobody answered."""
+        self._pieces.put_nowait(None if self.task is not None and self.task.cancelling() else b"")
+        if not self.begun.done():
+            self.begun.set_exception(HungUpError("the client was closed"))
+            self.begun.exception()  # nobody may wait for it any more
 
     async def read(self, deadline: float) -> bytes:
-        if self._pieces is None:
-            return b""
-        self._reading = asyncio.get_running_loop().create_task(_next(self._pieces))
-        try:
-            async with _until(deadline):
-                data = await self._reading
-        except asyncio.CancelledError:
-            if self._pieces is None:
-                raise HungUpError("the answer was closed") from None
-            raise
+        async with asyncio.timeout(deadline - time.monotonic()):
+            data = await self._pieces.get()
         if not data:
-            self._end()
+            self._pieces.put_nowait(data)  # so it is for whoever asks again
+            if data is None:
+                raise HungUpError("the answer was closed")
+            return b""
+        self._room.release()
         return data
 
     def done(self) -> None:
         self.abort()
 
     def abort(self) -> None:
-        if self._pieces is not None:
-            self._end()
+        if self.task is not None and not self.task.done():
+            self.task.cancel()
+        self._pieces.put_nowait(None)
 
-    def _end(self) -> None:
-        pieces, self._pieces = self._pieces, None
-        if self._reading is not None and not self._reading.done():
-            self._reading.cancel()  # whoever is cancelled closes it
-            self._transport.ended(self, None)
-        else:
-            self._transport.ended(self, self._closed(pieces) if self._chunks is not None else None)
-
-    async def _closed(self, pieces: AsyncGenerator[bytes, None] | None) -> None:
-        if pieces is not None:
-            await pieces.aclose()
-        if self._chunks is not None:
-            await self._chunks.close()  # a stream that nobody began to read has not
+    def _say(self, data: bytes, content_type: str) -> None:
+        if not self.begun.done():
+            self.headers = {b"content-type": content_type.encode()}
+            self.begun.set_result(None)
+        self._pieces.put_nowait(data)
 
 
-def _plain(given: object) -> object:
-    """An object as JSON has it: itself, or what a library's model dumps."""
-    dump = getattr(given, "model_dump", None)
-    return dump(exclude_none=True, mode="json") if dump is not None else given
+def _gives_later(backend: Backend) -> bool:
+    """Whether it is an async generator function, however it is wrapped."""
+    return inspect.isasyncgenfunction(backend) or inspect.iscoroutinefunction(type(backend).__call__)
 
 
-def _error_body(error: BackendError) -> bytes:
-    return encode_json({"error": {"message": error.message, "type": error.type, "param": None, "code": error.code}})
+def _nothing() -> None:
+    return None
+
+
+def _silently(close: Callable[[], object]) -> None:
+    with suppress(BaseException):
+        close()
 
 
 def _is_model(given: object) -> bool:
     return hasattr(given, "model_dump") and not hasattr(given, "__aiter__")
 
 
-async def _next(pieces: AsyncIterator[bytes]) -> bytes:
-    return await anext(pieces, b"")
-
-
-async def _one(body: bytes) -> AsyncGenerator[bytes, None]:
-    yield body
-
-
-def _until(deadline: float) -> asyncio.Timeout:
-    return asyncio.timeout(deadline - time.monotonic())
+def _plain(given: object) -> object:
+    """An object as JSON has it: itself, or what a library's model dumps."""
+    dump = getattr(given, "model_dump", None)
+    return dump(exclude_none=True, mode="json") if dump is not None else given

@@ -35,8 +35,11 @@ def nanos_of(usage: Usage, tariff: Tariff, more: Mapping[str, int] | None = None
     if more and ("billed_input_tokens" in more or "billed_output_tokens" in more):
         plain, output, cached = more.get("billed_input_tokens", 0), more.get("billed_output_tokens", 0), None
     if plain is None or output is None:
-        if plain is None and output is None and usage.audio_ms is not None:
-            plain = output = 0
+        rates = tariff.rates
+        if plain is None and output is None and (usage.audio_ms is not None or rates.input is rates.output is None):
+            plain = output = 0  # it is not by tokens that it is paid for
+        elif plain is not None and rates.output == 0:
+            output = 0
         else:
             return _of_total(usage, tariff)
     rates = tariff.of(plain)
@@ -58,6 +61,7 @@ def _finely(
     """The same with any rates: each count is charged what is left of it when its parts that have rates have gone."""
     given = {name: more.get(UNITS[name].count, 0) for name in FINER if UNITS[name].count}
     given |= {"reasoning": usage.reasoning_tokens or 0, "request": 1, "audio_hour": usage.audio_ms or 0}
+    given |= {"search_unit": usage.search_units or 0, "image": usage.images or 0}
     given |= {"cached": cached or 0, "cache_write": usage.cache_write_tokens or 0, "input": plain, "output": output}
     charged = {**rates.finer, "cached": rates.cached, "cache_write": rates.cache_write}
     charged |= {"input": rates.input, "output": rates.output}

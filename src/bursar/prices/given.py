@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import msgspec
 
-from bursar.prices.rates import UNITS, USUAL, PriceRow, Rates, Tariff, Tier
+from bursar.prices.rates import STANDARD, UNITS, USUAL, PriceRow, Rates, Tariff, Tier, tier_name
 from bursar.types.errors import ConfigError
 
 _NANOS = 1_000_000_000
@@ -37,6 +37,8 @@ class GivenRates(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_
     video_output: Decimal | None = None
     web_search: Decimal | None = None
     request: Decimal | None = None
+    search_unit: Decimal | None = None
+    image: Decimal | None = None
     audio_hour: Decimal | None = None
 
 
@@ -93,10 +95,12 @@ def row_of(given: GivenDated, *, id: str, model: str, currency: str, place: str)
         raise ConfigError(f"{place}: it has no rate: write at least input and output", field="input")
     tiers = []
     for tier in given.tiers:
-        if not tier.tier:
-            raise ConfigError(f"{place}: a tier has no name", field="tiers")
+        name = tier_name(tier.tier)
+        if name in ("", STANDARD):
+            raise ConfigError(f"{place}: a tier has a name other than '{tier.tier}': what is usual is the price itself",
+                              field="tiers")  # fmt: skip
         tiers.append(
-            Tier(name=tier.tier, valid_from=tier.valid_from or date.min,
+            Tier(name=name, valid_from=tier.valid_from or date.min,
                  tariff=_tariff(tier, given, f"{place}, tier '{tier.tier}'"))
         )  # fmt: skip
     return PriceRow(
@@ -107,8 +111,11 @@ def row_of(given: GivenDated, *, id: str, model: str, currency: str, place: str)
 
 def check_price(given: GivenPrice, place: str) -> PriceRow:
     """The row of a price given by somebody. Raises ConfigError that names the field."""
-    if not given.model or not given.model.isprintable() or "*" in given.model[:-1]:
-        raise ConfigError(f"{place}: a model is not empty, and has a '*' at its end only", field="model")
+    model = given.model
+    if not model or not model.isprintable() or model != model.strip() or "*" in model[:-1]:
+        raise ConfigError(
+            f"{place}: a model is not empty, has no spaces around it, and a '*' at its end only", field="model"
+        )
     if given.provider is not None and given.provider_type is not None:
         raise ConfigError(f"{place}: name a provider or a type, not both", field="provider_type")
     if not CURRENCY.fullmatch(given.currency):
@@ -137,8 +144,10 @@ def _tariff(given: GivenTariff, under: GivenTariff | None, place: str) -> Tariff
         own = {name: None for name in UNITS if getattr(given, name) is not None}
         thresholds = [msgspec.structs.replace(each, **own) for each in under.above]
     for each in sorted(thresholds, key=lambda one: one.tokens):
-        if each.tokens < 1:
-            raise ConfigError(f"{place}: above says after how many tokens, 1 or more", field="above")
+        if each.tokens < 1 or (above and above[-1][0] == each.tokens):
+            raise ConfigError(f"{place}: above says after how many tokens, 1 or more, once each", field="above")
+        if not any(getattr(each, name) is not None for name in UNITS) and each in given.above:
+            raise ConfigError(f"{place}: above {each.tokens} has no rate", field="above")
         above.append((each.tokens, _rates(each, above[-1][1] if above else base, place)))
     return Tariff(rates=base, above=tuple(above))
 
@@ -172,7 +181,7 @@ def _hours(given: str | None, place: str) -> tuple[int, int] | None:
     if given is None:
         return None
     found = _HOURS.fullmatch(given)
-    if found is None:
-        raise ConfigError(f"{place}: hours are UTC, like 16:30-00:30", field="hours")
+    if found is None or found.group(1, 2) == found.group(3, 4):
+        raise ConfigError(f"{place}: hours are UTC, from and to, like 16:30-00:30", field="hours")
     from_hour, from_minute, to_hour, to_minute = map(int, found.groups())
     return from_hour * 60 + from_minute, to_hour * 60 + to_minute

@@ -12,6 +12,17 @@ import msgspec
 _MILLION, _THOUSAND, _HOUR_MS = 1_000_000, 1_000, 3_600_000
 
 
+STANDARD = "standard"
+# What answers call the usual tier, and the tiers that some of them name otherwise.
+_TIERS = {"default": STANDARD, "auto": STANDARD, "on_demand": STANDARD, "on_demand_priority": "priority",
+          "on_demand_flex": "flex"}  # fmt: skip
+
+
+def tier_name(said: str) -> str:
+    """A service tier by its one name."""
+    return _TIERS.get(said.strip().lower(), said.strip().lower())
+
+
 class Unit(msgspec.Struct, frozen=True):
     """What is counted: `per` is how many of it a rate is for; `within` are the counts it is part of, and leaves for a
     rate of its own; `count` is the name of the count among those a provider tells apart."""
@@ -38,15 +49,17 @@ UNITS: dict[str, Unit] = {
     "video_output": Unit(_MILLION, ("output",), "video_output_tokens"),
     "web_search": Unit(_THOUSAND, (), "web_searches"),
     "request": Unit(_THOUSAND),
+    "search_unit": Unit(_THOUSAND),
+    "image": Unit(1),
     "audio_hour": Unit(_HOUR_MS),
 }
 """Everything that can have a rate. Tokens are priced by the million, searches and requests by the thousand, sound by
-the hour."""
+the hour, images one by one."""
 USUAL = frozenset({"input", "output", "cached", "cache_write"})
 """The units whose counts stand in every usage."""
 FINER = tuple(sorted((name for name in UNITS if name not in USUAL), key=lambda name: -len(UNITS[name].within)))
 """The others: what is part of another comes before it."""
-_WITHOUT_ASKING = frozenset({"reasoning", "request", "audio_hour"})
+_WITHOUT_ASKING = frozenset({"reasoning", "request", "search_unit", "image", "audio_hour"})
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,8 +104,7 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True):
 class PriceRow(msgspec.Struct, frozen=True, kw_only=True):
     """One price of one model, from `valid_from` on; between two minutes of the day (UTC) where it has `hours`.
 
-    `id` names the row on the ledger. A row without `tiers` is the price of any; one that has some is not the price of
-    a tier it does not have.
+    `id` names the row on the ledger. It is not the price of a tier that it does not have.
     """
 
     id: str
@@ -120,8 +132,9 @@ class PriceRow(msgspec.Struct, frozen=True, kw_only=True):
         return begins <= minute < ends if begins <= ends else minute >= begins or minute < ends
 
     def of_tier(self, name: str, day: date) -> Tariff | None:
-        """The tariff of a service tier on a day; None where it is not known."""
-        for tier in self.tiers:
-            if tier.name == name and tier.valid_from <= day:
-                return tier.tariff
-        return None
+        """The tariff of a service tier (as `tier_name` has it) on a day, the latest that holds; None where it is not
+        known."""
+        if name == STANDARD:
+            return self.tariff
+        holding = [tier for tier in self.tiers if tier.name == name and tier.valid_from <= day]
+        return max(holding, key=lambda tier: tier.valid_from).tariff if holding else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
@@ -100,32 +101,35 @@ class Prices:
         return next((row for row in found if row.holds_at(date.max, minute)), None)
 
     def _candidates(self, place: Place, served: str, asked: str, day: date) -> list[PriceRow]:
-        """The rows that hold on a day, the one that counts first; behind it those that do at other hours."""
+        """The rows that hold on a day, the one that counts first; behind one that holds at some hours only, what counts
+        at the others."""
         names = list(dict.fromkeys((served.lower(), asked.lower())))
-        for name in names:
-            if rows := self._own(place, name, day, GIVEN):
-                return rows
-        vendor = None
-        if self.vendors is not None:
-            vendor, called = self.vendors.seller(place.provider_type, place.url, asked.lower())
-            names = list(dict.fromkeys((served.lower(), called)))
-        for name in names:
-            if rows := self._own(place, name, day, OURS):
-                return rows
-            if self.vendors is not None and vendor is not None:
-                every = self.vendors.rows(vendor, name)
-                if rows := [row for row in reversed(every) if row.valid_from <= day]:
-                    return _until_always(rows)
-        return []
+        rows = _until_always(self._own(place, names, day, GIVEN))
+        if rows and rows[-1].hours is None:
+            return rows
+        rows = _until_always(rows + self._own(place, names, day, OURS))
+        if self.vendors is None or (rows and rows[-1].hours is None):
+            return rows
+        vendor, called = self.vendors.seller(place.provider_type, place.url, asked.lower())
+        if vendor is None:
+            return rows
+        for name in dict.fromkeys((served.lower(), called)):
+            every = self.vendors.rows(vendor, name)
+            if holding := [row for row in reversed(every) if row.valid_from <= day]:
+                return _until_always(rows + holding)
+        return rows
 
-    def _own(self, place: Place, name: str, day: date, rank: int) -> list[PriceRow]:
+    def _own(self, place: Place, names: list[str], day: date, rank: int) -> list[PriceRow]:
+        """The rows that fit one of the names, the one that fits most closely first."""
         fitting = []
-        for n, price in enumerate((*self._by_model.get(name, ()), *self._prefixes)):
-            fit = price.fit(place, name) if price.rank == rank and price.row.valid_from <= day else None
-            if fit is not None:
-                fitting.append((fit, price.row.valid_from, price.row.hours is not None, n, price.row))
-        fitting.sort(reverse=True, key=lambda one: one[:4])
-        return _until_always([row for *_, row in fitting])
+        for before, name in enumerate(names):
+            for n, price in enumerate((*self._by_model.get(name, ()), *self._prefixes)):
+                fit = price.fit(place, name) if price.rank == rank and price.row.valid_from <= day else None
+                if fit is not None:
+                    at_hours = price.row.hours is not None
+                    fitting.append((*fit, -before, price.row.valid_from, at_hours, n, price.row))
+        fitting.sort(reverse=True, key=lambda one: one[:-1])
+        return [one[-1] for one in fitting]
 
     def in_usd(self, nanos: int, currency: str, us: int) -> tuple[int | None, str | None]:
         """An amount in 10⁻⁹ of a currency in 10⁻⁹ US dollars, rounded half up, and the rate that was used, as it stands
@@ -162,12 +166,14 @@ def _ours() -> tuple[OwnPrice, ...]:
 
 
 def file_id(given: GivenPrice | GivenCurrencyRate) -> str:
-    """What a price or a rate of the configuration file is called by: whose it is, of what, since when."""
+    """What a price or a rate of the configuration file is called by: whose it is, of what, since when, and a digest of
+    what it says, so that one that was changed is another."""
+    digest = hashlib.sha256(msgspec.json.encode(given)).hexdigest()[:8]
     since = f"@{given.valid_from}" if given.valid_from is not None else ""
     if isinstance(given, GivenCurrencyRate):
-        return f"file:{given.currency}{since}"
+        return f"file:{given.currency}{since}#{digest}"
     whose = given.provider or given.provider_type or "any"
-    return f"file:{whose}/{given.model}{since}"
+    return f"file:{whose}/{given.model}{since}#{digest}"
 
 
 def own_price(given: GivenPrice, id: str, rank: int = GIVEN) -> OwnPrice:

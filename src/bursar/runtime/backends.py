@@ -49,7 +49,7 @@ def fault_of(given: ProviderSettings, kind: str, *, is_row: bool, guarded: bool)
     if kind == LITELLM and guarded:
         return "what runs in this process is for administrators of the installation to set", "type"
     if kind == LITELLM and importlib.util.find_spec("litellm") is None:
-        return "its type needs the litellm package: install bursar[litellm]", "type"
+        return "LiteLLM is not installed: pip install 'bursar[litellm]'", "type"
     return None
 
 

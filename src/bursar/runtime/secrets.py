@@ -7,10 +7,20 @@ import os
 import secrets
 from pathlib import Path
 
+from bursar.http.auth import KeyRing
+from bursar.runtime.settings import Settings
+from bursar.store.engine import sqlite_path
 from bursar.types.errors import ConfigError
 
 _PEPPER_BYTES = 32
 _KEY_BYTES = 32
+
+
+def key_ring(settings: Settings) -> KeyRing:
+    """An empty ring under this installation's pepper."""
+    given = settings.server.pepper_file
+    path = Path(given) if given is not None else sqlite_path(settings.store.url).parent / "pepper"
+    return KeyRing(pepper(path))
 
 
 def pepper(path: Path) -> bytes:

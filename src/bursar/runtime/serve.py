@@ -16,7 +16,6 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -41,7 +40,7 @@ from bursar.runtime import logs, secrets
 from bursar.runtime.core import REGISTRY, Core, running
 from bursar.runtime.follow import Told, follow
 from bursar.runtime.settings import Settings, bytes_of
-from bursar.store.engine import Database, sqlite_path
+from bursar.store.engine import Database
 from bursar.store.keys import KeyStore
 from bursar.store.schema import prepare
 
@@ -51,20 +50,13 @@ _COLLECT = (10_000, 50, 1_000)
 _ENV_KEY_ID = "environment"
 
 
-def key_ring(settings: Settings) -> KeyRing:
-    """An empty ring under this installation's pepper."""
-    given = settings.server.pepper_file
-    path = Path(given) if given is not None else sqlite_path(settings.store.url).parent / "pepper"
-    return KeyRing(secrets.pepper(path))
-
-
 async def first_start(settings: Settings, environ: Mapping[str, str]) -> str | None:
     """Brings the store to its newest schema and sees to it that there is an admin.
 
     `BURSAR_ADMIN_KEY` is made the admin's key where it is set. Returns a key that was made, to be shown
     once; None where there was one already, or it came from the environment.
     """
-    ring = key_ring(settings)
+    ring = secrets.key_ring(settings)
     database = Database(settings.store.url)
     try:
         await prepare(database)
@@ -152,7 +144,7 @@ async def serve(
     ) as core:
         cores.append(core)
         core.ledger.begin()
-        keys = _Keys(key_ring(settings), KeyStore(core.database), core.follows)
+        keys = _Keys(secrets.key_ring(settings), KeyStore(core.database), core.follows)
         await keys.reload()
         app = _app(settings, core, keys, Metrics(tallies, overview), overview)
         pipe = supervised.pipe if supervised is not None else None

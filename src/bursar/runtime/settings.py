@@ -185,18 +185,28 @@ def _check(settings: Settings, place: str) -> None:
     for route in settings.routes:
         with _at(place):
             check_route(route)
-    for price in settings.prices:
-        with _at(place):
-            check_price(price, f"price of '{price.model}'")
-    for rate in settings.currency_rates:
-        with _at(place):
-            check_currency_rate(rate, f"currency rate of '{rate.currency}'")
+    _check_prices(settings, place)
     bound = [(b.scope, b.reference, b.workspace) for b in settings.bindings]
     for binding in settings.bindings:
         with _at(place):
             check_binding(binding)
         if bound.count((binding.scope, binding.reference, binding.workspace)) > 1:
             raise ConfigError(f"{place}: there are two bindings of {binding.scope} '{binding.reference}'")
+
+
+def _check_prices(settings: Settings, place: str) -> None:
+    for price in settings.prices:
+        with _at(place):
+            check_price(price, f"price of '{price.model}'")
+    said = set()
+    for p in settings.prices:
+        of = (p.model.lower(), p.provider, p.provider_type, p.workspace, p.valid_from, p.hours)
+        if of in said:
+            raise ConfigError(f"{place}: there are two prices of '{p.model}' for the same calls and days")
+        said.add(of)
+    for rate in settings.currency_rates:
+        with _at(place):
+            check_currency_rate(rate, f"currency rate of '{rate.currency}'")
 
 
 @contextmanager

@@ -122,11 +122,16 @@ class Queries:
         conditions += ["l.seq > :after", "l.status <> 'started'"]
         return await self._entries(conditions, {**values, "after": seq}, "order by l.seq", limit)
 
-    async def without_price(self, scope: Scope) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
-        """What was used and has no cost, by provider and model, and what has one in a currency without a rate into
-        dollars (`without_rate` of its attempts have none); each with its attempts, tokens and when: the most used
-        first. Looked up in the sums."""
-        where, values = ("r.workspace = :ws", {"ws": scope.workspace}) if scope.workspace is not None else ("true", {})
+    async def without_price(
+        self, scope: Scope, since_hour: int = 0
+    ) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+        """What was used since an hour (since 1970) and has no cost, by provider and model, and what has one in a
+        currency without a rate into dollars (`without_rate` of its attempts have none); each with its attempts, tokens
+        and when: the most used first. Looked up in the sums."""
+        where, values = (
+            "r.hour >= :since and (:ws is null or r.workspace = :ws)",
+            {"since": since_hour, "ws": scope.workspace},
+        )
         sums = (
             "sum(r.attempts) as attempts, sum(r.without_rate) as without_rate, sum(r.prompt_tokens) as prompt_tokens, "
             "sum(r.completion_tokens) as completion_tokens, sum(r.total_tokens) as total_tokens, "

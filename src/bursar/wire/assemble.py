@@ -68,6 +68,8 @@ class Assembly(msgspec.Struct, eq=False):
     error: ErrorReport | None = None
     vectors: list[object] | None = None
     has_content: bool = False
+    usage_is_early: bool = False
+    """Whether the last report of usage came before all content."""
     finish_reason: str | None = None
     _size: int = 0
     _choices: dict[int, _Choice] = msgspec.field(default_factory=dict)
@@ -127,6 +129,7 @@ class Assembly(msgspec.Struct, eq=False):
 
     def _usage(self, event: UsageReport) -> bool:
         self.usage = event.usage.over(self.usage)
+        self.usage_is_early = not self._choices
         return False
 
     def _error(self, event: ErrorReport) -> bool:

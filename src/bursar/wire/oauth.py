@@ -6,7 +6,7 @@ RFC 6749, section 4.4; what servers do beside it is in the provider's descriptio
 from __future__ import annotations
 
 from base64 import b64encode
-from urllib.parse import urlencode
+from urllib.parse import quote, quote_plus, urlencode
 
 import msgspec
 
@@ -25,6 +25,9 @@ _LIFE_S = 600.0
 
 _said = getter(["message", "error_description", "error.message", "error"])
 _SHOWN_CHARS = 200
+_SCHEMES = ("basic", "bearer")
+# What is shorter would mask half of any text.
+_LEAST_SECRET = 4
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -74,8 +77,18 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
         value, _ = read_json(body.strip())
         text = _said(value) if isinstance(value, dict) else body.decode("utf-8", "replace").strip()
         text = text if isinstance(text, str) else ""
-        for secret in {self.key, self.key.split(" ")[-1], self.key.partition(":")[2] or self.key, _shown(self.key)[6:]}:
-            text = text.replace(secret, "***")
+        scheme, _, rest = self.key.partition(" ")
+        known = {
+            self.key,
+            rest if scheme.lower() in _SCHEMES else self.key,
+            self.key.partition(":")[2],
+            _shown(self.key)[6:],
+        }
+        # As it is, and as a form or an address has it.
+        written = {way(secret) for secret in known for way in (str, quote_plus, quote)}
+        for secret in sorted(written, key=len, reverse=True):
+            if len(secret) >= _LEAST_SECRET:
+                text = text.replace(secret, "***")
         return text[:_SHOWN_CHARS]
 
     def token(self, body: bytes, *, now_s: float, server_s: float) -> Token | None:

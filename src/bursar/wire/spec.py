@@ -7,6 +7,7 @@ The file's keys are the fields of `Spec` below; unknown keys are refused with th
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from functools import cache
@@ -254,6 +255,7 @@ OVERLAY: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 _FRAMINGS = ("sse", "ndjson", "json", "aws-event-stream", "bytes")
+_CURRENCY = re.compile("[A-Z]{3}")
 _SCHEMES = ("bearer", "header", "details", "none", "oauth")
 _NO_PATHS = frozenset({"framing", "end", "end_events", "goes_on", "header", "cost_currency", "cost_unit", "vector"})
 
@@ -365,6 +367,8 @@ def _check(spec: Spec, place: str) -> None:
     for found in (spec.auth.token, spec.auth.expires_at, spec.auth.expires_in):
         _check_paths(found, f"{place}.auth", field="auth")
     for operation in spec.operations.values():
+        if operation.usage.cost is not None and not _CURRENCY.fullmatch(operation.usage.cost_currency or ""):
+            raise ConfigError(f"{place}: costPath needs a costCurrency of three capitals, like RUB", field="response")
         framing = operation.stream.framing
         if framing not in _FRAMINGS:
             raise ConfigError(
