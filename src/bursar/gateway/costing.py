@@ -61,7 +61,7 @@ def priced(row: PriceRow, readers: Readers, usage: Usage, at: int, said_tier: Ca
         more = readers.finer(usage.raw)
     # What was asked for is not what is charged: only the answer's word counts.
     said = more.get("service_tier") or more.get("traffic_type") or said_tier()
-    tier = tier_name(said) if isinstance(said, str) else STANDARD
+    tier = tier_name(said) if isinstance(said, str) and said else STANDARD
     if tier == STANDARD and more.get("speed") == "fast":
         tier = "fast"  # a fast answer of the usual tier has a price of its own
     tariff = row.tariff if tier == STANDARD else row.of_tier(tier, day_of(at))
