@@ -65,5 +65,13 @@ def settings(tmp_path: Path, upstream: Upstream) -> dict[str, Any]:
     return {
         "store": {"url": f"sqlite:///{tmp_path}/data/bursar.db"},
         "ledger": {"spool": f"{tmp_path}/data/spool"},
-        "providers": [{"name": "up", "type": "openai", "base_url": upstream.base_url, "api_key": "sk-planted-secret"}],
+        "providers": [
+            {
+                "name": "up",
+                "type": "openai",
+                "base_url": upstream.base_url,
+                "vendor": "openai",
+                "api_key": "sk-planted-secret",
+            }
+        ],
     }

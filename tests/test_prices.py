@@ -36,6 +36,7 @@ def _us(when: datetime) -> int:
 
 
 def _row(kind: str, model: str, when: datetime = NOW, url: str = "", prices: Prices = PRICES) -> PriceRow | None:
+    url = url or ("https://api.openai.com/v1/chat/completions" if kind == "openai" else "")
     return prices.find(Place("default", kind, kind, url), model, model, _us(when))
 
 
@@ -276,6 +277,8 @@ def test_an_address_tells_who_sells() -> None:
             "openrouter/meta-llama/llama-3.3-70b-instruct#0.2.3",
         ),
         ("custom", "https://llm.example.com/v1/chat/completions", None),
+        ("openai", "http://127.0.0.1:8000/v1/chat/completions", None),
+        ("anthropic", "https://llm.example.com/v1/messages", None),
     ):
         model = "meta-llama/llama-3.3-70b-instruct" if "openrouter" in url else "llama-3.3-70b-versatile"
         row = _row(kind, model, url=url)

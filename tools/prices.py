@@ -19,11 +19,11 @@ from genai_prices.data import providers
 
 TARGET = Path(__file__).parents[1] / "src" / "bursar" / "prices" / "data" / "vendors.json"
 
-# The provider types here that are a vendor's own.
+# The provider types here that are a vendor's own. The type `openai` is everybody's who speaks its format.
 TYPES = {
     "anthropic": ["anthropic"], "aws": ["bedrock"], "azure": ["azure"], "cerebras": ["cerebras"], "cohere": ["cohere"],
     "deepseek": ["deepseek"], "google": ["gemini", "vertex"], "groq": ["groq"], "mistral": ["mistral"],
-    "openai": ["openai"], "openrouter": ["openrouter"], "x-ai": ["xai"], "zai": ["zai"],
+    "openrouter": ["openrouter"], "x-ai": ["xai"], "zai": ["zai"],
 }  # fmt: skip
 # What LiteLLM puts before a model's name to say who sells it.
 PREFIXES = {

@@ -46,6 +46,7 @@ spool = "data/spool"
 name = "up"
 type = "openai"
 base_url = "{base_url}"
+vendor = "openai"
 api_key = "env:UP_KEY"
 {provider}
 {more}

@@ -129,7 +129,7 @@ def find(
             )
         made = known.provider(offers[0])
         prices: Prices = assembly.prices(found.prices, found.rates)
-        place = Place(offers[0].workspace or workspace, made.name, made.type, made.url_shown)
+        place = Place(offers[0].workspace or workspace, made.name, made.type, made.url_shown, made.vendor)
         us = now_us() if at is None else int(at.replace(tzinfo=UTC).timestamp() * 1_000_000)
         row = prices.find(place, model, model, us)
         return shown_found(row) if row is not None else None
@@ -138,7 +138,10 @@ def find(
     if format is Format.json:
         output.json_lines([] if found is None else [found])
     elif found is None:
-        print(f"{provider} has no price for {model}: give one with bursar prices add")
+        print(
+            f"{provider} has no price for {model}: give one with bursar prices add, or say with the provider's vendor "
+            "whose prices hold there"
+        )
     else:
         _show(found)
     if found is None:

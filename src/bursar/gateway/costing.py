@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
 # What a price depends on whether it has a rate of it or not: counts that are billed in place of others, searches that
 # are paid for beside the tokens, and the tier.
-_ASKED = frozenset(
-    {"billed_input_tokens", "billed_output_tokens", "web_searches", "service_tier", "traffic_type", "speed"}
-)
+_BILLED = frozenset({"billed_input_tokens", "billed_output_tokens"})
+_ASKED = _BILLED | {"web_searches", "service_tier", "traffic_type", "speed"}
 
 
 def cost_of(gateway: Gateway, attempt: Attempt, usage: Usage) -> Cost | None:
@@ -44,7 +43,8 @@ def _priced(gateway: Gateway, attempt: Attempt, usage: Usage) -> Cost | None:
     opened, served = attempt.entry.opened, attempt.assembly.model
     at = opened.created_us
     row = gateway.prices.found(
-        opened.workspace, opened.provider, opened.provider_type, opened.provider_url, served or opened.model,
+        opened.workspace, opened.provider, opened.provider_type, opened.provider_url,
+        attempt.target.provider.vendor, served or opened.model,
         opened.model, at,
     )  # fmt: skip
     if row is None:
@@ -65,7 +65,8 @@ def priced(row: PriceRow, readers: Readers, usage: Usage, at: int, said_tier: Ca
     if tier == STANDARD and more.get("speed") == "fast":
         tier = "fast"  # a fast answer of the usual tier has a price of its own
     tariff = row.tariff if tier == STANDARD else row.of_tier(tier, day_of(at))
-    counts = {n: c for n, value in more.items() if (c := as_count(value)) is not None} if more else None
+    # What was not used makes no difference, but for what is billed in place of what was.
+    counts = {n: c for n, value in more.items() if (c := as_count(value)) or (c == 0 and n in _BILLED)}
     nanos = nanos_of(usage, tariff, counts) if tariff is not None else None
     if nanos is None:
         return None

@@ -61,6 +61,8 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     signature: Signer | None = None
     """Where its requests must be signed."""
     reach: Reach = HTTP
+    vendor: str | None = None
+    """Whose prices hold for its models, where neither its address nor its type tells."""
     shows_key: bool = True
     """Whether its headers are all that shows who calls."""
     url_shown: str = ""

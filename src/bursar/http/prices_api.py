@@ -114,7 +114,7 @@ def _add_questions(app: FastAPI, state: PricesState, admin: Admin) -> None:
             made = state.gateway.registry.provider(offers[0])
         except BursarError as e:
             raise RequestError(f"the provider '{provider}' cannot be used: {e.message}", field="provider") from None
-        place = Place(offers[0].workspace or workspace, made.name, made.type, made.url_shown)
+        place = Place(offers[0].workspace or workspace, made.name, made.type, made.url_shown, made.vendor)
         row = state.gateway.prices.find(place, model, model, _us(at))
         return answer({"provider": made.name, "model": model, "price": shown_found(row) if row is not None else None})
 

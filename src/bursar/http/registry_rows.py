@@ -92,6 +92,7 @@ class ProviderChange(_Given):
     service_account: Text | None = None
     profile: Name | None = None
     default_credentials: bool | None = None
+    vendor: Name | None = None
     include_usage: bool | None = None
     on_disconnect: Literal["cancel", "finish"] | None = None
     timeout_connect_s: Seconds | None = None

@@ -24,12 +24,14 @@ GIVEN, OURS = 1, 0
 
 
 class Place(NamedTuple):
-    """Where a model is called: whose call it is, and the provider's name, type and address."""
+    """Where a model is called: whose call it is, the provider's name, type and address, and the vendor whose prices
+    hold there, where its settings name one."""
 
     workspace: str
     provider: str
     provider_type: str
     url: str
+    vendor: str | None = None
 
 
 class OwnPrice(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +73,7 @@ class Prices:
                 self._prefixes.append(price)
             else:
                 self._by_model.setdefault(model, []).append(price)
-        self._found: dict[tuple[str, str, str, str, str, str, int], list[PriceRow]] = {}
+        self._found: dict[tuple[str, str, str, str, str | None, str, str, int], list[PriceRow]] = {}
         self.faults: list[str] = []
         """What is wrong with prices that were passed over."""
 
@@ -81,16 +83,24 @@ class Prices:
         return self.found(*place, served, asked, us)
 
     def found(
-        self, workspace: str, provider: str, provider_type: str, url: str, served: str, asked: str, us: int
+        self,
+        workspace: str,
+        provider: str,
+        provider_type: str,
+        url: str,
+        vendor: str | None,
+        served: str,
+        asked: str,
+        us: int,
     ) -> PriceRow | None:
         """The same by the parts of the place: there is one such question for each attempt."""
         own = workspace if workspace in self._workspaces else ""
-        key = (own, provider, provider_type, url, served, asked, us // _DAY_US)
+        key = (own, provider, provider_type, url, vendor, served, asked, us // _DAY_US)
         found = self._found.get(key)
         if found is None:
             if len(self._found) >= _REMEMBERED:
                 self._found.clear()
-            place = Place(own, provider, provider_type, url)
+            place = Place(own, provider, provider_type, url, vendor)
             found = self._found[key] = self._candidates(place, served, asked, day_of(us))
         if not found:
             return None
@@ -110,7 +120,7 @@ class Prices:
         rows = _until_always(rows + self._own(place, names, day, OURS))
         if self.vendors is None or (rows and rows[-1].hours is None):
             return rows
-        vendor, called = self.vendors.seller(place.provider_type, place.url, asked.lower())
+        vendor, called = self.vendors.seller(place.provider_type, place.url, asked.lower(), place.vendor)
         if vendor is None:
             return rows
         for name in dict.fromkeys((served.lower(), called)):

@@ -154,8 +154,11 @@ class Vendors:
         self._of_place[place] = own
         return own
 
-    def seller(self, provider_type: str, url: str, asked: str) -> tuple[Vendor | None, str]:
-        """Who sells a model (its name in lower case) at an address, and what it is called there."""
+    def seller(self, provider_type: str, url: str, asked: str, vendor: str | None = None) -> tuple[Vendor | None, str]:
+        """Who sells a model (its name in lower case) at an address, and what it is called there; `vendor` is who the
+        provider's settings say."""
+        if vendor is not None:
+            return self.by_id.get(vendor), asked
         prefix, _, name = asked.partition("/")
         if provider_type == _LITELLM and prefix in self._of_prefix:
             return self._of_prefix[prefix], name
@@ -169,6 +172,11 @@ class Vendors:
                 if rows := one.rows(asked):
                     return rows
         return ()
+
+
+def vendor_ids() -> list[str]:
+    """Who there are."""
+    return sorted(bundled().by_id)
 
 
 def bundled() -> Vendors:

@@ -14,6 +14,7 @@ from bursar.gateway.provider import CoolDown, Provider, Timeouts, shown_url
 from bursar.gateway.signing import ChainSignature, Signature, Signer
 from bursar.net.tls import context_of
 from bursar.net.transport import Reach
+from bursar.prices.vendors import vendor_ids
 from bursar.runtime.backends import fault_of as fault_in_process
 from bursar.runtime.settings import ProviderSettings, check_provider
 from bursar.types.errors import ConfigError
@@ -64,6 +65,8 @@ def provider(
     )  # fmt: skip
     if wrong := fault_in_process(given, spec.transport, is_row=is_row, guarded=guarded):
         raise ConfigError(f"{place}: {wrong[0]}", field=wrong[1])
+    if given.vendor is not None and given.vendor not in (known := vendor_ids()):
+        raise ConfigError(f"{place}: vendor '{given.vendor}' is none of {', '.join(known)}", field="vendor")
     headers = {**spec.headers}
     headers |= {k.lower(): resolved(v, f"{place}, header {k}") for k, v in given.headers.items()}
     for name, value in headers.items():
@@ -125,6 +128,7 @@ def provider(
         max_concurrent=given.max_concurrent,
         max_wait_s=given.max_wait_s,
         reach=_reach(spec, given, resolved, guarded, place),
+        vendor=given.vendor,
     )
 
 

@@ -86,6 +86,7 @@ class ProviderSettings(msgspec.Struct, forbid_unknown_fields=True):
     ca_bundle: str | None = None
     allow_self_signed_certificate: bool = False
     backend: str | None = None
+    vendor: str | None = None
     active: bool = True
     request: dict[str, object] = {}
     response: dict[str, object] = {}
