@@ -356,3 +356,15 @@ def test_what_speaks_a_vendor_s_format_is_not_that_vendor(tmp_path: Path, upstre
         assert "openai" in body["error"]["message"]
         found = server.bursar("prices", "find", "own", "gpt-4o")
         assert "openai/gpt-4o#0.2.3" in found.stdout
+
+
+def test_a_price_gone_wrong_loses_no_entry(tmp_path: Path, upstream: Upstream) -> None:
+    _answering(upstream, {"prompt_tokens": 10**9, "completion_tokens": 0, "total_tokens": 10**9})
+    with Server(tmp_path, config(upstream.base_url)) as server:
+        _given(server, model="dear", input=10**9, output=0)
+        assert _entry(server, "dear")["cost"] is None
+        _given(server, model="dear", input=1, output=0, currency="RUB")
+        assert server.request("POST", "/api/currency-rates", {"currency": "RUB", "usd": 10**9})[0] == 201
+        entry = _entry(server, "dear")
+        assert (entry["cost"], entry["cost_usd"], entry["usd_rate"]) == (1000, None, None)
+        assert server.verify()[0]

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from bursar.gateway.attempt import Attempt
     from bursar.gateway.gateway import Gateway
 
+# More than any attempt costs: what comes out above it is a price gone wrong, and the store would refuse its entry.
+MOST_NANOS = 10**16
+
 # What a price depends on whether it has a rate of it or not: counts that are billed in place of others, searches that
 # are paid for beside the tokens, and the tier.
 _BILLED = frozenset({"billed_input_tokens", "billed_output_tokens"})
@@ -35,6 +38,8 @@ def cost_of(gateway: Gateway, attempt: Attempt, usage: Usage) -> Cost | None:
     if found is None:
         return None
     usd, rate = gateway.prices.in_usd(found.nanos, found.currency, at)
+    if usd is not None and usd > MOST_NANOS:
+        usd, rate = None, None
     return msgspec.structs.replace(found, usd_nanos=usd, usd_rate=rate)
 
 
@@ -68,7 +73,7 @@ def priced(row: PriceRow, readers: Readers, usage: Usage, at: int, said_tier: Ca
     # What was not used makes no difference, but for what is billed in place of what was.
     counts = {n: c for n, value in more.items() if (c := as_count(value)) or (c == 0 and n in _BILLED)}
     nanos = nanos_of(usage, tariff, counts) if tariff is not None else None
-    if nanos is None:
+    if nanos is None or nanos > MOST_NANOS:
         return None
     return Cost(nanos, row.currency, "price", row.id if tier == STANDARD else f"{row.id} {tier}")
 
