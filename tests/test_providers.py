@@ -99,3 +99,51 @@ def test_a_provider_of_the_file_is_shown_without_its_secrets() -> None:
     ((shown, _),) = Assembly(parse({"providers": [given]}, "x"), {}, Vault(list)).shown()
     assert "planted" not in str(shown)
     assert (shown["baseUrl"], shown["authorizationKey"]) == ("https://x.example/v1", "***")
+
+
+def test_nothing_shows_a_secret_when_it_is_printed() -> None:
+    from bursar.gateway.provider import Target
+    from bursar.wire.oauth import Flow, Token
+
+    planted = "planted-secret"
+    given = {
+        "name": "p", "type": "openai", "base_url": f"https://u:{planted}-1@x.example/v1?key={planted}-2", "api_key": f"{planted}-3",
+        "headers": {"X-Api-Key": f"{planted}-4"}, "proxy": f"http://u:{planted}-5@y.example:1",
+        "request": {"additionalBodyFields": {"auth": f"{planted}-6"}},
+    }  # fmt: skip
+    settings = parse({"providers": [given]}, "x")
+    made = _made(**given)
+    target = Target(provider=made, model="m", reason="r")
+    flow = Flow(
+        url=f"https://x.example/t?k={planted}",
+        key=f"{planted}-7",
+        token_path="a",
+        expires_at_path="b",
+        expires_in_path="c",
+    )
+    request = flow.request("id")
+    oauth = _made(name="g", type="gigachat", api_key=f"{planted}-8")
+    bedrock = _made(
+        name="b",
+        type="bedrock",
+        location="eu-west-1",
+        api_key=None,
+        access_key_id="AKID",
+        secret_access_key=f"{planted}-9",
+    )
+    signed = (bedrock.signature, oauth.credential, oauth.credential and oauth.credential.source)
+    for one in (
+        settings,
+        settings.providers[0],
+        made,
+        made.reach,
+        target,
+        flow,
+        request,
+        Token(planted, 1.0, 2.0),
+        oauth,
+        bedrock,
+        *signed,
+    ):
+        assert planted not in repr(one), type(one)
+        assert planted not in str(one), type(one)

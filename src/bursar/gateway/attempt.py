@@ -46,6 +46,9 @@ class Attempt(msgspec.Struct, eq=False):
     cost: Cost | None = None
     token: str | None = None
 
+    def __repr__(self) -> str:
+        return f"Attempt(call_id={self.entry.opened.call_id!r}, attempt={self.entry.opened.attempt}, {self.target!r})"
+
     async def authorized(self, transport: Transport, deadline: float) -> Request:
         """The request signed, or with a token that was fetched. Raises ProviderError where there is none to be had."""
         provider, request = self.target.provider, self.request

@@ -73,6 +73,10 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
         msgspec.structs.force_setattr(self, "url_shown", shown_url(first))
         msgspec.structs.force_setattr(self, "shows_key", self.credential is None and self.signature is None)
 
+    def __repr__(self) -> str:
+        # Its headers and secrets are nobody's to see.
+        return f"Provider(name={self.name!r}, type={self.type!r}, url={self.url_shown!r})"
+
     def endpoint(self, operation: str) -> Endpoint:
         """Where calls of this kind go: to an endpoint of their own kind, or, if they can be translated, to that for
         chats. Raises RequestError that says what the provider takes."""

@@ -31,6 +31,10 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
     any_certificate: bool = False
     guarded: bool = False
 
+    def __repr__(self) -> str:
+        proxy = "" if self.proxy is None else ", by a proxy"  # which may have a password
+        return f"Reach({self.kind}{proxy})"
+
 
 HTTP = Reach()
 """As most are."""

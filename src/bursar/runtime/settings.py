@@ -92,6 +92,9 @@ class ProviderSettings(msgspec.Struct, forbid_unknown_fields=True):
     response: dict[str, object] = {}
     auth: dict[str, object] = {}
 
+    def __repr__(self) -> str:
+        return f"ProviderSettings(name={self.name!r}, type={self.type!r})"  # the rest may be secret
+
 
 class WeightedTarget(msgspec.Struct, forbid_unknown_fields=True):
     """A target that shares calls with its neighbours."""

@@ -46,6 +46,10 @@ class Request(msgspec.Struct, frozen=True):
     dropped: str | None = None
     method: str = POST
 
+    def __repr__(self) -> str:
+        # Its headers may show who calls, and so may its address.
+        return f"Request({self.method} {self.url.partition('?')[0].rpartition('@')[2]}, {len(self.body)} bytes)"
+
 
 class Way:
     """How calls for one model go to one provider: what is the same for all of them is worked out once."""

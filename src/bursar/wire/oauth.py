@@ -38,6 +38,9 @@ class Token(msgspec.Struct, frozen=True):
     renewed_from: float
     until: float
 
+    def __repr__(self) -> str:
+        return f"Token(***, renewed_from={self.renewed_from}, until={self.until})"
+
 
 class Flow(msgspec.Struct, frozen=True, kw_only=True):
     """How a token is asked for: `key` is the authorization key (base64, or `id:secret`), shown in a header or `in_body`
@@ -53,6 +56,9 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
     token_path: Paths
     expires_at_path: Paths
     expires_in_path: Paths
+
+    def __repr__(self) -> str:
+        return f"Flow(url={self.url.partition('?')[0]!r}, key=***)"
 
     def request(self, request_id: str) -> Request:
         """What is sent for a token."""
