@@ -143,14 +143,18 @@ def limit() -> Gateway:
     return Gateway("limit", begin)
 
 
-def bursar(workers: int = 1) -> Gateway:
-    """bursar as it is shipped: ledger on, a line in the log for every answer."""
-    name = "bursar" if workers == 1 else f"bursar ×{workers}"
+_PRICE = '[[prices]]\nmodel = "chat"\ninput = 1\noutput = 2\n'
+
+
+def bursar(workers: int = 1, *, priced: bool = False) -> Gateway:
+    """bursar as it is shipped: ledger on, a line in the log for every answer; `priced` where the model has a price."""
+    name = "bursar, priced" if priced else "bursar" if workers == 1 else f"bursar ×{workers}"
 
     def begin(folder: Path, port: int, upstream: int) -> Running:
         config = folder / "bursar.toml"
         config.write_text(
             f'[[providers]]\nname = "up"\ntype = "openai"\nbase_url = "http://127.0.0.1:{upstream}/v1"\napi_key = "x"\n'
+            + (_PRICE if priced else "")
         )
         command = [sys.executable, "-m", "bursar", "serve", "--config", str(config), "--port", str(port)]
         group = Group.start(

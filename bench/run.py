@@ -160,15 +160,15 @@ def _workers(bench: Bench, report: Report, rounds: int) -> None:
 
 
 def _registry(bench: Bench, report: Report, rounds: int) -> None:
-    """Chats beside a large registry against chats with none, and what it takes to start with it."""
+    """Chats beside a large registry against chats with one provider and one price, and how long it takes to start."""
     seconds: list[float] = []
 
     def look(_when: str, running: Running) -> None:
         if running.name == known.full().name and running.cold_start_s is not None:
             seconds.append(running.cold_start_s)
 
-    figures = bench.rounds([known.bursar(), known.full()], [CHAT], rounds, look)[CHAT.name]
-    plain, full = figures["bursar"], figures[known.full().name]
+    figures = bench.rounds([known.bursar(priced=True), known.full()], [CHAT], rounds, look)[CHAT.name]
+    plain, full = figures["bursar, priced"], figures[known.full().name]
     report.own["beside cpu_us"], report.own["full cpu_us"] = plain.cpu_us or 0.0, full.cpu_us or 0.0
     report.own["full gap_ms"] = full.loop_gap_ms or 0.0
     report.own["full failed"] = float(full.failed)

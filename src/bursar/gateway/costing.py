@@ -15,7 +15,6 @@ from bursar.types.usage import Usage
 from bursar.wire.paths import getter
 from bursar.wire.readers import Readers
 from bursar.wire.usage import as_count
-from bursar.wire.values import read_json
 
 if TYPE_CHECKING:
     from bursar.gateway.attempt import Attempt
@@ -80,13 +79,8 @@ def priced(row: PriceRow, readers: Readers, usage: Usage, at: int, said_tier: Ca
 
 def _said_tier(attempt: Attempt) -> object:
     """The tier as the answer says it beside its usage."""
-    path = attempt.decoder.readers.spec.usage.tier
+    readers = attempt.decoder.readers
+    path = readers.spec.usage.tier
     if path is None:
         return None
-    if not attempt.whole:
-        return getter(path)(attempt.decoder.extras)
-    first = path if isinstance(path, str) else path[0]
-    if b'"%b"' % first.partition(".")[0].encode() not in attempt.whole:
-        return None
-    value, _ = read_json(attempt.whole)
-    return getter(path)(value)
+    return readers.tier_in(attempt.whole) if attempt.whole else getter(path)(attempt.decoder.extras)

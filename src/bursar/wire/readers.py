@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 
 import msgspec
 
@@ -90,6 +92,30 @@ class Readers:
     def finer(self, raw: object) -> dict[str, object]:
         """What a raw usage object tells apart, by name; what it does not tell is left out."""
         return found_in(self._details, raw)
+
+    def tier_in(self, data: bytes) -> object:
+        """The service tier that a whole answer says beside its usage. Nothing else is read of it: it may be long."""
+        if self._tier is None or self._tier[0] not in data:
+            return None
+        _, decode, names, get = self._tier
+        try:
+            found = decode(data)
+        except msgspec.MsgspecError:
+            return None
+        return get({name: getattr(found, f"f{n}") for n, name in enumerate(names)})
+
+    @cached_property
+    def _tier(self) -> tuple[bytes, Callable[[bytes], object], list[str], Getter] | None:
+        paths = self.spec.usage.tier
+        if paths is None:
+            return None
+        given = [paths] if isinstance(paths, str) else paths
+        names = list(dict.fromkeys(path.partition(".")[0] for path in given))
+        kind = msgspec.defstruct(
+            "Tier", [(f"f{n}", Any, None) for n, _ in enumerate(names)],
+            rename={f"f{n}": name for n, name in enumerate(names)},
+        )  # fmt: skip
+        return b'"%b"' % names[0].encode(), msgspec.json.Decoder(kind).decode, names, getter(paths)
 
     @cached_property
     def _details(self) -> list[tuple[str, Getter]]:
