@@ -15,7 +15,7 @@ from bursar.gateway.costing import priced
 from bursar.prices.cost import nanos_of, reported
 from bursar.prices.given import GivenCurrencyRate, GivenPrice, check_currency_rate, check_price
 from bursar.prices.rates import PriceRow, Rates, Tariff
-from bursar.prices.table import Place, Prices, own_price, usual
+from bursar.prices.table import Place, Prices, own_price
 from bursar.prices.vendors import Vendor, bundled
 from bursar.types.errors import ConfigError
 from bursar.types.usage import Usage
@@ -23,7 +23,7 @@ from bursar.wire import spec as specs
 from bursar.wire.paths import getter
 from bursar.wire.readers import Readers
 
-PRICES = usual()
+PRICES = Prices(vendors=bundled())
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 counts = st.integers(0, 10**9)
 rates = st.integers(0, 10**12)
@@ -556,3 +556,11 @@ def test_every_price_that_comes_along_can_be_read() -> None:
                 vendor._row(model, given_)
                 read += 1
     assert read > 2000
+
+
+def test_what_can_have_a_rate_can_be_given_everywhere() -> None:
+    from bursar.http.price_rows import RatesGiven
+    from bursar.prices.given import GivenRates
+    from bursar.prices.rates import UNITS
+
+    assert set(UNITS) == set(GivenRates.__struct_fields__) == set(RatesGiven.model_fields)

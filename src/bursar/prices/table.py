@@ -14,7 +14,7 @@ import msgspec
 
 from bursar.prices.given import GivenCurrencyRate, GivenPrice, check_price
 from bursar.prices.rates import PriceRow
-from bursar.prices.vendors import Vendors, bundled
+from bursar.prices.vendors import Vendors
 
 _DAY_US, _MINUTE_US = 86_400_000_000, 60_000_000
 _REMEMBERED = 4096
@@ -189,11 +189,6 @@ def file_id(given: GivenPrice | GivenCurrencyRate) -> str:
 def own_price(given: GivenPrice, id: str, rank: int = GIVEN) -> OwnPrice:
     """A price somebody gave, ready to be found. Raises ConfigError that names the field."""
     return OwnPrice(given=given, row=msgspec.structs.replace(check_price(given, id), id=id), rank=rank)
-
-
-def usual() -> Prices:
-    """The prices that come with bursar, and no others."""
-    return Prices(vendors=bundled())
 
 
 @cache

@@ -57,7 +57,6 @@ def price_of(row: PriceRow) -> OwnPrice:
             "workspace": row.workspace, "currency": row.currency, "valid_from": row.valid_from,
         },
         GivenPrice,
-        str_keys=False,
     )  # fmt: skip
     return own_price(given, row.id)
 
