@@ -31,13 +31,14 @@ def test_every_number_is_in_the_text() -> None:
     tallies = Tallies()
     entry = opened("a", provider="up", model="m", method_type="stream_completion")
     for n in range(3):
-        tallies.observe(
-            entry,
-            settled(f"c{n}", prompt_tokens=10, completion_tokens=4, cached_tokens=2, reasoning_tokens=1,
-                    cost_nanos=1_500_000_000, cost_currency="EUR", response_time_ms=70, time_to_first_token_ms=30),
+        end = settled(
+            f"c{n}", prompt_tokens=10, completion_tokens=4, cached_tokens=2, reasoning_tokens=1,
+            cost_nanos=1_500_000_000, cost_currency="EUR", response_time_ms=70, time_to_first_token_ms=30,
         )  # fmt: skip
-    tallies.observe(entry, settled("d", status="failed", prompt_tokens=1, cost_nanos=None, response_time_ms=400_000))
-    tallies.observe(entry, settled("e", usage_source="none", prompt_tokens=None, cost_nanos=None))
+        tallies.observe([(entry, end)])
+    failed = settled("d", status="failed", prompt_tokens=1, cost_nanos=None, response_time_ms=400_000)
+    without = settled("e", usage_source="none", prompt_tokens=None, cost_nanos=None)
+    tallies.observe([(entry, failed), (entry, without)])
     found = values(tallies)
     who = 'model="m",provider="up"'
     assert found['bursar_attempts_total{method="stream_completion",model="m",provider="up",status="completed"}'] == 4
@@ -63,7 +64,7 @@ def test_workers_answer_for_each_other_and_for_those_that_ended(
         workers.append(Tallies(str(tmp_path)))
     for n, worker in enumerate(workers, 1):
         for _ in range(n):
-            worker.observe(opened("a"), settled("a", prompt_tokens=n))
+            worker.observe([(opened("a"), settled("a", prompt_tokens=n))])
         worker.publish()
     (tmp_path / "9.tally").write_bytes(b"half a fi")
     for worker in workers:
@@ -77,7 +78,7 @@ def test_workers_answer_for_each_other_and_for_those_that_ended(
 def test_models_without_end_are_counted_together_and_none_is_lost() -> None:
     tallies = Tallies()
     for n in range(2500):
-        tallies.observe(opened("a", model=f"m{n}"), settled("a"))
+        tallies.observe([(opened("a", model=f"m{n}"), settled("a"))])
     found = {k: v for k, v in values(tallies).items() if k.startswith("bursar_attempts_total")}
     assert len(found) == 2001
     assert sum(found.values()) == 2500
@@ -99,7 +100,7 @@ def test_a_duration_falls_into_the_first_bound_it_does_not_exceed(durations: lis
 def test_ends_that_were_added_up_are_shown_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tallies = Tallies(str(tmp_path))
     for n in range(500):
-        tallies.observe(opened("a"), settled(f"c{n}"))
+        tallies.observe([(opened("a"), settled(f"c{n}"))])
     with monkeypatch.context() as patched:
         patched.setattr(Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError("full")))
         tallies.publish()

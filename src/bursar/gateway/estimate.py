@@ -5,55 +5,54 @@ Without enough of them there is no estimate: a number nobody measured is worse t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from bursar.ledger.ledger import Ended
+from bursar.types.call import CHAT_COMPLETION, STREAM_COMPLETION
 from bursar.types.usage import ESTIMATED, NONE, PROVIDER, PROVIDER_PARTIAL, Usage
 
 MIN_OBSERVATIONS = 20
-_AT_ONCE = 256
+_ESTIMATED = frozenset({CHAT_COMPLETION, STREAM_COMPLETION})
+_MOST = 8
 
 
-class _Seen:
-    __slots__ = ("input_bytes", "input_tokens", "observations", "output_bytes", "output_tokens")
+class _Seen(msgspec.Struct):
+    """What attempts had in all, and how many they were."""
 
-    def __init__(self, observations: int, ib: int, it: int, ob: int, ot: int) -> None:
-        self.observations = observations
-        self.input_bytes, self.input_tokens = ib, it
-        self.output_bytes, self.output_tokens = ob, ot
-
-    def add(self, request_bytes: int, input_tokens: int, output_bytes: int, output_tokens: int) -> None:
-        self.observations += 1
-        self.input_bytes += request_bytes
-        self.input_tokens += input_tokens
-        self.output_bytes += output_bytes
-        self.output_tokens += output_tokens
+    observations: int = 0
+    input_bytes: int = 0
+    input_tokens: int = 0
+    output_bytes: int = 0
+    output_tokens: int = 0
 
 
 class Estimator:
-    """Bytes a token, by (provider, model); learns from each completed attempt."""
+    """Bytes a token, by (provider, model); learns from completed attempts."""
 
     def __init__(self, seen: Mapping[tuple[str, str], tuple[int, int, int, int, int]] | None = None) -> None:
         """`seen`: (observations, request bytes, input tokens, output bytes, output tokens) to begin with."""
-        self._fresh: list[tuple[str, str, int, int, int, int]] = []
         self._seen = {key: _Seen(*sums) for key, sums in (seen or {}).items()}
 
-    def learn(self, provider: str, model: str, request_bytes: int, output_bytes: int, usage: Usage) -> None:
-        """Adds a completed attempt whose usage the provider reported whole."""
-        if usage.input_tokens is None or usage.output_tokens is None:
-            return
-        fresh = self._fresh
-        fresh.append((provider, model, request_bytes, usage.input_tokens, output_bytes, usage.output_tokens))
-        if len(fresh) >= _AT_ONCE:
-            self._add_up()
-
-    def _add_up(self) -> None:
-        """Most attempts are never asked about: they are added up together."""
-        fresh, self._fresh = self._fresh, []
-        for provider, model, *sums in fresh:
-            seen = self._seen.setdefault((provider, model), _Seen(0, 0, 0, 0, 0))
-            seen.add(*sums)
+    def observe(self, ended: Sequence[Ended]) -> None:
+        """Adds attempts that completed, and whose usage their provider reported whole. Where many end in one turn of
+        the loop, some of them say enough."""
+        for opened, settled in ended[:_MOST]:
+            read, written = settled.prompt_tokens, settled.completion_tokens
+            if settled.status != "completed" or settled.usage_source != PROVIDER or read is None or written is None:
+                continue
+            if opened.method_type not in _ESTIMATED:
+                continue
+            key = (opened.provider, opened.model)
+            seen = self._seen.get(key)
+            if seen is None:
+                seen = self._seen[key] = _Seen()
+            seen.observations += 1
+            seen.input_bytes += opened.request_bytes
+            seen.input_tokens += read
+            seen.output_bytes += settled.output_bytes
+            seen.output_tokens += written
 
     def of_cut_off(
         self,
@@ -76,7 +75,6 @@ class Estimator:
             reported = msgspec.structs.replace(reported, output_tokens=None, reasoning_tokens=None)
         if reported is not None and reported.input_tokens is not None and reported.output_tokens is not None:
             return reported, PROVIDER if is_final else PROVIDER_PARTIAL
-        self._add_up()
         seen = self._seen.get((provider, model))
         if output_bytes == 0 or seen is None or seen.observations < MIN_OBSERVATIONS:
             return (reported, PROVIDER_PARTIAL) if reported is not None and not reported.is_empty else (None, NONE)

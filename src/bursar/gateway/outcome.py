@@ -44,9 +44,8 @@ def opened(
     bodies: Bodies, call: Call, target: Target, reason: str, request: Request, attempt: int, now_us: int
 ) -> Opened:
     """The beginning of an entry."""
-    new: dict[bytes, str] = {}
     *who, tags = astuple(call.context)
-    workspace = who[0]
+    input_refs, params_ref, new, messages, params = bodies.asked(who[0], call.inputs, request.params)
     return Opened(  # type: ignore[call-arg]  # the slices are as long as their fields
         now_us,
         call.call_id,
@@ -61,25 +60,24 @@ def opened(
         call.client_retries,
         request.dropped,
         len(request.body),
-        bodies.names(workspace, call.inputs, new),
-        bodies.name(workspace, request.params, new),
+        input_refs,
+        params_ref,
         tags,
         new,
+        messages,
+        params,
     )
 
 
 def settled(gateway: Gateway, call: Call, attempt: Attempt, status: str, error: ProviderError | None) -> Settled:
     """The end of an entry."""
-    assembly, entry, answer, decoder = attempt.assembly, attempt.entry, attempt.answer, attempt.decoder
+    assembly, entry, answer = attempt.assembly, attempt.entry, attempt.answer
     opened = entry.opened
-    provider, model = opened.provider, opened.model
     ended_ns = time.monotonic_ns()
     output_bytes = assembly.output_bytes()
     if status == "completed":
         usage = assembly.usage
         source = PROVIDER if usage is not None else NONE
-        if usage is not None and not decoder.readers.spec.media:
-            gateway.estimator.learn(provider, model, opened.request_bytes, output_bytes, usage)
     else:
         usage, source = _of_cut_off(gateway, attempt, output_bytes)
     money, usd_rate = _NO_MONEY, None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from operator import attrgetter
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from bursar.ledger.ledger import Ended
 from bursar.ledger.records import Opened, Settled
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
@@ -117,17 +118,20 @@ class Tallies:
         self._own: dict[Key, Tally] = {}
         self._waiting: dict[Key, list[_End]] = {}
         self._changed = False
+        self._count = 0
         self._file = Path(folder) / f"{os.getpid()}.tally" if folder is not None else None
 
-    def observe(self, opened: Opened, settled: Settled) -> None:
-        """Counts a settled entry."""
-        key = (*_who(opened), settled.status)
-        waiting = self._waiting.get(key)
-        if waiting is None:
-            waiting = self._begin(key)
-        waiting.append(_end(settled))
+    def observe(self, ended: Sequence[Ended]) -> None:
+        """Counts settled entries."""
+        for opened, settled in ended:
+            key = (*_who(opened), settled.status)
+            waiting = self._waiting.get(key)
+            if waiting is None:
+                waiting = self._begin(key)
+            waiting.append(_end(settled))
         self._changed = True
-        if len(waiting) >= _AT_ONCE:
+        self._count += len(ended)
+        if self._count >= _AT_ONCE:
             self._add_up()
 
     def publish(self) -> None:
@@ -167,6 +171,6 @@ class Tallies:
         return self._waiting.setdefault(key, [])
 
     def _add_up(self) -> None:
-        waiting, self._waiting = self._waiting, {}
+        waiting, self._waiting, self._count = self._waiting, {}, 0
         for key, ends in waiting.items():
             self._own.setdefault(key, Tally()).add(ends, completed=key[3] == "completed")

@@ -29,6 +29,8 @@ _LOST = "the process that made this attempt ended before it was settled"
 class FileSource:
     """A spool read from its file. `end` is the file's size: what is behind the last record is looked at too."""
 
+    recent = None
+
     def __init__(self, path: Path) -> None:
         self.id = path.name.removesuffix(SUFFIX)
         self._path = path
@@ -98,7 +100,7 @@ class Adopter:
         if state is not None and state.state == "closed":
             return -1
         source = FileSource(path)
-        offset = await self._drain.drain(source, state.offset if state else 0, lambda _batch: None)
+        offset = await self._drain.drain(source, state.offset if state else 0, lambda _offset, _records: None)
         return await self._close(header.spool_id, offset)
 
     async def _close(self, spool_id: str, offset: int) -> int:

@@ -1,15 +1,22 @@
-"""Bodies: what was asked and answered, each stored once within a workspace, under a name made of its content.
+"""Bodies: what was asked, each stored once within a workspace, under a name made of its content.
 
 Messages are bodies of their own, so a conversation that grows by a turn adds one message to the ledger, not all of
-them again: neither to the spool, where an entry only names what is in the store already, nor to the store.
+them again: neither to the spool, where an entry only names what is in the store already, nor to the store. What is
+shorter than a name and its row would be worth stands in the entry itself; so do answers, which do not come again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
+from typing import NamedTuple
+from zlib import crc32
 
 from bursar.store.port import BODY_NAME_BYTES
+
+_SHORT_BYTES = 512
+"""Up to this a text stands in the entry. A body of its own costs some hundred bytes beside itself, in two trees of the
+store, of which one is written at a random place."""
 
 _KNOWN_BYTES = 8 * 1024 * 1024
 _KNOWN_NAMES = 20_000
@@ -22,6 +29,23 @@ def body_name(workspace: str, body: bytes) -> bytes:
     It is bytes, and short, because names are random and every one is a place in an index.
     """
     return sha256(b"%b\0%b" % (workspace.encode("utf-8", "replace"), body)).digest()[:BODY_NAME_BYTES]
+
+
+def texts_crc(first: str | None, second: str | None) -> int | None:
+    """The CRC-32 of two texts of an entry, one behind the other: by it `verify` finds one that was altered."""
+    if second is None:
+        return None if first is None else crc32(first.encode("utf-8", "replace"))
+    return crc32(second.encode("utf-8", "replace"), crc32(first.encode("utf-8", "replace")) if first else 0)
+
+
+class Asked(NamedTuple):
+    """What was asked, as an entry has it: names or texts, and the new bodies by their names."""
+
+    input_refs: bytearray | None
+    params_ref: bytearray | None
+    bodies: dict[bytes, str]
+    messages: str | None
+    params: str | None
 
 
 class Bodies:
@@ -69,6 +93,20 @@ class Bodies:
         self._repeated_bytes += len(body)
         return name
 
-    def names(self, workspace: str, bodies: Iterable[bytes], new: dict[bytes, str]) -> bytes:
+    def asked(self, workspace: str, inputs: Sequence[bytes], params: bytes) -> Asked:
+        """The messages and the parameters of a request, as its entry has them."""
+        new: dict[bytes, str] = {}
+        refs = params_ref = messages = short = None
+        if sum(map(len, inputs)) <= _SHORT_BYTES:
+            messages = f"[{b','.join(inputs).decode('utf-8', 'replace')}]"
+        else:
+            refs = self.names(workspace, inputs, new)
+        if len(params) <= _SHORT_BYTES:
+            short = params.decode("utf-8", "replace")
+        else:
+            params_ref = bytearray(self.name(workspace, params, new))
+        return Asked(refs, params_ref, new, messages, short)
+
+    def names(self, workspace: str, bodies: Iterable[bytes], new: dict[bytes, str]) -> bytearray:
         """The names of several bodies, one behind the other."""
-        return b"".join([self.name(workspace, body, new) for body in bodies])
+        return bytearray().join([self.name(workspace, body, new) for body in bodies])

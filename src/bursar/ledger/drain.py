@@ -7,17 +7,16 @@ grows, and its state says so; when the store is back everything arrives, once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from itertools import islice
 from typing import Protocol
 
 import msgspec
 
 from bursar.ledger.ledger import Ledger, now_us
 from bursar.ledger.records import Span, good_records, walk
-from bursar.ledger.rows import BatchBuilder
-from bursar.ledger.spool import Spool
+from bursar.ledger.rows import UNREADABLE, BatchBuilder
+from bursar.ledger.spool import Recent, Spool
 from bursar.store.port import Batch, LedgerStore, OffsetMovedError, RecordRefusedError
 from bursar.types.errors import StoreError
 
@@ -45,6 +44,10 @@ class Source(Protocol):
     def end(self) -> int: ...
 
     def read(self, offset: int, size: int) -> bytes: ...
+
+    @property
+    def recent(self) -> Recent | None:
+        """The last records, which need not be read; None where there never are any."""
 
 
 class DrainState(msgspec.Struct):
@@ -137,27 +140,42 @@ class Drain:
             if not self._ledger.spools:
                 return
 
-    async def drain(self, source: Source, offset: int, on_progress: Callable[[Batch], None]) -> int:
-        """Brings a spool from `offset` to its end into the store; returns the end. Raises StoreError."""
+    async def drain(self, source: Source, offset: int, on_progress: Callable[[int, int], None]) -> int:
+        """Brings a spool from `offset` to its end into the store; returns the end. `on_progress` is told each new
+        offset, and how many records that was. Raises StoreError."""
         size = _READ_BYTES
         while offset < source.end:
-            data = source.read(offset, size)
-            last = offset + len(data) >= source.end
-            batch, count = await self._read(source.id, offset, data, last)
-            if not count:
-                if last:
-                    break
-                size *= 4
-                continue
-            size = _READ_BYTES
+            recent = source.recent
+            if recent is not None and recent.start < offset:
+                recent.let_go(offset)
+            if recent is not None and recent.start == offset and recent.records:
+                try:
+                    batch = await self._of_recent(source.id, recent)
+                except UNREADABLE:
+                    recent.begin_at(source.end)  # which of them it is, is found where each is read by itself
+                    continue
+            else:
+                end = recent.start if recent is not None and recent.start > offset else source.end
+                data = source.read(offset, min(size, end - offset))
+                last = offset + len(data) >= end
+                batch = await self._of_bytes(source.id, offset, data, last)
+                if batch.new_offset == offset:
+                    if last:
+                        break
+                    size *= 4
+                    continue
+                size = _READ_BYTES
+            # The store uses the rows up.
+            new_offset, records, brought = batch.new_offset, batch.records, batch.brought
             try:
                 await self._store.apply(batch)
-                self._ledger.bodies.learn(batch.bodies)
-                on_progress(batch)
-                offset = batch.new_offset
             except RecordRefusedError:
-                spans = islice(walk(data, offset, last=last), count)
-                offset = await self._one_by_one(source.id, offset, spans, data, on_progress)
+                data = source.read(offset, new_offset - offset)
+                await self._one_by_one(source.id, offset, data, on_progress)
+            else:
+                self._ledger.bodies.learn(brought)
+                on_progress(new_offset, records)
+            offset = new_offset
         return offset
 
     async def close_spool(self, spool_id: str, offset: int, batch: Batch) -> None:
@@ -170,9 +188,9 @@ class Drain:
         offset = ledger.drained.get(spool.id, 0)
         if offset < spool.end:
 
-            def progressed(batch: Batch) -> None:
-                ledger.drained[spool.id] = batch.new_offset
-                ledger.drained_records[spool.id] = ledger.drained_records.get(spool.id, 0) + batch.records
+            def progressed(offset: int, records: int) -> None:
+                ledger.drained[spool.id] = offset
+                ledger.drained_records[spool.id] = ledger.drained_records.get(spool.id, 0) + records
 
             try:
                 offset = await self.drain(spool, offset, progressed)
@@ -191,8 +209,19 @@ class Drain:
             self._ledger.drained[spool.id] = state.offset
             self._ledger.drained_records[spool.id] = state.records
 
-    async def _read(self, spool_id: str, offset: int, data: bytes, last: bool) -> tuple[Batch, int]:
-        """The batch of the records in `data`, and how many they are; the loop goes on in between."""
+    async def _of_recent(self, spool_id: str, recent: Recent) -> Batch:
+        """The batch of the records at hand; the loop goes on in between."""
+        builder = BatchBuilder(spool_id, recent.start, now_us())
+        records, ends = recent.records, recent.ends  # they grow meanwhile, and may be left for others
+        count = min(len(records), _BATCH_RECORDS)
+        for at in range(0, count, _YIELD_RECORDS):
+            some = slice(at, min(at + _YIELD_RECORDS, count))
+            builder.add_records(records[some], ends[some])
+            await asyncio.sleep(0)
+        return await self._laid_out(builder)
+
+    async def _of_bytes(self, spool_id: str, offset: int, data: bytes, last: bool) -> Batch:
+        """The batch of the records in `data`; the loop goes on in between."""
         builder = BatchBuilder(spool_id, offset, now_us())
         count, at = 0, 0
         while count < _BATCH_RECORDS:
@@ -207,23 +236,26 @@ class Drain:
                 builder.add(span, data, offset)
                 count, at = count + 1, span.end - offset
             await asyncio.sleep(0)
-        return builder.batch, count
+        return await self._laid_out(builder)
+
+    @staticmethod
+    async def _laid_out(builder: BatchBuilder) -> Batch:
+        while builder.lays_out():  # noqa: ASYNC110  # nothing is waited for: the loop is given back
+            await asyncio.sleep(0)
+        return builder.batch
 
     async def _one_by_one(
-        self, spool_id: str, base: int, spans: Iterable[Span], data: bytes, on_progress: Callable[[Batch], None]
-    ) -> int:
+        self, spool_id: str, offset: int, data: bytes, on_progress: Callable[[int, int], None]
+    ) -> None:
         """One of the records is not to be stored: each goes alone, and the refused one is kept aside, raw."""
-        offset = base
-        for span in spans:
+        base = offset
+        for span in walk(data, base):
             try:
-                batch = self._of_one(spool_id, offset, span, data, base)
-                await self._store.apply(batch)
+                await self._store.apply(self._of_one(spool_id, offset, span, data, base))
             except RecordRefusedError as e:
-                batch = self._of_one(spool_id, offset, span, data, base, refused=str(e))
-                await self._store.apply(batch)
-            on_progress(batch)
-            offset = batch.new_offset
-        return offset
+                await self._store.apply(self._of_one(spool_id, offset, span, data, base, refused=str(e)))
+            offset = span.end
+            on_progress(offset, 0 if span.payload is None else 1)
 
     def _of_one(
         self, spool_id: str, offset: int, span: Span, data: bytes, base: int, *, refused: str | None = None

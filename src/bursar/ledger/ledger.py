@@ -6,6 +6,7 @@ the spool is at its bounds or its disk is full, the stated policy applies here, 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import weakref
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ import msgspec
 
 from bursar.ledger.bodies import Bodies
 from bursar.ledger.ids import uuid7
-from bursar.ledger.records import Correction, Gap, Opened, Settled, encode
+from bursar.ledger.records import Correction, Gap, Opened, Settled, encode, frame_of, mended
 from bursar.ledger.spool import Spool, SpoolFullError
 from bursar.types.errors import AlreadySettledError, LedgerFullError
 
@@ -51,7 +52,10 @@ class Entry(msgspec.Struct, eq=False):
     settled: bool = False
 
 
-Observer = Callable[[Opened, Settled], None]
+Ended = tuple[Opened, Settled]
+"""An entry's beginning and its end."""
+Observer = Callable[[Sequence[Ended]], None]
+"""What is told of entries that have ended, a turn of the loop's together."""
 
 
 def now_us() -> int:
@@ -75,6 +79,7 @@ class Ledger:
         self.limits = limits
         self.bodies = Bodies()
         self._observers = tuple(observers)
+        self._ended: list[Ended] = []
         self._active: Spool | None = None
         self._retiring: list[Spool] = []
         self._gap: Gap | None = None
@@ -111,11 +116,17 @@ class Ledger:
                 if not self._has_room():
                     opened = _without_bodies(opened)
             try:
-                spool.append(encode(opened), 1)
+                frame = frame_of(opened)
+            except UnicodeEncodeError:
+                opened = mended(opened)
+                frame = frame_of(opened)
+            try:
+                spool.append(frame, 1, opened)
             except SpoolFullError:
-                if opened.params_ref is None:
+                if not opened.has_bodies:
                     raise
-                spool.append(encode(_without_bodies(opened)), 1)
+                opened = _without_bodies(opened)
+                spool.append(encode(opened), 1, opened)
         except (SpoolFullError, OSError):
             return self._without_room(opened)
         self._no_room = False
@@ -133,15 +144,27 @@ class Ledger:
         entry.settled = True
         if entry.spool is not None:
             self._append_settled(entry.spool, settled)
-        try:
-            for observe in self._observers:
-                observe(entry.opened, settled)
-        except Exception:  # noqa: S110
-            pass  # who watches must not change what happens: a log that cannot be written ends no call
+        ended = self._ended
+        ended.append((entry.opened, settled))
+        if len(ended) == 1:
+            try:
+                asyncio.get_running_loop().call_soon(self._tell)
+            except RuntimeError:
+                self._tell()
+
+    def _tell(self) -> None:
+        """Tells the observers of the entries that have ended since."""
+        ended, self._ended = self._ended, []
+        for observe in self._observers:
+            with suppress(
+                Exception
+            ):  # who watches must not change what happens: a log that cannot be written ends no call
+                observe(ended)
 
     def correct(self, correction: Correction) -> None:
         """Records a difference to a settled entry. Raises SpoolFullError where there is no room."""
-        self._spool().append(encode(correction))
+        correction = mended(correction)
+        self._spool().append(encode(correction), 0, correction)
 
     @property
     def undrained_bytes(self) -> int:
@@ -213,6 +236,7 @@ class Ledger:
 
     def close(self) -> None:
         """Leaves what is not drained for the next process to adopt."""
+        self._tell()
         self.retire()
         for spool in self._retiring:
             spool.close(remove=False)
@@ -248,10 +272,15 @@ class Ledger:
             settled = _without_answer(settled)
         try:
             try:
-                frame = encode(settled)
-                if len(frame) > _SHORT_BYTES:
-                    frame = _bounded(settled, frame)
-                spool.append(frame, -1)
+                try:
+                    frame = frame_of(settled)
+                except UnicodeEncodeError:
+                    settled = mended(settled)
+                    frame = frame_of(settled)
+                if len(frame) > _SHORT_BYTES and _is_long(settled, frame):
+                    settled = _cut(settled)
+                    frame = encode(settled)
+                spool.append(frame, -1, settled)
             except (SpoolFullError, OverflowError, TypeError):
                 spool.append(_bare(settled), -1)
         except (SpoolFullError, OSError):
@@ -270,12 +299,12 @@ class Ledger:
 
     def _write_gap(self) -> None:
         if self._gap is not None:
-            self._spool().append(encode(self._gap))
+            self._spool().append(encode(self._gap), 0, self._gap)
             self._gap = None
 
 
 def _without_bodies(opened: Opened) -> Opened:
-    return msgspec.structs.replace(opened, input_refs=None, params_ref=None, bodies={})
+    return msgspec.structs.replace(opened, input_refs=None, params_ref=None, bodies={}, messages=None, params=None)
 
 
 def _without_answer(settled: Settled) -> Settled:
@@ -300,13 +329,11 @@ def _bare(settled: Settled) -> bytes:
         )
 
 
-def _bounded(settled: Settled, frame: bytes) -> bytes:
-    """The record's frame, where its bodies are what makes it long. What else a provider may make as long as it likes is
-    cut, so that the record without bodies fits the room kept for it."""
+def _is_long(settled: Settled, frame: bytes) -> bool:
+    """Whether it is not its bodies that make a record's frame long. What else a provider may make as long as it likes
+    is cut then, so that the record without bodies fits the room kept for it."""
     bodies = [text.encode("utf-8", "replace") for text in (settled.output, settled.text) if text is not None]
-    if len(frame) - sum(map(len, bodies)) <= _SHORT_BYTES:
-        return frame
-    return encode(_cut(settled))
+    return len(frame) - sum(map(len, bodies)) > _SHORT_BYTES
 
 
 def _cut(settled: Settled) -> Settled:

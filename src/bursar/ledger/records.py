@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import TypeVar
 
 import msgspec
 
@@ -45,10 +46,11 @@ for bytes it looks for another form first."""
 class Opened(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """An attempt is about to leave. Times are microseconds since 1970 (UTC).
 
-    `input_refs` are the names of the messages it sends, one behind the other, `params_ref` the name of what else it
-    asks; `bodies` has those that are not known to be in the store, by name. All three are empty where bodies are left
-    out because the spool is at its first bound. From `call_id` to `params_ref` the fields stand as the store's columns
-    do, so that they are taken over in one piece.
+    Short messages stand in it, as a JSON array, and so do the parameters (what else it asks) where they are short:
+    `messages`, `params`. Otherwise `input_refs` are the messages' names, one behind the other, and `params_ref` that of
+    the parameters; `bodies` has those that are not known to be in the store, by name. All of these are empty where
+    bodies are left out because the spool is at its first bound. From `call_id` to `params_ref` the fields stand as the
+    store's columns do, so that they are taken over in one piece.
     """
 
     created_us: int
@@ -77,6 +79,13 @@ class Opened(msgspec.Struct, frozen=True, array_like=True, tag=1):
     params_ref: Name | None
     tags: dict[str, str]
     bodies: dict[bytes, str]
+    messages: str | None = None
+    params: str | None = None
+
+    @property
+    def has_bodies(self) -> bool:
+        """Whether it says what was asked."""
+        return self.params_ref is not None or self.params is not None
 
 
 class Settled(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -157,10 +166,14 @@ _decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 def encode(record: Record) -> bytes:
     """The framed bytes of a record. Text that UTF-8 cannot hold (lone surrogates) is mended, not refused."""
     try:
-        payload = _encoder.encode(record)
+        return frame_of(record)
     except UnicodeEncodeError:
-        payload = _encoder.encode(_mended(record))
-    return framed(payload)
+        return frame_of(mended(record))
+
+
+def frame_of(record: Record) -> bytes:
+    """The same for a record that needs no mending. Raises UnicodeEncodeError."""
+    return framed(_encoder.encode(record))
 
 
 def framed(payload: bytes) -> bytes:
@@ -173,7 +186,12 @@ def decode(payload: bytes | memoryview) -> Record:
     return _decoder.decode(payload)
 
 
-def _mended(record: Record) -> Record:
+R = TypeVar("R", bound=Record)
+
+
+def mended(record: R) -> R:
+    """The record with texts that UTF-8 can hold."""
+
     def mend(value: object) -> object:
         if isinstance(value, str):
             return clean_text(value)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from itertools import chain, islice, repeat
+from typing import Any
 
 import msgspec
 
 from bursar.ledger import records
-from bursar.ledger.bodies import body_name
-from bursar.ledger.records import Correction, Gap, Opened, Settled, Span
-from bursar.store.port import SETTLED_COLUMNS, Batch, Row, Values
+from bursar.ledger.bodies import texts_crc
+from bursar.ledger.records import Correction, Gap, Opened, Record, Settled, Span
+from bursar.store.port import Batch, Row, Rows
 
 _HOUR_US = 3_600_000_000
+_END_US = 253_402_300_800_000_000  # the year 10000
 
 _encode = msgspec.json.Encoder().encode
 _astuple = msgspec.structs.astuple
@@ -21,19 +25,23 @@ def _between(fields: tuple[str, ...], first: str, last: str) -> slice:
     return slice(fields.index(first), fields.index(last) + 1)
 
 
-# Rows are put together from slices of the records: in one piece, for there are many of them and many columns.
+# Rows are laid out column by column, in slices of the records' fields: there are many of them, and many columns.
 _O, _S = Opened.__struct_fields__, Settled.__struct_fields__
 _BEGUN, _ENDED = _between(_O, "call_id", "params_ref"), _between(_S, "status", "text_at")
+_TAGS, _USD_RATE = _O.index("tags"), _S.index("usd_rate")
+_MESSAGES, _PARAMS = _O.index("messages"), _O.index("params")
+_OUTPUT, _TEXT = _S.index("output"), _S.index("text")
 
-LAYOUT = ("spool_id", "created_at", "hour", "tags", *_O[_BEGUN], "completed_at", *_S[_ENDED], "output_ref", "text_ref",
-          "usd_rate")  # fmt: skip
-"""The order in which rows are put together below: the store's own."""
-_STARTED: Values = tuple(
-    {"status": "started", "usage_source": "none", "output_bytes": 0}.get(name) for name in SETTLED_COLUMNS
-)
+OPENED_COLUMNS = ("spool_id", "created_at", "hour", "tags", *_O[_BEGUN], "asked_crc", "messages", "params")
+"""The columns of an entry that are known when it is opened."""
+SETTLED_COLUMNS = ("completed_at", *_S[_ENDED], "usd_rate", "answered_crc", "output", "text")
+"""The columns that are known when it is settled."""
+_STARTED: dict[str, object] = {"status": "started", "usage_source": "none", "output_bytes": 0}
+_AT_ONCE = 128
 
 
-_UNREADABLE = (msgspec.MsgspecError, ValueError, OverflowError)
+UNREADABLE = (msgspec.MsgspecError, ValueError, OverflowError)
+"""What is raised of a record that is none, or one the store cannot hold."""
 
 
 class _Clock:
@@ -43,17 +51,49 @@ class _Clock:
         self._second = -1
         self._text = ""
 
-    def __call__(self, us: int) -> str:
-        second, rest = divmod(us, 1_000_000)
-        if second != self._second:
-            self._text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%d %H:%M:%S")
-            self._second = second
-        return f"{self._text}.{rest:06d}"
+    def texts(self, times_us: Iterable[int | None]) -> list[str | None]:
+        """Times in microseconds since 1970 as the store's UTC text."""
+        texts: list[str | None] = []
+        known, text = self._second, self._text
+        for us in times_us:
+            if us is None:
+                texts.append(None)
+                continue
+            second, rest = divmod(us, 1_000_000)
+            if second != known:
+                text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%d %H:%M:%S.")
+                known = second
+            texts.append(f"{text}{rest:06d}")
+        self._second, self._text = known, text
+        return texts
 
 
 def timestamp(us: int) -> str:
     """A time in microseconds since 1970 as the store's UTC text."""
-    return _Clock()(us)
+    (text,) = _Clock().texts((us,))
+    assert text is not None
+    return text
+
+
+def _check_time(us: int | None) -> None:
+    """Raises ValueError where this is no time the store can hold."""
+    if us is not None and not 0 <= us < _END_US:
+        raise ValueError(f"{us} is no time in microseconds since 1970")
+
+
+Columns = list[Sequence[object]]
+
+
+def _laid_out(names: Sequence[str], columns: Columns, count: int) -> Rows:
+    """Rows of these columns, row by row, without the columns in which none of them has anything: the driver looks in
+    vain for another form of each null it is given, and that is most of what a row would cost."""
+    used = [n for n, column in enumerate(columns) if any(column) or column.count(None) < count]
+    values = list(chain.from_iterable(zip(repeat(0), *(columns[n] for n in used), strict=False)))
+    return Rows(("seq", *(names[n] for n in used)), values, count)
+
+
+def _crcs(firsts: Any, seconds: Any) -> list[int | None]:
+    return list(map(texts_crc, firsts, seconds))
 
 
 class BatchBuilder:
@@ -62,14 +102,45 @@ class BatchBuilder:
     def __init__(self, spool_id: str, offset: int, now_us: int) -> None:
         self._clock = _Clock()
         self._batch = Batch(spool_id=spool_id, old_offset=offset, new_offset=offset, records=0, now=timestamp(now_us))
-        self._open: dict[tuple[str, int], Values] = {}
+        self._open: dict[tuple[str, int], Opened] = {}
+        self._begun: list[Opened] = []
+        self._ended: list[Settled] = []
+        self._ends: list[Settled] = []
 
     @property
     def batch(self) -> Batch:
         """What was collected; the builder is not used after it."""
-        self._batch.entries.extend(opened + _STARTED for opened in self._open.values())
-        self._open.clear()
+        while self.lays_out():
+            pass
         return self._batch
+
+    def lays_out(self) -> bool:
+        """Lays out some of what is left when everything was added; whether there was any."""
+        if self._begun:
+            self._lay_out_whole()
+        elif self._ends:
+            self._lay_out_ends()
+        elif self._open:
+            some = list(islice(self._open, _AT_ONCE))
+            self._lay_out_begun([self._open.pop(key) for key in some])
+        else:
+            return False
+        return True
+
+    def add_records(self, records: Sequence[Record], ends: Sequence[int]) -> None:
+        """Adds good records that follow each other and end at these offsets."""
+        start = self._batch.new_offset
+        for record, end in zip(records, ends, strict=True):
+            kind = type(record)
+            if kind is Settled:
+                self._settle(record)  # type: ignore[arg-type]
+            elif kind is Opened:
+                self._open_entry(record)  # type: ignore[arg-type]
+            else:
+                self._add_other(record, start)
+            start = end
+        self._batch.records += len(records)
+        self._batch.new_offset = start
 
     def add_good(self, payloads: list[bytes], ends: list[int], base: int) -> None:
         """Adds the payloads of records that follow each other and end at `ends`, in bytes that stand at `base`."""
@@ -80,13 +151,15 @@ class BatchBuilder:
                 record = decode(payload)
                 kind = type(record)
                 if kind is Opened:
+                    _check_time(record.created_us)  # type: ignore[union-attr]
                     self._open_entry(record)  # type: ignore[arg-type]
                 elif kind is Settled:
+                    _check_time(record.completed_us)  # type: ignore[union-attr]
                     self._settle(record)  # type: ignore[arg-type]
                 else:
                     self._add_framed(payload, base + end)
                     continue
-            except _UNREADABLE:
+            except UNREADABLE:
                 self._add_framed(payload, base + end)
                 continue
             batch.records += 1
@@ -108,12 +181,14 @@ class BatchBuilder:
         try:
             record = records.decode(payload)
             if isinstance(record, Opened):
+                _check_time(record.created_us)
                 self._open_entry(record)
             elif isinstance(record, Settled):
+                _check_time(record.completed_us)
                 self._settle(record)
             else:
-                self._add_other(record, span)
-        except _UNREADABLE as e:
+                self._add_other(record, span.start)
+        except UNREADABLE as e:
             self._reject(span, data, base, "unreadable", str(e))
 
     def _add_framed(self, payload: bytes, end: int) -> None:
@@ -125,20 +200,20 @@ class BatchBuilder:
         """Adds an end that stands in no spool: that of an entry whose process is gone."""
         self._settle(settled)
 
-    def _add_other(self, record: records.Record, span: Span) -> None:
+    def _add_other(self, record: Record, start: int) -> None:
         match record:
             case Gap():
                 self._batch.gaps.append(
                     {
                         "spool_id": self._batch.spool_id,
-                        "start": span.start,
+                        "start": start,
                         "count": record.count,
                         "first_at": timestamp(record.first_us),
                         "last_at": timestamp(record.last_us),
                     }
                 )
             case Correction():
-                self._correct(record, span)
+                self._correct(record, start)
 
     def _reject(self, span: Span, data: bytes, base: int, reason: str, detail: str | None) -> None:
         self._batch.rejects.append(
@@ -153,42 +228,79 @@ class BatchBuilder:
         )
 
     def _open_entry(self, record: Opened) -> None:
-        key, at = (record.call_id, record.attempt), record.created_us
-        tags = _encode(record.tags).decode() if record.tags else None
-        row = (self._batch.spool_id, self._clock(at), at // _HOUR_US, tags, *_astuple(record)[_BEGUN])
+        key = (record.call_id, record.attempt)
         before = self._open.get(key)
         if before is not None:
-            self._batch.entries.append(before + _STARTED)  # the store will refuse the second of them
+            self._lay_out_begun([before])  # the store will refuse the second of them
         if record.bodies:
             self._bring(record.workspace, record.bodies)
-        self._open[key] = row
+        self._open[key] = record
 
     def _settle(self, record: Settled) -> None:
-        at, output, text = record.completed_us, record.output, record.text
-        settled = (
-            self._clock(at) if at is not None else None,
-            *_astuple(record)[_ENDED],
-            self._name(record.workspace, output) if output is not None else None,
-            self._name(record.workspace, text) if text else None,
-            record.usd_rate,
-        )
         opened = self._open.pop((record.call_id, record.attempt), None)
-        if opened is not None:
-            self._batch.entries.append(opened + settled)
-        else:
-            self._batch.settlements.append((record.call_id, record.attempt, *settled))
+        if opened is None:
+            self._ends.append(record)
+            if len(self._ends) >= _AT_ONCE:
+                self._lay_out_ends()
+            return
+        self._begun.append(opened)
+        self._ended.append(record)
+        if len(self._begun) >= _AT_ONCE:
+            self._lay_out_whole()
 
-    def _name(self, workspace: str, text: str) -> bytearray:
-        name = body_name(workspace, text.encode("utf-8", "replace"))
-        self._batch.bodies[name] = (workspace, text)
-        return bytearray(name)
+    def _lay_out_whole(self) -> None:
+        """Entries that were opened and settled."""
+        begun, self._begun = self._begun, []
+        ended, self._ended = self._ended, []
+        columns = [*self._of_begun(begun), *self._of_ended(list(zip(*map(_astuple, ended), strict=True)))]
+        self._batch.entries.append(_laid_out((*OPENED_COLUMNS, *SETTLED_COLUMNS), columns, len(begun)))
+
+    def _lay_out_begun(self, begun: list[Opened]) -> None:
+        """Entries that were opened and not settled yet."""
+        count = len(begun)
+        columns = [*self._of_begun(begun), *([value] * count for value in _STARTED.values())]
+        self._batch.entries.append(_laid_out((*OPENED_COLUMNS, *_STARTED), columns, count))
+
+    def _lay_out_ends(self) -> None:
+        """Ends of entries that were opened in an earlier batch."""
+        ended, self._ends = self._ends, []
+        fields: Columns = list(zip(*map(_astuple, ended), strict=True))
+        columns = [fields[_S.index("call_id")], fields[_S.index("attempt")], *self._of_ended(fields)]
+        names = ("call_id", "attempt", *SETTLED_COLUMNS)
+        self._batch.settlements.append(_laid_out(names, columns, len(ended)))
+
+    def _of_begun(self, begun: list[Opened]) -> Columns:
+        fields: Columns = list(zip(*map(_astuple, begun), strict=True))
+        created: Sequence[int] = fields[0]  # type: ignore[assignment]
+        return [
+            [self._batch.spool_id] * len(begun),
+            self._clock.texts(created),
+            [at // _HOUR_US for at in created],
+            [_encode(tags).decode() if tags else None for tags in fields[_TAGS]],
+            *fields[_BEGUN],
+            _crcs(fields[_MESSAGES], fields[_PARAMS]),
+            fields[_MESSAGES],
+            fields[_PARAMS],
+        ]
+
+    def _of_ended(self, fields: Columns) -> Columns:
+        return [
+            self._clock.texts(fields[0]),  # type: ignore[arg-type]
+            *fields[_ENDED],
+            fields[_USD_RATE],
+            _crcs(fields[_OUTPUT], fields[_TEXT]),
+            fields[_OUTPUT],
+            fields[_TEXT],
+        ]
 
     def _bring(self, workspace: str, bodies: dict[bytes, str]) -> None:
-        brought = self._batch.bodies
+        batch = self._batch
         for name, text in bodies.items():
-            brought[name] = (workspace, text)
+            if name not in batch.brought:
+                batch.brought.add(name)
+                batch.bodies += (bytearray(name), workspace, text, batch.now)
 
-    def _correct(self, record: Correction, span: Span) -> None:
+    def _correct(self, record: Correction, start: int) -> None:
         row: Row = {n: getattr(record, n) for n in Correction.__struct_fields__ if n != "created_us"}
-        row.update(spool_id=self._batch.spool_id, start=span.start, created_at=timestamp(record.created_us))
+        row.update(spool_id=self._batch.spool_id, start=start, created_at=timestamp(record.created_us))
         self._batch.corrections.append(row)

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import errno
 import os
+from bisect import bisect_right
 from contextlib import suppress
 from pathlib import Path
 
 from bursar.ledger.locks import SpoolLock
-from bursar.ledger.records import SETTLE_RESERVE, SpoolHeader, encode
+from bursar.ledger.records import SETTLE_RESERVE, Record, SpoolHeader, encode
 from bursar.types.errors import LedgerError
 
 SUFFIX = ".spool"
 LOCK_SUFFIX = ".lock"
 _CHUNK = 64 * 1024
 _LARGE_CHUNK = 1024 * 1024
+# How far back what was appended is remembered as it was, for the drain: beyond it the file is read.
+_RECENT_BYTES = 16 * 1024 * 1024
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -27,8 +30,31 @@ class SpoolFullError(LedgerError):
     """There is no room on the spool's disk."""
 
 
+class Recent:
+    """The records a spool got last, from the byte `start` on, and where each ends."""
+
+    __slots__ = ("ends", "records", "start")
+
+    def __init__(self) -> None:
+        self.begin_at(0)
+
+    def begin_at(self, start: int) -> None:
+        """Forgets what is before `start`, which is where the spool ends now."""
+        self.start = start
+        self.records: list[Record] = []
+        self.ends: list[int] = []
+
+    def let_go(self, offset: int) -> None:
+        """Lets go of the records before `offset`."""
+        done = bisect_right(self.ends, offset)
+        if done and self.ends[done - 1] == offset:
+            del self.records[:done], self.ends[:done]
+            self.start = offset
+
+
 class Spool:
-    """A spool this process writes. `end` is the byte behind the last good record, `records` their number."""
+    """A spool this process writes. `end` is the byte behind the last good record, `records` their number, `recent` the
+    last of them."""
 
     _fd: int = -1
 
@@ -40,17 +66,19 @@ class Spool:
         self.records = 0
         self.open_entries = 0
         self._allocated = 0
+        self.recent = Recent()
         try:
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
             header = SpoolHeader(spool_id, store_id, os.getpid(), now_us)
-            self.append(encode(header))
+            self.append(encode(header), 0, header)
         except BaseException:
             self.path.unlink(missing_ok=True)
             self.lock.remove()
             raise
 
-    def append(self, frame: bytes, entries: int = 0) -> None:
+    def append(self, frame: bytes, entries: int = 0, record: Record | None = None) -> None:
         """Appends a record; `entries` is 1 for an entry's beginning, which keeps room for its end, and -1 for that end.
+        `record` is what the frame says, where it is at hand: the drain then need not read it again.
 
         Raises SpoolFullError where there is no room. An end without bodies has its room kept, and fails only where the
         disk breaks its word.
@@ -74,6 +102,12 @@ class Spool:
         self.end = end
         self.records += 1
         self.open_entries = entries
+        recent = self.recent
+        if record is not None and end - recent.start < _RECENT_BYTES:
+            recent.records.append(record)
+            recent.ends.append(end)
+        else:
+            recent.begin_at(end)
 
     def make_room(self) -> None:
         """Takes room for another entry ahead of it. Raises SpoolFullError."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from bursar.ledger.adopt import read_header
-from bursar.ledger.bodies import body_name
+from bursar.ledger.bodies import body_name, texts_crc
 from bursar.ledger.locks import is_held
 from bursar.ledger.records import walk
 from bursar.ledger.spool import LOCK_SUFFIX, SUFFIX
@@ -95,6 +95,14 @@ class Verifier:
                 if body_name(workspace, body.encode("utf-8", "replace")) != name:
                     yield Finding("body_altered", f"{workspace}/{name.hex()}", "its content is not that of its name")
             after = page[-1][0]
+        seq = 0
+        while texts := await self._proof.texts(seq, _BODIES_A_PAGE):
+            for t in texts:
+                if t.asked_crc is not None and texts_crc(t.messages, t.params) != t.asked_crc:
+                    yield Finding("body_altered", t.entry, "what was asked is not what was written of it")
+                if t.answered_crc is not None and texts_crc(t.output, t.text) != t.answered_crc:
+                    yield Finding("body_altered", t.entry, "its answer is not what was written of it")
+            seq = texts[-1].seq
 
     async def _spool_ids(self) -> list[str]:
         on_disk = {p.name.removesuffix(SUFFIX) for p in self._directory.glob(f"*{SUFFIX}")}

@@ -235,6 +235,7 @@ async def _composed(
     told: Told,
 ) -> Core:
     store_id = await _prepared(database)
+    estimator = Estimator(await token_ratios(database))
     ledger = Ledger(
         Path(settings.ledger.spool),
         store_id,
@@ -243,22 +244,16 @@ async def _composed(
             hard_bytes=bytes_of(settings.ledger.spool_hard_mb),
             full=settings.ledger.spool_full,
         ),
-        observers=observers,
+        observers=(*observers, estimator.observe),
     )
     store = SqlLedgerStore(database)
     drain = Drain(ledger, store)
-    ratios = await token_ratios(database)
     gateway = Gateway(
         registry=assembly.registry(),
         ledger=ledger,
         prices=assembly.prices(),
         transports=transports,
-        estimator=Estimator(
-            {
-                key: (r.observations, r.request_bytes, r.input_tokens, r.output_bytes, r.output_tokens)
-                for key, r in ratios.items()
-            }
-        ),
+        estimator=estimator,
         user_agent=f"bursar/{bursar.__version__}",
     )
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import structlog
 
+from bursar.ledger.ledger import Ended
 from bursar.ledger.records import Opened, Settled
 from bursar.wire.assemble import encode_json
 
@@ -42,34 +43,19 @@ class ResponseLog:
     def __init__(self, *, as_json: bool, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
         self._json = as_json
-        self._ended: list[tuple[Opened, Settled]] = []
         self._words: dict[str, str] = {}
         self._unpriced: set[tuple[str, str]] = set()
 
-    def observe(self, opened: Opened, settled: Settled) -> None:
-        """Writes `[llm] provider=… response status=… model=… duration_ms=… tokens=… call_id=…`.
-
-        Lines of one turn of the loop are written at its end, together.
-        """
-        self._ended.append((opened, settled))
-        if len(self._ended) == 1:
-            try:
-                asyncio.get_running_loop().call_soon(self.flush)
-            except RuntimeError:
-                self.flush()
-
-    def flush(self) -> None:
-        """Writes the lines that wait."""
-        ended, self._ended = self._ended, []
-        if ended:
-            lines: list[str] = []
-            for opened, settled in ended:
-                if settled.cost_nanos is None and settled.usage_source != "none":
-                    self._alarm((opened.provider, opened.model), lines)
-                lines.append(self._as_json(opened, settled) if self._json else self._as_text(opened, settled))
-            with suppress(OSError, ValueError):  # nobody reads it any more; the ledger has it all the same
-                self._stream.write("".join(lines))
-                self._stream.flush()
+    def observe(self, ended: Sequence[Ended]) -> None:
+        """Writes `[llm] provider=… response status=… model=… duration_ms=… tokens=… call_id=…` of each."""
+        lines: list[str] = []
+        for opened, settled in ended:
+            if settled.cost_nanos is None and settled.usage_source != "none":
+                self._alarm((opened.provider, opened.model), lines)
+            lines.append(self._as_json(opened, settled) if self._json else self._as_text(opened, settled))
+        with suppress(OSError, ValueError):  # nobody reads it any more; the ledger has it all the same
+            self._stream.write("".join(lines))
+            self._stream.flush()
 
     def _as_text(self, opened: Opened, settled: Settled) -> str:
         status = settled.http_status if settled.http_status is not None else settled.status

@@ -154,7 +154,6 @@ async def serve(
         gc.set_threshold(*_COLLECT)
         core.gap.start()
         await _serve_until_told(app, settings, keys, sock, log, pipe)
-    responses.flush()
 
 
 def _teller(log: Any) -> Told:

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from operator import itemgetter
+from functools import lru_cache
 
 from bursar.store.engine import Database, refuses
 from bursar.store.port import (
-    OPENED_COLUMNS,
-    SETTLED_COLUMNS,
+    BODY_COLUMNS,
     Batch,
     OffsetMovedError,
     RecordRefusedError,
+    Rows,
     SpoolState,
-    Values,
 )
 from bursar.store.sums import GATHER, GATHERED, SCOPES, add_up, corrections_summed, gathered_summed
 from bursar.store.tables import ledger_corrections, ledger_gaps, ledger_rejects
@@ -30,8 +29,10 @@ _OTHERS = {
     "gaps": tuple(c.name for c in ledger_gaps.columns),
     "corrections": tuple(c.name for c in ledger_corrections.columns),
 }
-_ENTRY_COLUMNS = ("seq", *OPENED_COLUMNS, *SETTLED_COLUMNS)
-_SETTLED_VALUES = ("seq", "call_id", "attempt", *SETTLED_COLUMNS)
+
+
+Statement = Callable[[tuple[str, ...], int], str]
+"""Makes the SQL for so many rows of these columns."""
 
 
 def _places(rows: int, columns: int) -> str:
@@ -43,7 +44,8 @@ def _insert(table: str, columns: Sequence[str], rows: int = 1, beyond: str = "")
     return f"insert into {table} ({', '.join(columns)}) values {_places(rows, len(columns))}{beyond}"
 
 
-def _settle(rows: int, columns: Sequence[str]) -> str:
+@lru_cache(maxsize=256)
+def _settle(columns: tuple[str, ...], rows: int) -> str:
     """Ends entries that were opened in an earlier batch: only such as are open, and of this spool."""
     given = ", ".join(f"column{n} as {name}" for n, name in enumerate(columns, 1))
     new = ", ".join(f"{name} = n.{name}" for name in columns if name not in ("call_id", "attempt"))
@@ -54,14 +56,14 @@ def _settle(rows: int, columns: Sequence[str]) -> str:
     )
 
 
-def _begin(rows: int, columns: Sequence[str]) -> str:
+@lru_cache(maxsize=256)
+def _begin(columns: tuple[str, ...], rows: int) -> str:
     return _insert("ledger_entries", columns, rows)
 
 
-_BODIES = {
-    n: _insert("ledger_bodies", ("name", "workspace", "body", "created_at"), n, " on conflict do nothing")
-    for n in _CUTS
-}
+@lru_cache(maxsize=8)
+def _bodies(columns: tuple[str, ...], rows: int) -> str:
+    return _insert("ledger_bodies", columns, rows, " on conflict do nothing")
 
 
 class SqlLedgerStore:
@@ -102,13 +104,12 @@ class SqlLedgerStore:
 
 def _write(c: sqlite3.Connection, batch: Batch) -> None:
     _move_offset(c, batch)
-    entries, ends = len(batch.entries), len(batch.settlements)
+    entries, ends = batch.entry_count, sum(rows.count for rows in batch.settlements)
     count = entries + ends + len(batch.corrections)
     seq = _take_seq(c, count) if count else 0
-    bodies: list[Values] = [(bytearray(name), *body, batch.now) for name, body in batch.bodies.items()]
-    _many(c, _BODIES, bodies)
-    _many_of(c, _begin, _ENTRY_COLUMNS, batch.entries, seq)
-    if _many_of(c, _settle, _SETTLED_VALUES, batch.settlements, seq + entries, (batch.spool_id,)) != ends:
+    _many(c, _bodies, BODY_COLUMNS, batch.bodies)
+    _numbered(c, _begin, batch.entries, seq)
+    if _numbered(c, _settle, batch.settlements, seq + entries, batch.spool_id) != ends:
         raise RecordRefusedError("an attempt that is settled here is not open")
     for n, row in enumerate(batch.corrections, seq + entries + ends):
         row["seq"] = n
@@ -134,7 +135,7 @@ def _move_offset(c: sqlite3.Connection, batch: Batch) -> None:
         (
             batch.new_offset,
             batch.records,
-            len(batch.entries),
+            batch.entry_count,
             "closed" if batch.close else "open",
             batch.new_offset if batch.close else None,
             batch.spool_id,
@@ -154,53 +155,41 @@ def _take_seq(c: sqlite3.Connection, count: int) -> int:
     return int(row[0]) - count + 1
 
 
-def _many_of(
+def _numbered(
     c: sqlite3.Connection,
-    statement: Callable[[int, Sequence[str]], str],
-    columns: Sequence[str],
-    rows: list[Values],
+    statement: Statement,
+    several: list[Rows],
     first: int,
-    beyond: Values = (),
+    *beyond: str,
 ) -> int:
-    """`_many` for rows of entries, the first of which gets the number `first`. Columns in which none of them has
-    anything are left out: the driver looks in vain for another form of each null it is given, and that is most of
-    what a row costs."""
-    if not rows:
-        return 0
-    nothing = len(rows)
-    used = tuple(n for n, column in enumerate(zip(*rows, strict=True), 1) if column.count(None) < nothing)
-    names = (columns[0], *(columns[n] for n in used))
-    statements = {n: statement(n, names) for n in _CUTS if n <= nothing}
-    pick: Callable[[Values], Values] = itemgetter(*(n - 1 for n in used))
-    return _many(c, statements, rows, first, pick, beyond)
+    """Runs a statement over rows of entries, the first of which gets the number `first`; returns how many it changed.
+    The rows are used up: they are let go of here rather than where the loop would wait for it."""
+    changed = 0
+    several.reverse()
+    while several:
+        rows = several.pop()
+        rows.values[:: len(rows.columns)] = range(first, first + rows.count)
+        first += rows.count
+        changed += _many(c, statement, rows.columns, rows.values, *beyond)
+    return changed
 
 
 def _many(
     c: sqlite3.Connection,
-    statements: dict[int, str],
-    rows: list[Values],
-    first: int | None = None,
-    pick: Callable[[Values], Values] | None = None,
-    beyond: Values = (),
+    statement: Statement,
+    columns: tuple[str, ...],
+    values: list[object],
+    *beyond: str,
 ) -> int:
-    """Runs a statement over all rows, many at a time; returns how many rows it changed. From `first` on they
-    are numbered, the number before all else, and `pick` takes the values out of them. The rows are used up: they are
-    let go of here, a few at a time, rather than all at once where the loop would wait for it."""
-    changed = 0
-    rows.reverse()
+    """Runs a statement over all rows, many at a time, with `beyond` behind their values; returns how many rows it
+    changed."""
+    changed, at, width = 0, 0, len(columns)
+    left = len(values) // width
     for size in _CUTS:
-        while len(rows) >= size:
-            values: list[object] = []
-            if first is None or pick is None:
-                for _ in range(size):
-                    values += rows.pop()
-            else:
-                for number in range(first, first + size):
-                    values.append(number)
-                    values += pick(rows.pop())
-                first += size
-            values += beyond
-            changed += c.execute(statements[size], values).rowcount
+        while left >= size:
+            end = at + size * width
+            changed += c.execute(statement(columns, size), [*values[at:end], *beyond]).rowcount
+            at, left = end, left - size
     return changed
 
 

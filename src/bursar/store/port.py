@@ -7,27 +7,21 @@ from typing import Protocol
 import msgspec
 
 Row = dict[str, object]
-Values = tuple[object, ...]
 
 BODY_NAME_BYTES = 16
 """How long the name of a body is: it stands in entries, and is the key bodies are found by."""
 
-OPENED_COLUMNS = (
-    "spool_id", "created_at", "hour", "tags", "call_id", "attempt", "method_type", "workspace", "user_id", "session_id",
-    "turn", "request_id", "function", "purpose", "key_id", "requested_model", "provider", "provider_type",
-    "provider_url", "model", "reason", "idempotency_key", "client_retries", "dropped", "request_bytes",
-    "input_refs", "params_ref",
-)  # fmt: skip
-"""The columns of an entry that are known when it is opened."""
-SETTLED_COLUMNS = (
-    "completed_at", "status", "response_time_ms", "time_to_first_token_ms", "http_status", "error_kind",
-    "error_code", "error_message", "finish_reason", "provider_response_id", "served_model", "prompt_tokens",
-    "completion_tokens", "total_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens",
-    "provider_total_tokens", "audio_ms", "images", "search_units", "usage_source", "raw_usage",
-    "cost_nanos", "cost_currency", "cost_usd_nanos",
-    "cost_source", "price_id", "output_bytes", "text_at", "output_ref", "text_ref", "usd_rate",
-)  # fmt: skip
-"""The columns that are known when it is settled."""
+
+class Rows(msgspec.Struct):
+    """Rows for one table, laid out: `values` has those of the first row, then those of the second, and so on. The
+    first value of each row is its `seq`, which the store gives it. Columns that none of them has are left out."""
+
+    columns: tuple[str, ...]
+    values: list[object]
+    count: int
+
+
+BODY_COLUMNS = ("name", "workspace", "body", "created_at")
 
 
 class RecordRefusedError(Exception):
@@ -41,9 +35,9 @@ class OffsetMovedError(Exception):
 class Batch(msgspec.Struct, kw_only=True):
     """A stretch of one spool, ready for the store.
 
-    `entries` are rows of entries opened in it (settled in it or not), in the order of `OPENED_COLUMNS` and
-    `SETTLED_COLUMNS`; `settlements` are (call_id, attempt) and the settled columns of entries opened earlier.
-    `bodies` maps a body's name to its workspace and text. `close` ends the spool for good.
+    `entries` were opened in it (settled in it or not); `settlements` are (call_id, attempt) and the settled columns of
+    entries opened earlier. `bodies` has the values of `BODY_COLUMNS` of each body, one behind the other; `brought` are
+    the names of those that entries brought along when they were opened. `close` ends the spool for good.
     """
 
     spool_id: str
@@ -51,13 +45,19 @@ class Batch(msgspec.Struct, kw_only=True):
     new_offset: int
     records: int
     now: str
-    entries: list[Values] = []
-    settlements: list[Values] = []
-    bodies: dict[bytes, tuple[str, str]] = {}
+    entries: list[Rows] = []
+    settlements: list[Rows] = []
+    bodies: list[object] = []
+    brought: set[bytes] = set()
     rejects: list[Row] = []
     gaps: list[Row] = []
     corrections: list[Row] = []
     close: bool = False
+
+    @property
+    def entry_count(self) -> int:
+        """How many entries were opened in it."""
+        return sum(rows.count for rows in self.entries)
 
 
 class SpoolState(msgspec.Struct, frozen=True):

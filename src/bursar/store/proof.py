@@ -26,6 +26,19 @@ class SpoolRow(NamedTuple):
     open: int
 
 
+class EntryTexts(NamedTuple):
+    """The texts an entry has, and the CRC-32 of what was asked and of what was answered."""
+
+    seq: int
+    entry: str
+    messages: str | None
+    params: str | None
+    asked_crc: int | None
+    output: str | None
+    text: str | None
+    answered_crc: int | None
+
+
 class Page(NamedTuple):
     """One hour: its entries, and where the sums differ: (key, measure, sum kept, sum that is true)."""
 
@@ -67,13 +80,11 @@ class Proof:
         return Page(count, _differences(kept, true))
 
     async def missing_bodies(self) -> list[str]:
-        found = []
-        for column in ("params_ref", "output_ref", "text_ref"):
-            found += await self._all(
-                f"select call_id || ':' || attempt || ' {column}' from ledger_entries e where e.{column} is not null "
-                f"and not exists (select 1 from ledger_bodies b where b.name = e.{column}) limit :n",
-                n=_SHOWN,
-            )
+        found = await self._all(
+            "select call_id || ':' || attempt || ' params_ref' from ledger_entries e where e.params_ref is not null "
+            "and not exists (select 1 from ledger_bodies b where b.name = e.params_ref) limit :n",
+            n=_SHOWN,
+        )
         found += await self._all(
             f"""with recursive i (id, refs, n) as (
               select call_id || ':' || attempt, input_refs, 0 from ledger_entries where length(input_refs) > 0
@@ -89,6 +100,15 @@ class Proof:
         """A page of bodies, (name, workspace, text), in the order of their names."""
         sql = "select name, workspace, body from ledger_bodies where name > :after order by name limit :n"
         return [(r[0], r[1], r[2]) for r in await self._all(sql, after=after, n=limit)]
+
+    async def texts(self, after: int, limit: int) -> list[EntryTexts]:
+        """A page of the entries that have texts of their own, in the order of their `seq`."""
+        sql = (
+            "select seq, call_id || ':' || attempt, messages, params, asked_crc, output, text, answered_crc "
+            "from ledger_entries where seq > :after and "
+            "(asked_crc is not null or answered_crc is not null) order by seq limit :n"
+        )
+        return [EntryTexts(*row) for row in await self._all(sql, after=after, n=limit)]
 
     async def rejects(self) -> list[tuple[str, str, str | None]]:
         rows = await self._all("select spool_id || '@' || start, reason, detail from ledger_rejects order by 1")

@@ -10,6 +10,7 @@ import base64
 import json
 from collections.abc import Mapping
 from decimal import Decimal
+from typing import NamedTuple
 
 import msgspec
 from sqlalchemy import text
@@ -312,7 +313,7 @@ def _read_cursor(cursor: str) -> tuple[str, str, int]:
         raise RequestError("'cursor' is not one that a page of calls gave", field="cursor") from None
 
 
-class TokenRatios(msgspec.Struct, frozen=True):
+class TokenRatios(NamedTuple):
     """What completed attempts of one model taught: how many, and their bytes and tokens."""
 
     observations: int

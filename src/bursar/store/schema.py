@@ -10,7 +10,7 @@ from sqlalchemy import Connection, inspect, text
 from bursar.store.engine import Database
 from bursar.types.errors import StoreError
 
-HEAD = "0003"
+HEAD = "0004"
 
 
 async def prepare(database: Database) -> str:

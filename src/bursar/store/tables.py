@@ -102,10 +102,15 @@ ledger_entries = Table(
     Column("output_bytes", BigInteger, nullable=False),
     Column("input_refs", LargeBinary),
     Column("params_ref", LargeBinary),
-    Column("output_ref", LargeBinary),
-    Column("text_ref", LargeBinary),
     Column("text_at", String),
     Column("usd_rate", String),
+    # Texts stand last: what looks at the columns before them reads none of a long one's pages.
+    Column("asked_crc", BigInteger),
+    Column("answered_crc", BigInteger),
+    Column("messages", Text),
+    Column("params", Text),
+    Column("output", Text),
+    Column("text", Text),
     CheckConstraint(
         "status in ('started', 'completed', 'failed', 'cancelled', 'interrupted')", name="ledger_entries_status"
     ),

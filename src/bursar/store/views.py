@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from bursar.store.port import BODY_NAME_BYTES
 
-_BODY = "(select b.body from ledger_bodies b where b.name = e.{ref})"
-
 LLM_CALL_LOGS = f"""
 create view llm_call_logs as
 select
@@ -23,17 +21,16 @@ select
   e.cost_usd_nanos / 1000000000.0 as cost_usd, e.cost_usd_nanos, e.usd_rate, e.cost_source, e.price_id,
   e.response_time_ms, e.time_to_first_token_ms, e.finish_reason, e.provider_response_id,
   e.idempotency_key, e.client_retries, e.dropped, e.request_bytes, e.output_bytes,
-  (select '[' || group_concat(m.body, ',') || ']' from (
+  coalesce(e.messages, (select '[' || group_concat(m.body, ',') || ']' from (
      with recursive i (n) as (
        select 0 where length(e.input_refs) > 0
        union all select n + 1 from i where (n + 1) * {BODY_NAME_BYTES} < length(e.input_refs))
      select b.body from i join ledger_bodies b
        on b.name = substr(e.input_refs, i.n * {BODY_NAME_BYTES} + 1, {BODY_NAME_BYTES})
-     order by i.n) m) as input_messages,
-  {_BODY.format(ref="params_ref")} as input_params,
-  {_BODY.format(ref="output_ref")} as output_response,
-  case when e.text_at is not null then json_extract({_BODY.format(ref="output_ref")}, e.text_at)
-       else {_BODY.format(ref="text_ref")} end as completion_text
+     order by i.n) m)) as input_messages,
+  coalesce(e.params, (select b.body from ledger_bodies b where b.name = e.params_ref)) as input_params,
+  e.output as output_response,
+  case when e.text_at is not null then json_extract(e.output, e.text_at) else e.text end as completion_text
 from ledger_entries e
 """
 
