@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -117,19 +119,10 @@ def settled(gateway: Gateway, call: Call, attempt: Attempt, status: str, error: 
     )
 
 
-def _counts(usage: Usage) -> tuple[int | None, ...]:
-    return (
-        usage.input_tokens,
-        usage.output_tokens,
-        usage.total_tokens,
-        usage.cached_tokens,
-        usage.cache_write_tokens,
-        usage.reasoning_tokens,
-        usage.provider_total_tokens,
-        usage.audio_ms,
-        usage.images,
-        usage.search_units,
-    )
+_counts: Callable[[Usage], tuple[int | None, ...]] = attrgetter(
+    "input_tokens", "output_tokens", "total_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens",
+    "provider_total_tokens", "audio_ms", "images", "search_units",
+)  # fmt: skip
 
 
 def result(call: Call, attempt: Attempt, settled: Settled) -> Result:

@@ -10,7 +10,7 @@ import base64
 import struct
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -76,8 +76,9 @@ def _or_as_it_came(written: Callable[[Running], bytes]) -> Callable[[Running], b
     """A plain answer as it came where it passes, else written anew."""
 
     def whole(running: Running) -> bytes:
-        attempt = _attempt(running)
-        return attempt.whole if attempt.decoder.is_whole and _passes(running) else written(running)
+        attempt: Any = running.attempt
+        passes = attempt.endpoint.spec.speaks == running.call.operation
+        return attempt.whole if passes and attempt.decoder.is_whole else written(running)
 
     return whole
 

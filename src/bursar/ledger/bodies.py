@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
-from typing import NamedTuple
 from zlib import crc32
 
 from bursar.store.port import BODY_NAME_BYTES
@@ -38,14 +37,9 @@ def texts_crc(first: str | None, second: str | None) -> int | None:
     return crc32(second.encode("utf-8", "replace"), crc32(first.encode("utf-8", "replace")) if first else 0)
 
 
-class Asked(NamedTuple):
-    """What was asked, as an entry has it: names or texts, and the new bodies by their names."""
-
-    input_refs: bytearray | None
-    params_ref: bytearray | None
-    bodies: dict[bytes, str]
-    messages: str | None
-    params: str | None
+Asked = tuple[bytearray | None, bytearray | None, dict[bytes, str], str | None, str | None]
+"""What was asked, as an entry has it: the names of the messages, that of the parameters, the new bodies by name; in
+place of names the messages as a JSON array, and the parameters."""
 
 
 class Bodies:
@@ -105,7 +99,7 @@ class Bodies:
             short = params.decode("utf-8", "replace")
         else:
             params_ref = bytearray(self.name(workspace, params, new))
-        return Asked(refs, params_ref, new, messages, short)
+        return refs, params_ref, new, messages, short
 
     def names(self, workspace: str, bodies: Iterable[bytes], new: dict[bytes, str]) -> bytearray:
         """The names of several bodies, one behind the other."""

@@ -212,11 +212,10 @@ class Drain:
     async def _of_recent(self, spool_id: str, recent: Recent) -> Batch:
         """The batch of the records at hand; the loop goes on in between."""
         builder = BatchBuilder(spool_id, recent.start, now_us())
-        records, ends = recent.records, recent.ends  # they grow meanwhile, and may be left for others
+        records = recent.records  # they grow meanwhile, and may be left for others
         count = min(len(records), _BATCH_RECORDS)
         for at in range(0, count, _YIELD_RECORDS):
-            some = slice(at, min(at + _YIELD_RECORDS, count))
-            builder.add_records(records[some], ends[some])
+            builder.add_records(records[at : min(at + _YIELD_RECORDS, count)])
             await asyncio.sleep(0)
         return await self._laid_out(builder)
 

@@ -8,9 +8,9 @@ was damaged later. The payload is a MessagePack array, first its kind; new field
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Iterator
 from typing import TypeVar
+from zlib import crc32
 
 import msgspec
 
@@ -43,7 +43,7 @@ Name = bytearray
 for bytes it looks for another form first."""
 
 
-class Opened(msgspec.Struct, frozen=True, array_like=True, tag=1):
+class Opened(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     """An attempt is about to leave. Times are microseconds since 1970 (UTC).
 
     Short messages stand in it, as a JSON array, and so do the parameters (what else it asks) where they are short:
@@ -88,7 +88,7 @@ class Opened(msgspec.Struct, frozen=True, array_like=True, tag=1):
         return self.params_ref is not None or self.params is not None
 
 
-class Settled(msgspec.Struct, frozen=True, array_like=True, tag=2):
+class Settled(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
     """How an attempt ended. `output` is the complete answer as JSON, `text_at` is the place of its text in it
     (`$.choices[0].message.content`); where it has no such place the text stands in `text`. From `status` to
     `output_bytes` the fields stand as the store's columns do.
@@ -159,7 +159,7 @@ class Correction(msgspec.Struct, frozen=True, array_like=True, tag=4, kw_only=Tr
 
 Record = SpoolHeader | Opened | Settled | Gap | Correction
 
-_encoder = msgspec.msgpack.Encoder()
+_encode = msgspec.msgpack.Encoder().encode
 _decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 
 
@@ -173,12 +173,13 @@ def encode(record: Record) -> bytes:
 
 def frame_of(record: Record) -> bytes:
     """The same for a record that needs no mending. Raises UnicodeEncodeError."""
-    return framed(_encoder.encode(record))
+    payload = _encode(record)
+    return _pack(MAGIC, len(payload), crc32(payload)) + payload + TRAILER
 
 
 def framed(payload: bytes) -> bytes:
     """A payload as it stands in a spool."""
-    return _pack(MAGIC, len(payload), zlib.crc32(payload)) + payload + TRAILER
+    return _pack(MAGIC, len(payload), crc32(payload)) + payload + TRAILER
 
 
 def decode(payload: bytes | memoryview) -> Record:
@@ -220,7 +221,7 @@ def good_records(data: bytes, at: int, most: int, most_bytes: int) -> tuple[list
     """The payloads of good records that follow each other from `at` on, and where each record ends: up to `most`
     of them, and no more behind `most_bytes`."""
     size = min(len(data) - OVERHEAD, at + most_bytes)
-    unpack, crc32 = _HEAD.unpack_from, zlib.crc32
+    unpack = _HEAD.unpack_from
     payloads: list[bytes] = []
     ends: list[int] = []
     for _ in range(most):
@@ -275,7 +276,7 @@ def _record_at(data: bytes, at: int) -> int | None:
     end = at + OVERHEAD + length
     if length > MAX_PAYLOAD or end > len(data) or data[end - 1 : end] != TRAILER:
         return None
-    return end if zlib.crc32(memoryview(data)[at + _HEAD.size : end - 1]) == crc else None
+    return end if crc32(memoryview(data)[at + _HEAD.size : end - 1]) == crc else None
 
 
 def _may_continue(data: bytes, at: int) -> bool:

@@ -48,23 +48,23 @@ class _Clock:
     """Times as text. Most of a batch's are of one second, which is written once."""
 
     def __init__(self) -> None:
-        self._second = -1
+        self._begun_us = -1_000_000
         self._text = ""
 
     def texts(self, times_us: Iterable[int | None]) -> list[str | None]:
         """Times in microseconds since 1970 as the store's UTC text."""
         texts: list[str | None] = []
-        known, text = self._second, self._text
+        begun_us, text = self._begun_us, self._text
         for us in times_us:
             if us is None:
                 texts.append(None)
                 continue
-            second, rest = divmod(us, 1_000_000)
-            if second != known:
+            if not 0 <= us - begun_us < 1_000_000:
+                second = us // 1_000_000
                 text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%d %H:%M:%S.")
-                known = second
-            texts.append(f"{text}{rest:06d}")
-        self._second, self._text = known, text
+                begun_us = second * 1_000_000
+            texts.append(f"{text}{us - begun_us:06d}")
+        self._begun_us, self._text = begun_us, text
         return texts
 
 
@@ -127,10 +127,10 @@ class BatchBuilder:
             return False
         return True
 
-    def add_records(self, records: Sequence[Record], ends: Sequence[int]) -> None:
-        """Adds good records that follow each other and end at these offsets."""
+    def add_records(self, records: Sequence[tuple[Record, int]]) -> None:
+        """Adds good records that follow each other, each with the offset it ends at."""
         start = self._batch.new_offset
-        for record, end in zip(records, ends, strict=True):
+        for record, end in records:
             kind = type(record)
             if kind is Settled:
                 self._settle(record)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ import errno
 import os
 from bisect import bisect_right
 from contextlib import suppress
+from operator import itemgetter
 from pathlib import Path
 
 from bursar.ledger.locks import SpoolLock
@@ -31,9 +32,9 @@ class SpoolFullError(LedgerError):
 
 
 class Recent:
-    """The records a spool got last, from the byte `start` on, and where each ends."""
+    """The records a spool got last, from the byte `start` on, each with where it ends, and at most up to `until`."""
 
-    __slots__ = ("ends", "records", "start")
+    __slots__ = ("records", "start", "until")
 
     def __init__(self) -> None:
         self.begin_at(0)
@@ -41,15 +42,15 @@ class Recent:
     def begin_at(self, start: int) -> None:
         """Forgets what is before `start`, which is where the spool ends now."""
         self.start = start
-        self.records: list[Record] = []
-        self.ends: list[int] = []
+        self.until = start + _RECENT_BYTES
+        self.records: list[tuple[Record, int]] = []
 
     def let_go(self, offset: int) -> None:
         """Lets go of the records before `offset`."""
-        done = bisect_right(self.ends, offset)
-        if done and self.ends[done - 1] == offset:
-            del self.records[:done], self.ends[:done]
-            self.start = offset
+        done = bisect_right(self.records, offset, key=itemgetter(1))
+        if done and self.records[done - 1][1] == offset:
+            del self.records[:done]
+            self.start, self.until = offset, offset + _RECENT_BYTES
 
 
 class Spool:
@@ -83,31 +84,24 @@ class Spool:
         Raises SpoolFullError where there is no room. An end without bodies has its room kept, and fails only where the
         disk breaks its word.
         """
-        if self._fd < 0:
-            raise SpoolFullError("the spool is closed")
+        entries += self.open_entries
         start = self.end
         end = start + len(frame)
-        entries += self.open_entries
-        needed = end + entries * SETTLE_RESERVE
-        if needed > self._allocated:
-            self._make_room(needed)
+        if end + entries * SETTLE_RESERVE > self._allocated:
+            self._make_room(end + entries * SETTLE_RESERVE)
         try:
-            written = os.pwrite(self._fd, frame, start)
+            if os.pwrite(self._fd, frame, start) != len(frame):
+                raise OSError(0, "only a part of a record was taken")
         except OSError as e:
             self._cut_back()
-            raise SpoolFullError(f"the spool cannot be written: {os.strerror(e.errno or 0)}") from e
-        if start + written != end:
-            self._cut_back()
-            raise SpoolFullError("the spool took only a part of a record")
+            raise SpoolFullError(f"the spool cannot be written: {e.strerror}") from e
         self.end = end
         self.records += 1
         self.open_entries = entries
-        recent = self.recent
-        if record is not None and end - recent.start < _RECENT_BYTES:
-            recent.records.append(record)
-            recent.ends.append(end)
+        if record is not None and end < self.recent.until:
+            self.recent.records.append((record, end))
         else:
-            recent.begin_at(end)
+            self.recent.begin_at(end)
 
     def make_room(self) -> None:
         """Takes room for another entry ahead of it. Raises SpoolFullError."""
@@ -125,6 +119,7 @@ class Spool:
             os.ftruncate(self._fd, self.end)
         os.close(self._fd)
         self._fd = -1  # the number may be another file's from now on
+        self._allocated = 0
         if remove:
             self.lock.remove()
         else:
@@ -133,10 +128,12 @@ class Spool:
     def forget(self) -> None:
         """In a forked child: lets go of the parent's files without touching them."""
         os.close(self._fd)
-        self._fd = -1
+        self._fd, self._allocated = -1, 0
         self.lock.forget()
 
     def _make_room(self, needed: int) -> None:
+        if self._fd < 0:
+            raise SpoolFullError("the spool is closed")
         if needed <= self._allocated:
             return
         # A spool that has grown goes on in larger steps: each is a visit to the file system.

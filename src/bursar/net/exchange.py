@@ -156,10 +156,10 @@ class Exchange(msgspec.Struct, eq=False):
         self.headers.clear()
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        name, headers = name.lower(), self.headers
         if self.headed:
             return  # trailers come behind the body, when the headers are somebody's already
-        name, headers = name.lower(), self.headers
-        headers[name] = b"%b, %b" % (headers[name], value) if name in headers else value
+        headers[name] = value if name not in headers else b"%b, %b" % (headers[name], value)
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()

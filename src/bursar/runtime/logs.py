@@ -61,10 +61,9 @@ class ResponseLog:
         status = settled.http_status if settled.http_status is not None else settled.status
         outcome = "" if settled.status == "completed" else f" outcome={settled.status}"
         tokens = "-" if settled.total_tokens is None else settled.total_tokens
-        model = opened.model
-        shown = self._words.get(model) or self._word(model)
+        model = self._words.get(opened.model) or self._word(opened.model)
         return (
-            f"[llm] provider={opened.provider} response status={status} model={shown} "
+            f"[llm] provider={opened.provider} response status={status} model={model} "
             f"duration_ms={settled.response_time_ms} tokens={tokens} call_id={opened.call_id}{outcome}\n"
         )
 

@@ -54,7 +54,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     tags: dict[str, str] = {}
 
 
-class Call(msgspec.Struct, frozen=True):
+class Call(msgspec.Struct, frozen=True, gc=False):
     """What an application asks, before it is known who will answer.
 
     `body` is the request as it was sent, in the shape of its kind: OpenAI's for a chat, Anthropic's for messages.

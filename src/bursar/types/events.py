@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from bursar.types.call import Result
 
 
-class Started(msgspec.Struct, frozen=True):
+class Started(msgspec.Struct, frozen=True, gc=False):
     """The provider named its answer: its id and the model that serves it (either may be None)."""
 
     id: str | None
     model: str | None
 
 
-class TextDelta(msgspec.Struct, frozen=True):
+class TextDelta(msgspec.Struct, frozen=True, gc=False):
     """A piece of the answer's text; `choice` is its index where several answers were asked for."""
 
     text: str
@@ -50,14 +50,14 @@ class ToolCallDelta(msgspec.Struct, frozen=True):
     choice: int = 0
 
 
-class Finish(msgspec.Struct, frozen=True):
+class Finish(msgspec.Struct, frozen=True, gc=False):
     """Why the model stopped, in the provider's word (stop, length, tool_calls, …)."""
 
     reason: str
     choice: int = 0
 
 
-class UsageReport(msgspec.Struct, frozen=True):
+class UsageReport(msgspec.Struct, frozen=True, gc=False):
     """What the provider reports of usage at this point; later reports replace earlier ones field by field."""
 
     usage: Usage
@@ -77,7 +77,7 @@ class ErrorReport(msgspec.Struct, frozen=True):
     code: str | None = None
 
 
-class Answered(msgspec.Struct, frozen=True):
+class Answered(msgspec.Struct, frozen=True, gc=False):
     """A whole answer that is one text and no more, said at once: to a call that was not asked for as a stream."""
 
     id: str | None

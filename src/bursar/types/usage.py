@@ -15,7 +15,7 @@ ESTIMATED = "estimated"
 NONE = "none"
 
 
-class Usage(msgspec.Struct, frozen=True):
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Token counts (integers ≥ 0, or `None` where the provider did not say).
 
     `total_tokens` is input + output where both are known, else the provider's own total;

@@ -28,7 +28,7 @@ _ASKS_FOR_USAGE = b',"stream_options":{"include_usage":true}}'
 POST = "POST"
 
 
-class Request(msgspec.Struct, frozen=True):
+class Request(msgspec.Struct, frozen=True, gc=False):
     """What leaves for a provider, without its credential.
 
     `params` is what stands on the ledger of it beside the call's inputs: in OpenAI's names, whatever the provider's

@@ -6,7 +6,7 @@ bytes. A stream answered with plain JSON, and JSON answered as a stream, are tol
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -35,10 +35,11 @@ from bursar.wire.values import error_of, read_json, refuse_finish, text_of, thin
 # How many frames are looked at for what they have in common before it is given up.
 _LEARNS = 8
 _ASIDES = 16
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _READ = frozenset({"choices", "usage", "id", "model", "object", "error", "obfuscation"})
 
 
-class Frame(msgspec.Struct):
+class Frame(msgspec.Struct, gc=False):
     """One frame of an answer: its exact bytes and what it says.
 
     `usage_only` marks a frame that has usage, and a list of choices that is empty. A comment or heartbeat has no
@@ -96,11 +97,19 @@ class Decoder(msgspec.Struct, eq=False):
         asides, self._asides = self._asides, []
         found: dict[str, object] = {}
         for data in reversed(asides):
-            value, _ = read_json(data)
-            if isinstance(value, list) and len(value) == 1:
-                value = value[0]
-            if isinstance(value, dict) and (names := value.keys() - _READ - found.keys()):
-                found.update({name: value[name] for name in names if value[name] is not None})
+            try:
+                fields: Mapping[str, object] = _fields(data)
+            except UNTYPED:
+                value, _ = read_json(data)
+                if isinstance(value, list) and len(value) == 1:
+                    value = value[0]
+                fields = value if isinstance(value, dict) else {}
+            for name in fields.keys() - _READ - found.keys():
+                value = fields[name]
+                if type(value) is msgspec.Raw:
+                    value, _ = read_json(value)
+                if value is not None:
+                    found[name] = value
         self._extras = {**self._extras, **found}
 
     @property
@@ -203,7 +212,7 @@ class Decoder(msgspec.Struct, eq=False):
             return said[0][0] if plain and isinstance(said[0][0], str) else None
 
         with suppress(*UNTYPED):
-            self._around = around(raw, said[0], read)
+            self._around = around(raw, said[0], read, id=self._started[0], known=kind.known)
         if self._around is not None:
             self._learns = 0
 
@@ -223,26 +232,28 @@ class Decoder(msgspec.Struct, eq=False):
         frames: list[Frame] = []
         for frame in raw_frames:
             data = frame.data
-            if kind is None or data is None or frame.event is not None:
+            if kind is None or data is None or frame.event is not None or not data.startswith(b"{"):
                 frames.append(self._read(frame))
             else:
                 try:
-                    root = kind.decode(data)
-                    named = kind.named(root)
+                    named = kind.named(kind.decode(data))
                     choices = named[0]
-                    if choices is not None and len(choices) == 1 and named[1:] == self._usual:
+                    if choices is not None and len(choices) == 1:
                         said = kind.said(choices[0])
-                        if said[1:] == kind.only_text and type(said[0]) is str:
+                        if named[1:] == self._usual and said[1:] == kind.only_text and type(said[0]) is str:
                             # Most frames of most answers: one more piece of text, and nothing else.
                             frames.append(Frame(frame.raw, [TextDelta(said[0])] if said[0] else []))
                             if self._learns:
                                 self._learn(frame.raw, said, kind)
                             continue
-                    every = [kind.said(choice) for choice in choices or ()]
+                        every = [said]
+                    else:
+                        every = list(map(kind.said, choices or ()))
                 except UNTYPED:
                     choices = None
-                read = None if choices is None else self._of_typed(frame.raw, data, kind, named, every)
-                frames.append(read or self._read(frame))
+                frames.append(
+                    self._of_typed(frame.raw, data, kind, named, every) if choices is not None else self._read(frame)
+                )
             if self.ended:
                 break
         return frames
@@ -361,7 +372,7 @@ class Decoder(msgspec.Struct, eq=False):
         if named != self._started:
             self._started = named
             self._usual = self._around = None
-            events.append(Started(*(str(n) if n is not None else None for n in named)))
+            events.append(Started(*[str(n) if n is not None else None for n in named]))
 
     def _place_of(self, call: object, choice: int) -> int:
         """The place of a call in its answer: what it says itself, or, of calls that come whole, the next."""

@@ -26,7 +26,7 @@ class FrameTooLongError(FramingError):
     """A frame of the answer is longer than any answer's frame may be."""
 
 
-class RawFrame(msgspec.Struct):
+class RawFrame(msgspec.Struct, gc=False):
     """One frame: its exact bytes, and its data (None for a comment, a heartbeat, an empty line)."""
 
     raw: bytes

@@ -79,7 +79,7 @@ _Chat = msgspec.defstruct(
 _chat = msgspec.json.Decoder(_Chat).decode
 
 
-class Asked(msgspec.Struct, frozen=True):
+class Asked(msgspec.Struct, frozen=True, gc=False):
     """What a request says: the model, whether its answer is to be streamed, its messages or inputs, each as JSON,
     and all else as one JSON object. `usual` is true for a chat of which these are all there is, and in which the model
     stands first."""

@@ -16,6 +16,7 @@ from bursar.types.events import Answered
 from bursar.types.usage import Usage
 from bursar.wire.assemble import encode_json
 from bursar.wire.paths import parse
+from bursar.wire.runs import Known
 from bursar.wire.spec import AnswerSpec, Paths, UsageSpec
 from bursar.wire.usage import MAX_COUNT
 
@@ -52,6 +53,7 @@ class Typed:
     def __init__(self, section: AnswerSpec, usage: UsageSpec) -> None:
         if not isinstance(section.choices, str) or not section.choices.isidentifier():
             raise NotTypedError
+        self.known: Known = set()
         self.usage_roots = _usage_roots(usage)
         choice, said, self._widths = _choice_type(section)
         names = [section.choices, _root_name(section.id), _root_name(section.model), _root_name(section.error)]
