@@ -119,5 +119,8 @@ def _body(message: str, status: int, code: str | None, param: str | None = None,
 
 def passed_headers(headers: Mapping[bytes, bytes]) -> Headers:
     """The headers of a provider's answer that are the client's to see."""
-    others = headers.keys() - _USUAL
-    return [(name, headers[name]) for name in others if _LIMITS in name or name.endswith(_PASSED_ENDS)]
+    return [
+        (name, value)
+        for name, value in headers.items()
+        if name not in _USUAL and (name.endswith(_PASSED_ENDS) or _LIMITS in name)
+    ]

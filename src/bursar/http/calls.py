@@ -17,7 +17,7 @@ from bursar.gateway.gateway import Gateway
 from bursar.gateway.running import Running
 from bursar.http.answers import JSON_LINE, MethodError, answer_json, passed_headers
 from bursar.http.auth import KeyRing, Principal, key_of
-from bursar.http.cycle import Cycle, Headers, lines_of
+from bursar.http.cycle import Cycle, Head, Headers, lines_of
 from bursar.http.dialects import DIALECTS, Dialect
 from bursar.ledger.ids import uuid7
 from bursar.ledger.ledger import now_us
@@ -100,7 +100,7 @@ async def serve(gateway: Gateway, ring: KeyRing, most_bytes: int, cycle: Cycle) 
         body = await cycle.body(most_bytes)
         if body is None:
             return
-        running = gateway.run(_call(call_id, operation, principal, headers, body))
+        running = gateway.run(_call(call_id, operation, principal, cycle.head, body))
         await running.start()
         if running.call.stream:
             kind = _type_line(running) if dialect.keeps_type else _EVENTS_LINE
@@ -127,11 +127,14 @@ def _refuse(cycle: Cycle, dialect: Dialect, error: BursarError, running: Running
     answer_json(cycle, status, body, [*own, *_with_attempts(running, call_id)])
 
 
-def _call(call_id: str, operation: str, principal: Principal, headers: Mapping[bytes, bytes], body: bytes) -> Call:
+def _call(call_id: str, operation: str, principal: Principal, head: Head, body: bytes) -> Call:
+    headers = head.named
     kind = headers.get(b"content-type", _JSON)
     form = kind.decode("latin-1") if kind != _JSON and is_form(kind) else None
     asked = read(operation, body, form)
-    others = headers.keys() - _PASSED_OVER
+    others = head.unusual
+    if others is None:
+        others = head.unusual = [name for name in headers if name not in _PASSED_OVER]
     if not others and form is None:
         model, stream, inputs, params, usual = astuple(asked)
         return Call(call_id, operation, model, stream, body, inputs, params, usual, principal.plain, principal.key_id)

@@ -44,7 +44,8 @@ class TooLargeError(RequestError):
 
 class Head:
     """The head of a request. `headers` are by lower-case name, in the order they came; `named` has the last of each
-    name; `path` is decoded; `length` is the number of bytes the body is said to have, None where it is not said."""
+    name; `path` is decoded; `length` is the number of bytes the body is said to have, None where it is not said.
+    `unusual` is for who answers: the names he has to look at, once he knows them."""
 
     def __init__(self, method: bytes, url: bytes, headers: Headers, keep_alive: bool) -> None:
         """Raises HttpParserInvalidURLError."""
@@ -54,6 +55,7 @@ class Head:
         self.keep_alive = keep_alive
         self.named = named = dict(headers)
         self.path = _path_of(url)
+        self.unusual: list[bytes] | None = None
         said = named.get(b"content-length", b"")
         self.length = int(said) if said.isdigit() else None
 

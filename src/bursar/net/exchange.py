@@ -40,6 +40,7 @@ class Exchange(msgspec.Struct, eq=False):
     that is still held of it can touch the next one's."""
 
     _connection: Connection | None
+    _loop: asyncio.AbstractEventLoop
     headers: dict[bytes, bytes] = {}
     status: int = 0
     headed: bool = False
@@ -207,7 +208,7 @@ class Exchange(msgspec.Struct, eq=False):
         if self._failure is not None:
             raise self._failure
         self._deadline = deadline
-        self._waiter = waiter = asyncio.get_running_loop().create_future()
+        self._waiter = waiter = self._loop.create_future()
         return waiter
 
     def _wake(self) -> None:

@@ -182,9 +182,10 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
+        self._loop = asyncio.get_running_loop()
 
     def begin(self, request: bytes) -> Exchange:
-        self.exchange = exchange = Exchange(self)
+        self.exchange = exchange = Exchange(self, self._loop)
         exchange.begin()
         self._transport.write(request)
         return exchange

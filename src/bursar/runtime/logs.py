@@ -16,6 +16,7 @@ from bursar.wire.assemble import encode_json
 
 _MOST_ALARMS = 1000
 _WORD_CHARS = 200
+_Key = tuple[str, str, int | None, str]
 
 
 def logger(*, as_json: bool, stream: TextIO | None = None) -> Any:
@@ -43,7 +44,7 @@ class ResponseLog:
     def __init__(self, *, as_json: bool, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
         self._json = as_json
-        self._words: dict[str, str] = {}
+        self._said: dict[_Key, tuple[str, str]] = {}
         self._unpriced: set[tuple[str, str]] = set()
 
     def observe(self, ended: Sequence[Ended]) -> None:
@@ -58,14 +59,10 @@ class ResponseLog:
             self._stream.flush()
 
     def _as_text(self, opened: Opened, settled: Settled) -> str:
-        status = settled.http_status if settled.http_status is not None else settled.status
-        outcome = "" if settled.status == "completed" else f" outcome={settled.status}"
+        key = (opened.provider, opened.model, settled.http_status, settled.status)
+        begins, ends = self._said.get(key) or self._say(key)
         tokens = "-" if settled.total_tokens is None else settled.total_tokens
-        model = self._words.get(opened.model) or self._word(opened.model)
-        return (
-            f"[llm] provider={opened.provider} response status={status} model={model} "
-            f"duration_ms={settled.response_time_ms} tokens={tokens} call_id={opened.call_id}{outcome}\n"
-        )
+        return f"{begins}{settled.response_time_ms} tokens={tokens} call_id={opened.call_id}{ends}"
 
     def _as_json(self, opened: Opened, settled: Settled) -> str:
         return _json_line(
@@ -80,11 +77,17 @@ class ResponseLog:
             outcome=settled.status,
         )
 
-    def _word(self, name: str) -> str:
-        if len(self._words) >= _MOST_ALARMS:
-            self._words.clear()
-        word = self._words[name[:_WORD_CHARS]] = _one_word(name)
-        return word
+    def _say(self, key: _Key) -> tuple[str, str]:
+        """How the line of such an end begins, up to its duration, and how it ends."""
+        provider, model, http_status, status = key
+        shown = http_status if http_status is not None else status
+        begins = f"[llm] provider={provider} response status={shown} model={_one_word(model)} duration_ms="
+        said = begins, "\n" if status == "completed" else f" outcome={status}\n"
+        if len(model) <= _WORD_CHARS:
+            if len(self._said) >= _MOST_ALARMS:
+                self._said.clear()
+            self._said[key] = said
+        return said
 
     def _alarm(self, who: tuple[str, str], lines: list[str]) -> None:
         """Says once of a model that its tokens have no price: its cost is null, not nothing."""

@@ -23,6 +23,7 @@ from bursar.types.errors import ConfigError, StoreError
 WAL_FROM = (3, 51, 3)
 _BUSY_MS = 1500
 _STATEMENTS = 64
+_PAGE_BYTES = 8192
 
 T = TypeVar("T")
 
@@ -143,6 +144,7 @@ def _set_journal(connection: sqlite3.Connection) -> None:
     journal = "wal" if sqlite3.sqlite_version_info >= WAL_FROM else "delete"
     cursor = connection.cursor()
     try:
+        cursor.execute(f"pragma page_size = {_PAGE_BYTES}")  # of a new file; another keeps what it has
         cursor.execute("pragma journal_mode")
         if cursor.fetchone()[0] != journal:
             cursor.execute(f"pragma journal_mode = {journal}")

@@ -96,6 +96,7 @@ class Decoder(msgspec.Struct, eq=False):
     def _fold(self) -> None:
         asides, self._asides = self._asides, []
         found: dict[str, object] = {}
+        known = _READ
         for data in reversed(asides):
             try:
                 fields: Mapping[str, object] = _fields(data)
@@ -104,12 +105,15 @@ class Decoder(msgspec.Struct, eq=False):
                 if isinstance(value, list) and len(value) == 1:
                     value = value[0]
                 fields = value if isinstance(value, dict) else {}
-            for name in fields.keys() - _READ - found.keys():
+            if fields.keys() <= known:
+                continue
+            for name in fields.keys() - known:
                 value = fields[name]
                 if type(value) is msgspec.Raw:
                     value, _ = read_json(value)
                 if value is not None:
                     found[name] = value
+            known = _READ | found.keys()
         self._extras = {**self._extras, **found}
 
     @property
