@@ -43,7 +43,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     full: str = CONTINUE
 
 
-class Entry(msgspec.Struct, eq=False):
+class Entry(msgspec.Struct, eq=False, gc=False):
     """An open entry. `spool` is None for one that could not be taken: a gap is counted instead."""
 
     opened: Opened

@@ -18,7 +18,7 @@ class HungUpError(Exception):
     """The connection ended before its answer did."""
 
 
-class Reach(msgspec.Struct, frozen=True, kw_only=True):
+class Reach(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """How a provider is reached. `ca` is a PEM text of authorities to trust in place of the machine's own; with
     `any_certificate` whatever is shown is taken. A `guarded` one does not reach this machine or its private networks,
     but for what the installation allows. `backend` names a function of this process, where one answers."""

@@ -36,7 +36,7 @@ class _Call:
         self.arguments: list[str] = []
 
 
-class _Choice(msgspec.Struct, eq=False):
+class _Choice(msgspec.Struct, eq=False, gc=False):
     """One answer of possibly several."""
 
     text: list[str] = msgspec.field(default_factory=list)
@@ -59,7 +59,7 @@ class _Choice(msgspec.Struct, eq=False):
         )
 
 
-class Assembly(msgspec.Struct, eq=False):
+class Assembly(msgspec.Struct, eq=False, gc=False):
     """What an answer has said so far; `finish_reason` is why its first choice stopped."""
 
     id: str | None = None

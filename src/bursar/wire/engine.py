@@ -183,24 +183,30 @@ class Decoder(msgspec.Struct, eq=False):
         common, one after the other."""
         frames: list[Frame] = []
         between = framer.is_between
-        while data and not self.ended:
+        at, size = 0, len(data)
+        while at < size and not self.ended:
             around = self._around
-            if around is not None and between and (run := around.take(data)) is not None:
-                text, size = run
-                frames.append(Frame(data[:size], [TextDelta(text)]))
-                data = data[size:]
+            if around is not None and between and (run := around.take(data, at)) is not None:
+                text, end = run
+                frames.append(Frame(data[at:end], [TextDelta(text)]))
+                at = end
                 continue
-            end = data.find(b"\n\n") + 2 if self._learns else 0
-            first, data = (data[:end], data[end:]) if end > 1 else (data, b"")
-            plain = end > 1 and between and first.startswith(b"data: {") and b"\r" not in first
+            end = size
             if self._learns:
                 self._learns -= 1
-            if plain and first.find(b"\n") == end - 2:
-                frames += self._read_all([RawFrame(first, first[6:-2])])
-            else:
-                if raw_frames := framer.feed(first):
-                    frames += self._read_all(raw_frames)
-                between = framer.is_between
+                end = data.find(b"\n\n", at) + 2
+                if end > 1 and between and data.startswith(b"data: {", at):
+                    first = data[at:end]
+                    if b"\r" not in first and first.find(b"\n") == len(first) - 2:
+                        frames += self._read_all([RawFrame(first, first[6:-2])])
+                        at = end
+                        continue
+                elif end < 2:
+                    end = size
+            if raw_frames := framer.feed(data[at:end]):
+                frames += self._read_all(raw_frames)
+            between = framer.is_between
+            at = end
         return frames
 
     def _learn(self, raw: bytes, said: tuple[Any, ...], kind: Typed) -> None:
@@ -294,7 +300,7 @@ class Decoder(msgspec.Struct, eq=False):
         if error:
             events.append(error_of(self._reader, error))
         for values in said:
-            text, index, finish, *_ = values
+            text, index, finish = values[:3]
             if values[3:] == kind.no_others and (text is None or type(text) is str) and type(index) is int:
                 if text:
                     events.append(TextDelta(text, index))

@@ -8,6 +8,7 @@ bytes, and only the text between is read. Whatever is otherwise is not a run, an
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import itemgetter
 
 import msgspec
 
@@ -22,13 +23,13 @@ class Around(msgspec.Struct, frozen=True):
 
     before: bytes
     behind: bytes
-    def take(self, data: bytes) -> tuple[str, int] | None:
-        """The text of the frames that `data` begins with, and how many bytes they are; None where its first frame is
+    def take(self, data: bytes, at: int = 0) -> tuple[str, int] | None:
+        """The text of the frames that stand in `data` from `at` on, and where they end; None where the first one is
         not whole, or another one."""
         before, behind = self.before, self.behind
-        if not data.startswith(before):
+        if not data.startswith(before, at):
             return None
-        pieces = self._pieces(data)
+        pieces = self._pieces(data, at)
         joined = b"".join(pieces)
         if not joined:
             return None
@@ -41,24 +42,23 @@ class Around(msgspec.Struct, frozen=True):
                 text = "".join([_text(b'"%b"' % piece) for piece in pieces])
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return None
-        return text, len(joined) + len(pieces) * (len(before) + len(behind) + 2)
+        return text, at + len(joined) + len(pieces) * (len(before) + len(behind) + 2)
 
-    def _pieces(self, data: bytes) -> list[bytes]:
-        """The texts of the frames that `data` begins with, as they stand in them."""
+    def _pieces(self, data: bytes, at: int) -> list[bytes]:
+        """The texts of the frames that stand in `data` from `at` on, as they stand in them."""
         before, behind = self.before, self.behind
         # Cut at some of what stands between two texts: to look for all of it takes long to begin, for the blank line
         # alone long to end.
         cut = len(_DATA)
         begins, ends = before[cut:], behind[:-1]
         start, stop = len(begins), -len(ends) or None
-        *frames, last = data[cut:].split(b"%b\n\n%b" % (behind[-1:], _DATA))
-        end = last.find(b"\n\n")
-        if end > 0:
-            frames.append(last[: end - 1])
+        frames = data[at + cut :].split(b"%b\n\n%b" % (behind[-1:], _DATA))
+        last = frames[-1]
+        frames[-1] = last[: max(0, last.find(b"\n\n") - 1)]
         while frames and not (frames[-1].startswith(begins) and frames[-1].endswith(ends)):
             frames.pop()
-        pieces = [frame[start:stop] for frame in frames]
-        if data.startswith(b"%b%b%b\n\n" % (before, (b"%b\n\n%b" % (behind, before)).join(pieces), behind)):
+        pieces = list(map(itemgetter(slice(start, stop)), frames))
+        if data.startswith(b"%b%b%b\n\n" % (before, (b"%b\n\n%b" % (behind, before)).join(pieces), behind), at):
             return pieces
         for n, frame in enumerate(frames):  # another one stands between them
             if not (frame.startswith(begins) and frame.endswith(ends) and len(frame) >= len(begins) + len(ends)):
