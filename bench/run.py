@@ -125,8 +125,7 @@ def _measured(bench: Bench, gateways: Sequence[Gateway], workloads: Sequence[Wor
 def _ledger(bursar: Running) -> Ledger:
     assert bursar.folder is not None
     bursar.drained()
-    with sqlite3.connect(bursar.folder / "data" / "bursar.db", timeout=30) as connection:
-        (rows,) = connection.execute("select count(*) from ledger_entries where status = 'completed'").fetchone()
+    rows = bursar.rows("= 'completed'")
     config = str(bursar.folder / "bursar.toml")
     verify = subprocess.run(
         [sys.executable, "-m", "bursar", "verify", "--config", config], cwd=bursar.folder, capture_output=True,

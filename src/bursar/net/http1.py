@@ -21,7 +21,7 @@ from bursar.net.transport import NotSentError
 from bursar.wire.encode import POST, Request
 
 _IDLE_S = 15.0
-_SWEEP_S = 0.05
+_SWEEP_S, _IDLE_SWEEP_S = 0.05, 1.0
 _CACHED_HEADS = 1024
 _CACHED_HEAD_BYTES = 4096
 
@@ -40,6 +40,7 @@ class Http1Transport:
         self._guard = guard
         self._connecting = 0
         self._sweeper: asyncio.TimerHandle | None = None
+        self._rests = True
         self._closed = False
 
     async def send(self, request: Request, *, connect_timeout_s: float, deadline: float) -> Exchange:
@@ -54,7 +55,7 @@ class Http1Transport:
                 raise NotSentError("the client was closed")
         exchange = connection.begin(b"%b%d\r\n\r\n%b" % (head.data, len(request.body), request.body))
         self.busy.add(connection)
-        if self._sweeper is None:
+        if self._rests:
             self._sweep()
         try:
             while not exchange.headed:
@@ -156,13 +157,19 @@ class Http1Transport:
         """Ends waits whose time is up, and closes what has been idle for long. One timer serves all
         connections, so that a time limit costs a call nothing but a comparison now and then."""
         now = monotonic()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
         for connection in list(self.busy):
             connection.check(now)
         for idle in self._idle.values():
             while idle and now - idle[0].idle_since >= _IDLE_S:
                 idle.popleft().abort()
-        waits = self.busy or any(self._idle.values())
-        self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep) if waits else None
+        self._rests = not self.busy
+        if self.busy or any(self._idle.values()):
+            wait_s = _IDLE_SWEEP_S if self._rests else _SWEEP_S
+            self._sweeper = asyncio.get_running_loop().call_later(wait_s, self._sweep)
+        else:
+            self._sweeper = None
 
 
 class _Connection(asyncio.Protocol):

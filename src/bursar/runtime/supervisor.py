@@ -7,6 +7,7 @@ however it ends, the pipe does too, and the workers stop: nobody holds the addre
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import socket
@@ -20,7 +21,7 @@ from typing import Any
 
 from bursar.runtime.settings import Settings
 
-_LOOK_EVERY_S = 0.1
+_LOOK_EVERY_S = 5.0
 _RESPAWN_AFTER_S = 0.5
 _BEYOND_BOUND_S = 10.0
 
@@ -44,13 +45,21 @@ class Supervisor:
         self._read_end, write_end = os.pipe()
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, self._told)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # heard, so that the end of a worker ends the wait
+        news, told = socket.socketpair()
+        told.setblocking(False)
+        signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
         try:
             self._workers = [self._start() for _ in range(self._count)]
             while not self._stopping:
                 self._keep_alive()
-                time.sleep(_LOOK_EVERY_S)
+                if select.select([news], [], [], _LOOK_EVERY_S)[0]:
+                    news.recv(4096)
             return self._end()
         finally:
+            signal.set_wakeup_fd(-1)
+            news.close()
+            told.close()
             os.close(write_end)
             os.close(self._read_end)
             shutil.rmtree(self._tallies, ignore_errors=True)

@@ -38,8 +38,8 @@ class KeyStore:
 
     async def version(self) -> str:
         """Changes whenever a key does."""
-        async with self._database.read() as c:
-            return str((await c.execute(text("select value from ledger_meta where name = 'keys_version'"))).scalar())
+        sql = "select value from ledger_meta where name = 'keys_version'"
+        return await self._database.look(lambda c: str(c.execute(sql).fetchone()[0]))
 
     async def all(self) -> list[KeyRow]:
         """Every key, the newest last, revoked ones too; read in the store's thread, for there may be thousands."""

@@ -158,9 +158,8 @@ class RegistryStore:
 
     async def version(self) -> str:
         """Changes whenever a provider, a route or a binding does."""
-        async with self._database.read() as c:
-            found = await c.execute(text("select value from ledger_meta where name = 'registry_version'"))
-            return str(found.scalar())
+        sql = "select value from ledger_meta where name = 'registry_version'"
+        return await self._database.look(lambda c: str(c.execute(sql).fetchone()[0]))
 
     async def all(self, kind: type[R]) -> list[R]:
         """Every row of a kind, the newest last; read in the store's thread."""
