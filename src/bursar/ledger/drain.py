@@ -146,14 +146,11 @@ class Drain:
         size = _READ_BYTES
         while offset < source.end:
             recent = source.recent
-            if recent is not None and recent.start < offset:
-                recent.let_go(offset)
             if recent is not None and recent.start == offset and recent.records:
                 try:
-                    batch = await self._of_recent(source.id, recent)
+                    batch = await self._of_recent(source.id, offset, recent)
                 except UNREADABLE:
-                    recent.begin_at(source.end)  # which of them it is, is found where each is read by itself
-                    continue
+                    continue  # which of them it is, is found where each is read from the file
             else:
                 end = recent.start if recent is not None and recent.start > offset else source.end
                 data = source.read(offset, min(size, end - offset))
@@ -209,13 +206,17 @@ class Drain:
             self._ledger.drained[spool.id] = state.offset
             self._ledger.drained_records[spool.id] = state.records
 
-    async def _of_recent(self, spool_id: str, recent: Recent) -> Batch:
-        """The batch of the records at hand; the loop goes on in between."""
-        builder = BatchBuilder(spool_id, recent.start, now_us())
-        records = recent.records  # they grow meanwhile, and may be left for others
-        count = min(len(records), _BATCH_RECORDS)
-        for at in range(0, count, _YIELD_RECORDS):
-            builder.add_records(records[at : min(at + _YIELD_RECORDS, count)])
+    async def _of_recent(self, spool_id: str, offset: int, recent: Recent) -> Batch:
+        """The batch of the records at hand; the loop goes on in between. They are let go of as they are laid out, not
+        all at once in the end; where the store does not take them, they are read from the file."""
+        builder = BatchBuilder(spool_id, offset, now_us())
+        records = recent.take(_BATCH_RECORDS)
+        records.reverse()
+        while records:
+            some = records[-_YIELD_RECORDS:]
+            del records[-_YIELD_RECORDS:]
+            some.reverse()
+            builder.add_records(some)
             await asyncio.sleep(0)
         return await self._laid_out(builder)
 

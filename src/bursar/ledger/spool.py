@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from bisect import bisect_right
 from contextlib import suppress
-from operator import itemgetter
 from pathlib import Path
 
 from bursar.ledger.locks import SpoolLock
@@ -45,12 +43,13 @@ class Recent:
         self.until = start + _RECENT_BYTES
         self.records: list[tuple[Record, int]] = []
 
-    def let_go(self, offset: int) -> None:
-        """Lets go of the records before `offset`."""
-        done = bisect_right(self.records, offset, key=itemgetter(1))
-        if done and self.records[done - 1][1] == offset:
-            del self.records[:done]
-            self.start, self.until = offset, offset + _RECENT_BYTES
+    def take(self, most: int) -> list[tuple[Record, int]]:
+        """Up to so many of the records, the first first; they are not remembered any longer."""
+        taken, self.records = self.records[:most], self.records[most:]
+        if taken:
+            self.start = taken[-1][1]
+            self.until = self.start + _RECENT_BYTES
+        return taken
 
 
 class Spool:
