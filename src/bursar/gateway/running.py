@@ -73,6 +73,11 @@ class Running(msgspec.Struct, eq=False):
         return self._pending
 
     @property
+    def is_over(self) -> bool:
+        """Whether every frame was given out, and nothing is wrong with the answer."""
+        return self._ended and not self._pending and self._failure is None
+
+    @property
     def result(self) -> Result | None:
         """The result, once the last entry is settled as completed."""
         if self._result is None and self.completed is not None and self.attempt is not None:

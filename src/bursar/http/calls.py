@@ -194,14 +194,18 @@ async def _stream(running: Running, cycle: Cycle, lines: bytes, dialect: Dialect
     begun = writer.begin()
     if begun:
         cycle.write(begun)
+    last, tail = b"", None
     try:
         while (frames := await running.next()) is not None:
             data = writer.write(frames)
+            if cycle.is_choked:
+                await cycle.drained()
+            if running.is_over:
+                last = data  # it leaves with the end, in one write
+                break
             if data:
-                if cycle.is_choked:
-                    await cycle.drained()
                 cycle.write(data)
-        tail: bytes | None = writer.end()
+        tail = last + writer.end()
     except ProviderError as error:
         tail = writer.failed(error)
     if tail is None:

@@ -174,7 +174,7 @@ def encode(record: Record) -> bytes:
 def frame_of(record: Record) -> bytes:
     """The same for a record that needs no mending. Raises UnicodeEncodeError."""
     payload = _encode(record)
-    return _pack(MAGIC, len(payload), crc32(payload)) + payload + TRAILER
+    return b"".join((_pack(MAGIC, len(payload), crc32(payload)), payload, TRAILER))
 
 
 def framed(payload: bytes) -> bytes:

@@ -29,14 +29,13 @@ from bursar.wire.framing import BytesFramer, Framer, RawFrame, WholeFramer
 from bursar.wire.readers import Reader, Readers
 from bursar.wire.runs import Around, around
 from bursar.wire.shapes import Kept
-from bursar.wire.typed import UNTYPED, Typed
+from bursar.wire.typed import NOTHING, READ, UNTYPED, Typed
 from bursar.wire.values import error_of, read_json, refuse_finish, text_of, thinking_of, tool_call
 
 # How many frames are looked at for what they have in common before it is given up.
 _LEARNS = 8
 _ASIDES = 16
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_READ = frozenset({"choices", "usage", "id", "model", "object", "error", "obfuscation"})
 
 
 class Frame(msgspec.Struct, gc=False):
@@ -69,6 +68,8 @@ class Decoder(msgspec.Struct, eq=False):
     joined_text: bool = False
     _asides: list[bytes] = []
     _extras: dict[str, object] = {}
+    _raw_extras: dict[str, msgspec.Raw] = {}
+    _beside: tuple[msgspec.Raw | None, ...] = ()
     _kept: Kept | None = None
     _framer: Framer | None = None
     _said_end: bool = False
@@ -86,17 +87,39 @@ class Decoder(msgspec.Struct, eq=False):
         self._fold()
         return self._extras
 
+    def _keep_beside(self, kind: Typed, root: Any, data: bytes) -> None:
+        """Keeps what a frame says beside the answer."""
+        if self.is_whole:
+            return
+        if not kind.tells_all:
+            self._aside(data)
+            return
+        beside = kind.said_beside(root)
+        if beside != self._beside:
+            self._beside = beside
+            if self._asides:
+                self._fold()  # they came before
+            self._raw_extras.update(
+                {name: raw for name, raw in zip(kind.told, beside[2:], strict=True) if raw and raw != NOTHING}
+            )
+
     def _aside(self, data: bytes) -> None:
         """Keeps a frame's data to be asked for extras. Most answers have few such frames, which are asked at the end,
         all at once; in one of many they are asked now and then, so that they are not all kept."""
         self._asides.append(data)
+        self._beside = ()
         if len(self._asides) >= _ASIDES:
             self._fold()
 
     def _fold(self) -> None:
         asides, self._asides = self._asides, []
+        raw_extras, self._raw_extras = self._raw_extras, {}
+        for name, raw in raw_extras.items():
+            self._extras[name], _ = read_json(raw)
+        if not asides:
+            return
         found: dict[str, object] = {}
-        known = _READ
+        known = READ
         for data in reversed(asides):
             try:
                 fields: Mapping[str, object] = _fields(data)
@@ -113,7 +136,7 @@ class Decoder(msgspec.Struct, eq=False):
                     value, _ = read_json(value)
                 if value is not None:
                     found[name] = value
-            known = _READ | found.keys()
+            known = READ | found.keys()
         self._extras = {**self._extras, **found}
 
     @property
@@ -246,7 +269,11 @@ class Decoder(msgspec.Struct, eq=False):
                 frames.append(self._read(frame))
             else:
                 try:
-                    named = kind.named(kind.decode(data))
+                    try:
+                        root = kind.decode(data)
+                    except msgspec.ValidationError:
+                        root = kind.decode_other(data)
+                    named = kind.named(root)
                     choices = named[0]
                     if choices is not None and len(choices) == 1:
                         said = kind.said(choices[0])
@@ -261,9 +288,11 @@ class Decoder(msgspec.Struct, eq=False):
                         every = list(map(kind.said, choices or ()))
                 except UNTYPED:
                     choices = None
-                frames.append(
-                    self._of_typed(frame.raw, data, kind, named, every) if choices is not None else self._read(frame)
-                )
+                if choices is None:
+                    frames.append(self._read(frame))
+                else:
+                    self._keep_beside(kind, root, data)
+                    frames.append(self._of_typed(frame.raw, kind, named, every))
             if self.ended:
                 break
         return frames
@@ -289,12 +318,10 @@ class Decoder(msgspec.Struct, eq=False):
         return self._of_value(frame, value)
 
     def _of_typed(
-        self, raw: bytes, data: bytes, kind: Typed, named: tuple[Any, ...], said: list[tuple[Any, ...]]
+        self, raw: bytes, kind: Typed, named: tuple[Any, ...], said: list[tuple[Any, ...]]
     ) -> Frame:
         choices, id, model, error, *usages = named
         events: list[Event] = []
-        if not self.is_whole:
-            self._aside(data)
         if (id, model) != self._started:
             self._started_as(id or None, model or None, events)
         if error:

@@ -81,19 +81,22 @@ def around(
     """
     quoted = b'"%b"' % text.encode("utf-8", "replace")
     start = raw.find(quoted) + 1
+    before, behind = raw[:start], raw[start + len(quoted) - 2 : -2]
+    key: tuple[bytes, ...] = ()
+    if known is not None and isinstance(id, str):
+        key = (*before.split(_quoted(id)), behind)
+        if key in known and raw.endswith(b"\n\n"):
+            return Around(before, behind)
     if not start or not raw.startswith(_DATA) or not raw.endswith(b"}\n\n") or raw.count(quoted) != 1:
         return None
-    before, behind = raw[:start], raw[start + len(quoted) - 2 : -2]
     if b"\n" in before or b"\n" in behind or b"\r" in raw:
         return None
-    key = (*before.split(_quoted(id)), behind) if known is not None and isinstance(id, str) else ()
-    if known is None or len(key) != 3 or key not in known:
-        if read(b"%b%b%b" % (before[6:], _PROBE, behind)) != _PROBE.decode():
-            return None
-        if known is not None and len(key) == 3:
-            if len(known) >= _MOST_KNOWN:
-                known.clear()
-            known.add(key)
+    if read(b"%b%b%b" % (before[6:], _PROBE, behind)) != _PROBE.decode():
+        return None
+    if known is not None and len(key) == 3:
+        if len(known) >= _MOST_KNOWN:
+            known.clear()
+        known.add(key)
     return Around(before, behind)
 
 

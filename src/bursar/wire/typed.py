@@ -33,11 +33,16 @@ class _Base(msgspec.Struct, frozen=True, gc=False):
 
 
 # What makes an answer not typed: it is not JSON, not of the layout, or null where an object is looked into.
-UNTYPED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, AttributeError)
-
-
 class NotTypedError(Exception):
-    """The spec is not of this layout."""
+    """The spec, or an answer, is not of this layout."""
+
+
+UNTYPED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, AttributeError, NotTypedError)
+READ = frozenset({"choices", "usage", "id", "model", "object", "error", "obfuscation"})
+"""What of a frame is read, or is nothing to keep; what stands beside it are extras."""
+NOTHING = msgspec.Raw(b"null")
+_MOST_BESIDE = 64
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class Typed:
@@ -60,8 +65,10 @@ class Typed:
         names += self.usage_roots
         fields: dict[str, Any] = {name: Any for name in names if name is not None}
         fields[section.choices] = list[choice] | None  # type: ignore[valid-type]
-        root = _struct("Root", [(name, kind, None) for name, kind in fields.items()])
-        self.decode: Callable[[bytes], Any] = msgspec.json.Decoder(root).decode
+        self._fields = fields
+        self.beside: list[str] = []
+        self.tells_all = fields.keys() <= READ
+        self._type_root()
         keys = {name: f"f{n}" for n, name in enumerate(fields)}
         self.named: Callable[[Any], tuple[Any, ...]] = attrgetter(
             *(keys[name] if name is not None else _ABSENT for name in names)
@@ -75,6 +82,32 @@ class Typed:
         others = (None,) * (sum(self._widths) - 3)
         self.no_others = others if simple else (_ABSENT,)
         self.only_text = (0, None, *others) if simple else (_ABSENT,)
+
+    def _type_root(self) -> None:
+        """Makes the type of a frame. Where it `tells_all`, it has all fields that frames were seen to have, and takes
+        no other; `said_beside(object)` then gives, behind two nulls, the values of those that are `told`."""
+        fields: list[tuple[str, Any, Any]] = [(name, kind, None) for name, kind in self._fields.items()]
+        told = [f"f{n}" for n, name in enumerate(self.beside, len(fields)) if name not in READ]
+        fields += [(name, msgspec.Raw, NOTHING) for name in self.beside]
+        root = _struct("Root", fields, strict=self.tells_all)
+        self.decode: Callable[[bytes], Any] = msgspec.json.Decoder(root).decode
+        self.told = [name for name in self.beside if name not in READ]
+        # Two at least, for a getter of one gives no tuple.
+        self.said_beside: Callable[[Any], tuple[msgspec.Raw | None, ...]] = attrgetter(_ABSENT, _ABSENT, *told)
+
+    def decode_other(self, data: bytes) -> Any:
+        """Decodes a frame that `decode` refused, as the type is when it knows the frame's fields. Raises what is in
+        `UNTYPED`."""
+        if not self.tells_all:
+            raise NotTypedError
+        new = _object(data).keys() - self._fields.keys() - set(self.beside)
+        if not new:
+            raise NotTypedError
+        self.beside += sorted(new)
+        if len(self.beside) > _MOST_BESIDE:
+            self.tells_all, self.beside = False, []
+        self._type_root()
+        return self.decode(data)
 
     def one_each(self, values: tuple[Any, ...]) -> list[Any]:
         """One value for each field of `CONTENT`: the first that is there."""
@@ -218,7 +251,7 @@ def typed(section: AnswerSpec, usage: UsageSpec) -> Typed | None:
         return None
 
 
-def _struct(name: str, fields: list[tuple[str, Any, Any]]) -> type[msgspec.Struct]:
+def _struct(name: str, fields: list[tuple[str, Any, Any]], *, strict: bool = False) -> type[msgspec.Struct]:
     """A type whose fields are numbered, for keys need not be names. It holds what JSON can, so no cycles."""
     return msgspec.defstruct(
         name,
@@ -228,6 +261,7 @@ def _struct(name: str, fields: list[tuple[str, Any, Any]]) -> type[msgspec.Struc
         frozen=True,
         gc=False,
         kw_only=True,
+        forbid_unknown_fields=strict,
     )
 
 
