@@ -75,7 +75,6 @@ def settled(gateway: Gateway, call: Call, attempt: Attempt, status: str, error: 
     """The end of an entry."""
     assembly, entry, answer = attempt.assembly, attempt.entry, attempt.answer
     opened = entry.opened
-    ended_ns = time.monotonic_ns()
     output_bytes = assembly.output_bytes()
     if status == "completed":
         usage = assembly.usage
@@ -100,7 +99,7 @@ def settled(gateway: Gateway, call: Call, attempt: Attempt, status: str, error: 
         opened.attempt,
         opened.workspace,
         status,
-        (ended_ns - entry.started_ns) // 1_000_000,
+        (time.monotonic_ns() - entry.started_ns) // 1_000_000,
         _first_token_ms(attempt) if call.stream else None,
         answer.status if answer is not None else None,
         *(_NO_FAILURE if error is None else (error.kind, error.code, error.message)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 import msgspec
 
@@ -119,8 +120,9 @@ def _body(message: str, status: int, code: str | None, param: str | None = None,
 
 def passed_headers(headers: Mapping[bytes, bytes]) -> Headers:
     """The headers of a provider's answer that are the client's to see."""
-    return [
-        (name, value)
-        for name, value in headers.items()
-        if name not in _USUAL and (name.endswith(_PASSED_ENDS) or _LIMITS in name)
-    ]
+    return [(name, headers[name]) for name in _passed_names(tuple(headers))]
+
+
+@lru_cache(maxsize=1024)
+def _passed_names(names: tuple[bytes, ...]) -> list[bytes]:
+    return [name for name in names if name not in _USUAL and (name.endswith(_PASSED_ENDS) or _LIMITS in name)]

@@ -37,6 +37,8 @@ def texts_crc(first: str | None, second: str | None) -> int | None:
     return crc32(second.encode("utf-8", "replace"), crc32(first.encode("utf-8", "replace")) if first else 0)
 
 
+_NONE: dict[bytes, str] = {}
+"""No new bodies: of most requests, and never added to."""
 Asked = tuple[bytearray | None, bytearray | None, dict[bytes, str], str | None, str | None]
 """What was asked, as an entry has it: the names of the messages, that of the parameters, the new bodies by name; in
 place of names the messages as a JSON array, and the parameters."""
@@ -89,11 +91,12 @@ class Bodies:
 
     def asked(self, workspace: str, inputs: Sequence[bytes], params: bytes) -> Asked:
         """The messages and the parameters of a request, as its entry has them."""
-        new: dict[bytes, str] = {}
+        new = _NONE if len(params) <= _SHORT_BYTES else {}
         refs = params_ref = messages = short = None
         if sum(map(len, inputs)) <= _SHORT_BYTES:
             messages = f"[{b','.join(inputs).decode('utf-8', 'replace')}]"
         else:
+            new = {}
             refs = self.names(workspace, inputs, new)
         if len(params) <= _SHORT_BYTES:
             short = params.decode("utf-8", "replace")

@@ -210,13 +210,13 @@ class Drain:
         """The batch of the records at hand; the loop goes on in between. They are let go of as they are laid out, not
         all at once in the end; where the store does not take them, they are read from the file."""
         builder = BatchBuilder(spool_id, offset, now_us())
-        records = recent.take(_BATCH_RECORDS)
+        records, ends = recent.take(_BATCH_RECORDS)
         records.reverse()
-        while records:
+        for at in range(0, len(ends), _YIELD_RECORDS):
             some = records[-_YIELD_RECORDS:]
             del records[-_YIELD_RECORDS:]
             some.reverse()
-            builder.add_records(some)
+            builder.add_records(some, ends[at : at + _YIELD_RECORDS])
             await asyncio.sleep(0)
         return await self._laid_out(builder)
 

@@ -127,10 +127,10 @@ class BatchBuilder:
             return False
         return True
 
-    def add_records(self, records: Sequence[tuple[Record, int]]) -> None:
-        """Adds good records that follow each other, each with the offset it ends at."""
+    def add_records(self, records: Sequence[Record], ends: Sequence[int]) -> None:
+        """Adds good records that follow each other and end at these offsets."""
         start = self._batch.new_offset
-        for record, end in records:
+        for record, end in zip(records, ends, strict=True):
             kind = type(record)
             if kind is Settled:
                 self._settle(record)  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+from array import array
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,9 +31,9 @@ class SpoolFullError(LedgerError):
 
 
 class Recent:
-    """The records a spool got last, from the byte `start` on, each with where it ends, and at most up to `until`."""
+    """The records a spool got last, from the byte `start` on and at most up to `until`, and where each of them ends."""
 
-    __slots__ = ("records", "start", "until")
+    __slots__ = ("ends", "records", "start", "until")
 
     def __init__(self) -> None:
         self.begin_at(0)
@@ -41,15 +42,17 @@ class Recent:
         """Forgets what is before `start`, which is where the spool ends now."""
         self.start = start
         self.until = start + _RECENT_BYTES
-        self.records: list[tuple[Record, int]] = []
+        self.records: list[Record] = []
+        self.ends = array("q")
 
-    def take(self, most: int) -> list[tuple[Record, int]]:
-        """Up to so many of the records, the first first; they are not remembered any longer."""
+    def take(self, most: int) -> tuple[list[Record], array[int]]:
+        """Up to so many of the records, the first first, and where they end; they are not remembered any longer."""
         taken, self.records = self.records[:most], self.records[most:]
+        ends, self.ends = self.ends[:most], self.ends[most:]
         if taken:
-            self.start = taken[-1][1]
+            self.start = ends[-1]
             self.until = self.start + _RECENT_BYTES
-        return taken
+        return taken, ends
 
 
 class Spool:
@@ -97,10 +100,12 @@ class Spool:
         self.end = end
         self.records += 1
         self.open_entries = entries
-        if record is not None and end < self.recent.until:
-            self.recent.records.append((record, end))
+        recent = self.recent
+        if record is not None and end < recent.until:
+            recent.records.append(record)
+            recent.ends.append(end)
         else:
-            self.recent.begin_at(end)
+            recent.begin_at(end)
 
     def make_room(self) -> None:
         """Takes room for another entry ahead of it. Raises SpoolFullError."""
