@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bursar.ledger.adopt import Adopter
+from bursar.ledger.bodies import Bodies
 from bursar.ledger.drain import Drain
 from bursar.ledger.ledger import Ledger, Limits
-from bursar.ledger.records import Correction, encode
+from bursar.ledger.records import Correction, Gap, encode, walk
+from bursar.ledger.rows import BatchBuilder
 from bursar.ledger.verify import Report, Verifier
 from bursar.store.engine import Database
 from bursar.store.ledger_sql import SqlLedgerStore
-from bursar.store.port import RecordRefusedError
+from bursar.store.port import Batch, RecordRefusedError
 from bursar.store.proof import Proof
 from bursar.store.schema import prepare
 from bursar.types.errors import StoreError
@@ -616,3 +622,124 @@ async def test_a_store_that_was_restored_gets_its_bodies_again(books: Books, tmp
     await books.drain.flush()
     assert books.rows("select count(*) n from ledger_entries") == [{"n": 9}]
     assert (await books.verify()).is_green
+
+
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=12)
+MAYBE = st.none() | TEXTS
+COUNTS = st.none() | st.integers(0, 10**9)
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["open", "settle", "settle", "gap", "correct"]),
+        st.fixed_dictionaries({"user_id": MAYBE, "tags": st.dictionaries(TEXTS, TEXTS, max_size=2), "messages": MAYBE,
+                               "params": MAYBE, "created_us": st.integers(0, 10**15)}),
+        st.fixed_dictionaries({"output": MAYBE, "text": MAYBE, "prompt_tokens": COUNTS, "cost_nanos": COUNTS,
+                               "completed_us": st.none() | st.integers(0, 10**15), "usd_rate": MAYBE}),
+    ),
+    max_size=12,
+)  # fmt: skip
+
+
+@given(STEPS, st.integers(0, 5))
+def test_records_at_hand_become_the_rows_that_their_bytes_do(steps: list[Any], before: int) -> None:
+    made: list[Any] = []
+    waiting: list[str] = [f"before{n}" for n in range(before)]
+    for n, (kind, asked, answered) in enumerate(steps):
+        if kind == "open":
+            begun = opened(f"c{n}", bodies=Bodies(), **asked)
+            made.append(msgspec.structs.replace(begun, params_ref=bytearray(begun.params_ref or b"")))
+            waiting.append(f"c{n}")
+        elif kind == "settle" and waiting:
+            record = settled(waiting.pop(), output=None)
+            made.append(msgspec.structs.replace(record, **answered))
+        elif kind == "gap":
+            made.append(Gap(n, 1, 2))
+        else:
+            made.append(Correction(call_id="c", attempt=1, created_us=5, reason="late", cost_nanos=n))
+    frames = [encode(record) for record in made]
+    ends = list(itertools.accumulate(map(len, frames), initial=100))[1:]
+    by_hand, by_bytes = BatchBuilder("s", 100, 7), BatchBuilder("s", 100, 7)
+    by_hand.add_records(made, ends)
+    for frame, end in zip(frames, ends, strict=True):
+        (span,) = walk(frame, end - len(frame))
+        by_bytes.add(span, frame, span.start)
+    one, other = by_hand.batch, by_bytes.batch
+    assert _values(one) == _values(other)
+    assert [r.columns for r in one.entries + one.settlements] == [r.columns for r in other.entries + other.settlements]
+
+
+def _values(batch: Batch) -> Any:
+    """A batch as the store would be given it: the types count too, for the driver goes by them."""
+    plain = msgspec.structs.asdict(batch)
+    rows = [(r.count, [(type(v), v) for v in r.values]) for r in batch.entries + batch.settlements]
+    return rows, {name: value for name, value in plain.items() if name not in ("entries", "settlements")}
+
+
+@pytest.mark.parametrize("remembered", [0, 3_000, 16 * 1024 * 1024])
+@pytest.mark.parametrize("fault", ["none", "gone", "after", "refused"])
+async def test_what_is_not_at_hand_is_read_and_nothing_is_lost_or_doubled(
+    books: Books, monkeypatch: pytest.MonkeyPatch, remembered: int, fault: str
+) -> None:
+    monkeypatch.setattr("bursar.ledger.spool._RECENT_BYTES", remembered)
+    apply, turns = books.store.apply, itertools.count()
+
+    async def unlucky(batch: Any) -> None:
+        turn = next(turns)
+        if fault == "refused" and turn % 5 == 0 and batch.entry_count > 1:
+            raise RecordRefusedError("one of them")
+        if fault == "after" and turn % 3 == 0:
+            await apply(batch)
+        if fault in ("gone", "after") and turn % 3 == 0:
+            raise StoreError("gone")
+        await apply(batch)
+
+    monkeypatch.setattr(books.store, "apply", unlucky)
+    entries = []
+    for n in range(60):
+        entries.append(books.ledger.open(opened(f"c{n}", bodies=books.ledger.bodies)))
+        if n % 3:
+            books.ledger.settle(entries.pop(0), settled(f"c{n - len(entries)}"))
+        if n % 7 == 0:
+            with contextlib.suppress(StoreError):
+                await books.drain.flush()
+    for entry in entries:
+        books.ledger.settle(entry, settled(entry.opened.call_id))
+    monkeypatch.setattr(books.store, "apply", apply)
+    await books.drain.flush()
+    await books.drain.flush()
+    assert books.rows("select status, count(*) n from ledger_entries group by 1") == [{"status": "completed", "n": 60}]
+    assert (await books.verify()).is_green
+
+
+@pytest.mark.parametrize("column", ["messages", "params", "output", "text"])
+@pytest.mark.parametrize("to", ["'other'", "null"])
+async def test_verify_finds_a_text_of_an_entry_that_was_altered_or_taken_away(
+    books: Books, column: str, to: str
+) -> None:
+    for n in range(3):
+        books.call(f"c{n}", request=None, messages="[1]", params="{}", output=b"1", text="said")
+    books.call("without", request=None, output=None)
+    books.call("open", request=None, messages="[1]", params="{}", settle=False)
+    await books.drain.flush()
+    assert (await books.verify()).is_green
+    books.change(f"update ledger_entries set {column} = {to} where call_id = 'c1'")
+    (finding,) = (await books.verify()).findings
+    assert (finding.name, finding.where) == ("body_altered", "c1:1")
+
+
+async def test_one_observer_that_fails_is_in_nobody_s_way_and_all_hear_of_a_turn_together(books: Books) -> None:
+    heard: list[int] = []
+
+    def broken(_: Any) -> None:
+        raise BrokenPipeError
+
+    observers = [broken, lambda ended: heard.append(len(ended))]
+    ledger = Ledger(books.folder / "spool", books.store_id, limits=Limits(), observers=observers)
+    for turn in (3, 1):
+        for n in range(turn):
+            ledger.settle(ledger.open(opened(f"{turn}.{n}")), settled(f"{turn}.{n}"))
+        assert len(heard) == (turn == 1)
+        await asyncio.sleep(0)
+    assert heard == [3, 1]
+    ledger.settle(ledger.open(opened("last")), settled("last"))
+    ledger.close()
+    assert heard == [3, 1, 1]

@@ -485,6 +485,29 @@ async def test_time_limits_and_addresses_nobody_listens_at() -> None:
     await client.close()
 
 
+async def test_a_transport_that_rested_keeps_time_limits_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bursar.net.http1._IDLE_SWEEP_S", 3600.0)
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"{}")
+        writer.write(PLAIN)
+        await reader.read()
+        writer.close()
+
+    client = Http1Transport()
+    async with listening(once) as port:
+        asked = request(f"http://127.0.0.1:{port}/x")
+        deadline = time.monotonic() + 20
+        answer = await client.send(asked, connect_timeout_s=5, deadline=deadline)
+        assert await answer.read(deadline) == BODY
+        answer.done()
+        client._sweep()  # what a timer does: nothing is under way, and the next look is an hour away
+        with pytest.raises(TimeoutError):
+            await client.send(asked, connect_timeout_s=5, deadline=time.monotonic() + 0.1)
+        assert not client.busy
+    await client.close()
+
+
 async def test_tls_by_the_machine_s_trust_or_a_given_one() -> None:
     authority = trustme.CA()
     server_side, client_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()

@@ -290,3 +290,35 @@ def test_settings_that_are_wrong_are_refused_by_name() -> None:
         UnsupportedLlmProviderError, match=r"'gpt' is not supported; supported are: .*custom, deepseek, demo"
     ):
         specs.build("gpt")
+
+
+_VALUES = st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3) | st.lists(st.integers(), max_size=2)
+_NAMES = st.sampled_from(["created", "service_tier", "citations", "x y", "ü", "a.b"]) | st.text(max_size=2)
+
+
+@given(st.lists(st.dictionaries(_NAMES, _VALUES, max_size=4), min_size=1, max_size=6), st.integers(1, 80))
+def test_what_frames_say_beside_the_answer_is_the_last_of_each_whatever_they_name(
+    said: list[dict[str, Any]], cut: int
+) -> None:
+    read = {"choices", "usage", "id", "model", "object", "error", "obfuscation"}
+    said = [{name: value for name, value in one.items() if name not in read} for one in said]
+    frames = [_chunk(f"{n}", **one) for n, one in enumerate(said)]
+    for frame in frames:
+        frame["choices"][0]["delta"]["reasoning_content"] = "x"
+    body = _sse(*frames, b"[DONE]")
+    decoder = Decoder(OPENAI, stream=True)
+    for at in range(0, len(body), cut):
+        decoder.feed(body[at : at + cut])
+    expected: dict[str, Any] = {}
+    for one in said:
+        expected |= {name: value for name, value in one.items() if value is not None}
+    assert decoder.extras == expected
+
+
+def test_fields_without_end_are_kept_though_no_type_holds_them() -> None:
+    readers = Readers(specs.build("openai").operations["chat"])
+    for n in range(200):
+        _, decoder, _ = _read(_sse(_chunk("a", **{f"x{n}": n}), _chunk(finish="stop"), b"[DONE]"), readers=readers)
+        assert decoder.extras == {f"x{n}": n}
+    assert readers.stream.typed is not None
+    assert readers.stream.typed.beside == []

@@ -317,9 +317,7 @@ class Decoder(msgspec.Struct, eq=False):
             return Frame(frame.raw, [], is_silent=True)
         return self._of_value(frame, value)
 
-    def _of_typed(
-        self, raw: bytes, kind: Typed, named: tuple[Any, ...], said: list[tuple[Any, ...]]
-    ) -> Frame:
+    def _of_typed(self, raw: bytes, kind: Typed, named: tuple[Any, ...], said: list[tuple[Any, ...]]) -> Frame:
         choices, id, model, error, *usages = named
         events: list[Event] = []
         if (id, model) != self._started:

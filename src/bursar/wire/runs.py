@@ -23,6 +23,7 @@ class Around(msgspec.Struct, frozen=True):
 
     before: bytes
     behind: bytes
+
     def take(self, data: bytes, at: int = 0) -> tuple[str, int] | None:
         """The text of the frames that stand in `data` from `at` on, and where they end; None where the first one is
         not whole, or another one."""

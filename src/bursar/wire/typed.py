@@ -6,6 +6,7 @@ says; what it refuses is read path by path.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Annotated, Any, ClassVar, Literal
@@ -42,6 +43,7 @@ READ = frozenset({"choices", "usage", "id", "model", "object", "error", "obfusca
 """What of a frame is read, or is nothing to keep; what stands beside it are extras."""
 NOTHING = msgspec.Raw(b"null")
 _MOST_BESIDE = 64
+_USUAL_NAME = re.compile(r"[\w. -]{1,64}")
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -104,8 +106,8 @@ class Typed:
         if not new:
             raise NotTypedError
         self.beside += sorted(new)
-        if len(self.beside) > _MOST_BESIDE:
-            self.tells_all, self.beside = False, []
+        if len(self.beside) > _MOST_BESIDE or not all(map(_USUAL_NAME.fullmatch, new)):
+            self.tells_all, self.beside = False, []  # it names fields as it likes: all are looked through instead
         self._type_root()
         return self.decode(data)
 

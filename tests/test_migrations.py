@@ -1,0 +1,85 @@
+"""A store that was made before: what it has stays what it was when it is brought to the newest schema."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from importlib import resources
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection
+
+from bursar.ledger.verify import Verifier
+from bursar.store.engine import Database
+from bursar.store.proof import Proof
+from bursar.store.schema import prepare
+
+_ANSWER = '{"choices":[{"message":{"content":"said"}}]}'
+
+
+async def _made(database: Database, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(resources.files("bursar.store") / "migrations"))
+    config.set_main_option("path_separator", "os")
+
+    def upgrade(connection: Connection) -> None:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+
+    async with database.write() as c:
+        await c.run_sync(upgrade)
+
+
+def _name(text: str) -> bytes:
+    return hashlib.sha256(b"default\0" + text.encode()).digest()[:16]
+
+
+def _entry(c: sqlite3.Connection, call_id: str, seq: int, **more: object) -> None:
+    row: dict[str, object] = {
+        "call_id": call_id, "attempt": 1, "seq": seq, "spool_id": "s", "created_at": "2026-01-01 00:00:00.000000",
+        "completed_at": "2026-01-01 00:00:01.000000", "hour": 490896, "workspace": "default", "provider": "up",
+        "provider_type": "openai", "provider_url": "http://x", "requested_model": "m", "model": "m", "reason": "named",
+        "method_type": "chat_completion", "status": "completed", "usage_source": "none", "request_bytes": 1,
+        "output_bytes": 4, **more,
+    }  # fmt: skip
+    c.execute(f"insert into ledger_entries ({', '.join(row)}) values ({', '.join('?' * len(row))})", [*row.values()])
+
+
+async def test_answers_that_were_bodies_come_to_stand_in_their_entries(tmp_path: Path) -> None:
+    path = tmp_path / "l.db"
+    database = Database(f"sqlite:///{path}")
+    await _made(database, "0003")
+    bodies = ['{"role":"user"}', "{}", _ANSWER, "apart", '{"a":1}']
+    with sqlite3.connect(path) as c:
+        c.executemany(
+            "insert into ledger_bodies values (?, 'default', ?, 'then')", [(_name(text), text) for text in bodies]
+        )
+        asked = {"input_refs": _name(bodies[0]), "params_ref": _name("{}")}
+        _entry(c, "plain", 1, **asked, output_ref=_name(_ANSWER), text_at="$.choices[0].message.content")
+        _entry(c, "apart", 2, **asked, output_ref=_name('{"a":1}'), text_ref=_name("apart"))
+        # What one call was answered with, another one asked, word for word, as its second message.
+        _entry(c, "asks", 3, input_refs=_name(bodies[0]) + _name('{"a":1}'), params_ref=_name("{}"))
+        _entry(c, "nothing", 4)
+        c.execute("insert into ledger_meta (name, value) values ('store_id', 'x') on conflict do nothing")
+        c.execute("insert into ledger_spools values ('s', 10, 4, 4, 'closed', 10, 'then')")
+    await prepare(database)
+    with sqlite3.connect(path) as c:
+        shown = {
+            row[0]: row[1:]
+            for row in c.execute(
+                "select call_id, input_messages, input_params, output_response, completion_text from llm_call_logs"
+            )
+        }
+        left = {text for (text,) in c.execute("select body from ledger_bodies")}
+    assert shown == {
+        "plain": ('[{"role":"user"}]', "{}", _ANSWER, "said"),
+        "apart": ('[{"role":"user"}]', "{}", '{"a":1}', "apart"),
+        "asks": ('[{"role":"user"},{"a":1}]', "{}", None, None),
+        "nothing": (None, None, None, None),
+    }
+    assert left == {'{"role":"user"}', "{}", '{"a":1}'}
+    report = await Verifier(Proof(database), tmp_path / "spool", "x").verify()
+    assert not [f for f in report.findings if f.name.startswith("body")]
+    await database.close()
