@@ -183,9 +183,14 @@ def test_what_many_frames_say_beside_the_answer_is_the_last_of_each_and_is_not_a
     _, decoder, _ = _read(_sse(*frames, b"[DONE]"))
     assert (decoder.extras["n"], decoder.extras["once"]) == (99, 1)
     assert decoder.extras["n"] == 99
-    decoder = Decoder(OPENAI, stream=True)
+    readers = Readers(specs.build("openai").operations["chat"])
+    assert readers.stream.typed is not None
+    readers.stream.typed.tells_all = False  # what it says has to be looked for
+    decoder = Decoder(readers, stream=True)
     decoder.feed(_sse(*frames))
-    assert len(decoder._asides) < 20
+    assert decoder._beside is not None
+    assert len(decoder._beside.asides) < 20
+    assert (decoder.extras["n"], decoder.extras["once"]) == (99, 1)
 
 
 def test_an_error_inside_a_good_answer_is_an_error() -> None:

@@ -6,7 +6,7 @@ bytes. A stream answered with plain JSON, and JSON answered as a stream, are tol
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -24,18 +24,17 @@ from bursar.types.events import (
     UsageReport,
 )
 from bursar.types.usage import Usage
+from bursar.wire.extras import Extras
 from bursar.wire.framers import WRITTEN, chosen
 from bursar.wire.framing import BytesFramer, Framer, RawFrame, WholeFramer
 from bursar.wire.readers import Reader, Readers
 from bursar.wire.runs import Around, around
 from bursar.wire.shapes import Kept
-from bursar.wire.typed import NOTHING, READ, UNTYPED, Typed
+from bursar.wire.typed import UNTYPED, Typed
 from bursar.wire.values import error_of, read_json, refuse_finish, text_of, thinking_of, tool_call
 
 # How many frames are looked at for what they have in common before it is given up.
 _LEARNS = 8
-_ASIDES = 16
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class Frame(msgspec.Struct, gc=False):
@@ -66,10 +65,7 @@ class Decoder(msgspec.Struct, eq=False):
     is_whole: bool = False
     is_strict: bool = True
     joined_text: bool = False
-    _asides: list[bytes] = []
-    _extras: dict[str, object] = {}
-    _raw_extras: dict[str, msgspec.Raw] = {}
-    _beside: tuple[msgspec.Raw | None, ...] = ()
+    _beside: Extras | None = None
     _kept: Kept | None = None
     _framer: Framer | None = None
     _said_end: bool = False
@@ -84,60 +80,12 @@ class Decoder(msgspec.Struct, eq=False):
     def extras(self) -> dict[str, object]:
         """What frames say beside the answer itself (created, service_tier, …): the last value of each. Frames
         that bring a piece of text and no more are not asked."""
-        self._fold()
-        return self._extras
+        return self._beside.all() if self._beside is not None else {}
 
-    def _keep_beside(self, kind: Typed, root: Any, data: bytes) -> None:
-        """Keeps what a frame says beside the answer."""
-        if self.is_whole:
-            return
-        if not kind.tells_all:
-            self._aside(data)
-            return
-        beside = kind.said_beside(root)
-        if beside != self._beside:
-            self._beside = beside
-            if self._asides:
-                self._fold()  # they came before
-            self._raw_extras.update(
-                {name: raw for name, raw in zip(kind.told, beside[2:], strict=True) if raw and raw != NOTHING}
-            )
-
-    def _aside(self, data: bytes) -> None:
-        """Keeps a frame's data to be asked for extras. Most answers have few such frames, which are asked at the end,
-        all at once; in one of many they are asked now and then, so that they are not all kept."""
-        self._asides.append(data)
-        self._beside = ()
-        if len(self._asides) >= _ASIDES:
-            self._fold()
-
-    def _fold(self) -> None:
-        asides, self._asides = self._asides, []
-        raw_extras, self._raw_extras = self._raw_extras, {}
-        for name, raw in raw_extras.items():
-            self._extras[name], _ = read_json(raw)
-        if not asides:
-            return
-        found: dict[str, object] = {}
-        known = READ
-        for data in reversed(asides):
-            try:
-                fields: Mapping[str, object] = _fields(data)
-            except UNTYPED:
-                value, _ = read_json(data)
-                if isinstance(value, list) and len(value) == 1:
-                    value = value[0]
-                fields = value if isinstance(value, dict) else {}
-            if fields.keys() <= known:
-                continue
-            for name in fields.keys() - known:
-                value = fields[name]
-                if type(value) is msgspec.Raw:
-                    value, _ = read_json(value)
-                if value is not None:
-                    found[name] = value
-            known = READ | found.keys()
-        self._extras = {**self._extras, **found}
+    @property
+    def _extras(self) -> Extras:
+        self._beside = self._beside or Extras()
+        return self._beside
 
     @property
     def _reader(self) -> Reader:
@@ -291,7 +239,8 @@ class Decoder(msgspec.Struct, eq=False):
                 if choices is None:
                     frames.append(self._read(frame))
                 else:
-                    self._keep_beside(kind, root, data)
+                    if not self.is_whole:
+                        self._extras.take(kind, root, data)
                     frames.append(self._of_typed(frame.raw, kind, named, every))
             if self.ended:
                 break
@@ -362,7 +311,7 @@ class Decoder(msgspec.Struct, eq=False):
     def _of_value(self, frame: RawFrame, value: dict[str, object]) -> Frame:
         reader = self._reader
         events: list[Event] = []
-        self._aside(frame.data or b"{}")
+        self._extras.put_aside(frame.data or b"{}")
         self._started_as(reader.id(value) or None, reader.model(value) or None, events)
         error = reader.error(value)
         if error is None and "error" in (frame.event, value.get("object"), reader.said and value.get("type")):
