@@ -23,8 +23,9 @@ class Goal:
 def table(report: Report, workload: str) -> tuple[Row, list[Row]]:
     """One workload: head and rows, a gateway a row."""
     by = report.figures[workload]
-    limit, direct = by.get("limit"), by.get("direct")
-    head = ["", "requests/s", "CPU µs/request", "÷ limit", "added p50 ms", "added p99 ms", "first byte ms", "failed"]
+    limit, direct, bursar = by.get("limit"), by.get("direct"), by.get("bursar")
+    head = ["", "requests/s", "CPU µs/request", "÷ limit", "÷ bursar", "added p50 ms", "added p99 ms", "first byte ms",
+            "its p99", "failed"]  # fmt: skip
     rows = []
     for name, f in by.items():
         rows.append(
@@ -33,9 +34,11 @@ def table(report: Report, workload: str) -> tuple[Row, list[Row]]:
                 f"{f.requests_s:,.0f}",
                 _number(f.cpu_us),
                 _ratio(f.cpu_us, limit.cpu_us if limit else None),
+                _ratio(f.cpu_us, bursar.cpu_us if bursar else None),
                 _number(f.p50_ms - direct.p50_ms, 2) if direct and name != "direct" else "–",
                 _number(f.p99_ms - direct.p99_ms, 2) if direct and name != "direct" else "–",
                 _number(f.first_p50_ms, 2),
+                _number(f.first_p99_ms, 2),
                 str(f.failed) if f.failed else "–",
             ]
         )

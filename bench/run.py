@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from statistics import median
 
@@ -106,8 +107,7 @@ def _measured(bench: Bench, gateways: Sequence[Gateway], workloads: Sequence[Wor
                 of.idle_mb = max(of.idle_mb or 0, memory)
             else:
                 of.after_mb = max(of.after_mb or 0, memory)
-        if when == "behind" and running.name == "bursar":
-            ledger.add(_ledger(running))
+        _check(ledger, when, running)
 
     figures = bench.rounds(gateways, workloads, rounds, look)
     return Report(
@@ -120,6 +120,12 @@ def _measured(bench: Bench, gateways: Sequence[Gateway], workloads: Sequence[Wor
         ledger=ledger,
         missing=bench.missing,
     )
+
+
+def _check(ledger: Ledger, when: str, running: Running) -> None:
+    """Adds what a bursar's ledger has when all its workloads are behind it."""
+    if when == "behind" and running.drains:
+        ledger.add(_ledger(running))
 
 
 def _ledger(bursar: Running) -> Ledger:
@@ -153,7 +159,8 @@ def _memory(bench: Bench, report: Report, told: Told) -> None:
 
 
 def _workers(bench: Bench, report: Report, rounds: int) -> None:
-    figures = bench.rounds([known.bursar(), known.bursar(workers=2)], [CHAT], rounds)[CHAT.name]
+    look = partial(_check, report.ledger)
+    figures = bench.rounds([known.bursar(), known.bursar(workers=2)], [CHAT], rounds, look)[CHAT.name]
     for name in ("bursar", "bursar ×2"):
         report.own[f"{name} cpu_us"] = figures[name].cpu_us or 0.0
 
@@ -162,7 +169,8 @@ def _registry(bench: Bench, report: Report, rounds: int) -> None:
     """Chats beside a large registry against chats with one provider and one price, and how long it takes to start."""
     seconds: list[float] = []
 
-    def look(_when: str, running: Running) -> None:
+    def look(when: str, running: Running) -> None:
+        _check(report.ledger, when, running)
         if running.name == known.full().name and running.cold_start_s is not None:
             seconds.append(running.cold_start_s)
 

@@ -674,12 +674,13 @@ def _values(batch: Batch) -> Any:
     return rows, {name: value for name, value in plain.items() if name not in ("entries", "settlements")}
 
 
-@pytest.mark.parametrize("remembered", [0, 3_000, 16 * 1024 * 1024])
+@pytest.mark.parametrize("remembered", [(0, 100), (3_000, 100), (10**7, 7), (10**7, 10**7)])
 @pytest.mark.parametrize("fault", ["none", "gone", "after", "refused"])
 async def test_what_is_not_at_hand_is_read_and_nothing_is_lost_or_doubled(
-    books: Books, monkeypatch: pytest.MonkeyPatch, remembered: int, fault: str
+    books: Books, monkeypatch: pytest.MonkeyPatch, remembered: tuple[int, int], fault: str
 ) -> None:
-    monkeypatch.setattr("bursar.ledger.spool._RECENT_BYTES", remembered)
+    monkeypatch.setattr("bursar.ledger.spool._RECENT_BYTES", remembered[0])
+    monkeypatch.setattr("bursar.ledger.spool._RECENT_RECORDS", remembered[1])
     apply, turns = books.store.apply, itertools.count()
 
     async def unlucky(batch: Any) -> None:
@@ -724,6 +725,46 @@ async def test_verify_finds_a_text_of_an_entry_that_was_altered_or_taken_away(
     books.change(f"update ledger_entries set {column} = {to} where call_id = 'c1'")
     (finding,) = (await books.verify()).findings
     assert (finding.name, finding.where) == ("body_altered", "c1:1")
+
+
+async def test_verify_finds_a_border_between_two_texts_that_was_moved(books: Books) -> None:
+    books.call("a", request=None, messages='["one"]', params='{"t":1}', output=b"1", text="said")
+    await books.drain.flush()
+    books.change("update ledger_entries set messages = '[\"one\"', params = ']{\"t\":1}'")
+    books.change("update ledger_entries set output = null, text = '1said'")
+    assert [f.name for f in (await books.verify()).findings] == ["body_altered", "body_altered"]
+
+
+async def test_a_close_whose_answer_was_lost_holds_up_nothing(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    apply = books.store.apply
+
+    async def lost(batch: Batch) -> None:
+        await apply(batch)
+        if batch.close:
+            raise StoreError("its answer was lost")
+
+    books.call("a")
+    books.ledger.retire()
+    with monkeypatch.context() as patched:
+        patched.setattr(books.store, "apply", lost)
+        with pytest.raises(StoreError):
+            await books.drain.flush()
+    books.call("b")
+    await books.drain.flush()
+    assert len(books.ledger.spools) == 1
+    assert books.rows("select count(*) n from ledger_entries where status = 'completed'") == [{"n": 2}]
+    assert (await books.verify()).is_green
+
+
+async def test_a_forked_child_s_observers_hear_of_its_own_entries_and_of_no_others(books: Books) -> None:
+    heard: list[str] = []
+    observers = [lambda ended: heard.extend(begun.call_id for begun, _ in ended)]
+    ledger = Ledger(books.folder / "spool", books.store_id, limits=Limits(), observers=observers)
+    ledger.settle(ledger.open(opened("the parent's")), settled("the parent's"))
+    ledger.forget()  # what a fork does in the child, whose loop is another one
+    ledger.settle(ledger.open(opened("its own")), settled("its own"))
+    await asyncio.sleep(0)
+    assert heard == ["its own"]
 
 
 async def test_one_observer_that_fails_is_in_nobody_s_way_and_all_hear_of_a_turn_together(books: Books) -> None:

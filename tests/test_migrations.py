@@ -47,6 +47,31 @@ def _entry(c: sqlite3.Connection, call_id: str, seq: int, **more: object) -> Non
     c.execute(f"insert into ledger_entries ({', '.join(row)}) values ({', '.join('?' * len(row))})", [*row.values()])
 
 
+async def test_an_answer_that_was_altered_or_gone_before_is_still_found(tmp_path: Path) -> None:
+    path = tmp_path / "l.db"
+    database = Database(f"sqlite:///{path}")
+    await _made(database, "0003")
+    with sqlite3.connect(path) as c:
+        for n, text in enumerate(("good", "forged"), 1):
+            name = _name("good") if text == "good" else _name("was")
+            c.execute("insert into ledger_bodies values (?, 'default', ?, 'then')", (name, text))
+            _entry(c, text, n, output_ref=name)
+        _entry(c, "gone", 3, output_ref=_name("gone"))
+        _entry(c, "good too", 4, output_ref=_name("good"), text_ref=_name("good"))
+        c.execute("insert into ledger_spools values ('s', 10, 4, 4, 'closed', 10, 'then')")
+    await prepare(database)
+
+    async def altered() -> list[str]:
+        report = await Verifier(Proof(database), tmp_path / "spool", "x").verify()
+        return [f.where for f in report.findings if f.name == "body_altered"]
+
+    assert await altered() == ["forged:1", "gone:1"]
+    with sqlite3.connect(path) as c:
+        c.execute("update ledger_entries set text = null where call_id = 'good too'")
+    assert await altered() == ["forged:1", "gone:1", "good too:1"]
+    await database.close()
+
+
 async def test_answers_that_were_bodies_come_to_stand_in_their_entries(tmp_path: Path) -> None:
     path = tmp_path / "l.db"
     database = Database(f"sqlite:///{path}")

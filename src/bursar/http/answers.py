@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 
 import msgspec
 
@@ -32,6 +31,9 @@ _PASSED_ENDS = (
     b"-organization-id", b"-generation-id", b"should-retry",
 )  # fmt: skip
 _LIMITS = b"ratelimit"
+# Most providers send the same headers with each answer: which of them pass is told once.
+_passed: dict[tuple[bytes, ...], list[bytes]] = {}
+_REMEMBERED, _REMEMBERED_BYTES = 1024, 2048
 _USUAL = frozenset({b"content-type", b"content-length", b"transfer-encoding", b"connection", b"date", b"server"})
 
 
@@ -120,9 +122,10 @@ def _body(message: str, status: int, code: str | None, param: str | None = None,
 
 def passed_headers(headers: Mapping[bytes, bytes]) -> Headers:
     """The headers of a provider's answer that are the client's to see."""
-    return [(name, headers[name]) for name in _passed_names(tuple(headers))]
-
-
-@lru_cache(maxsize=1024)
-def _passed_names(names: tuple[bytes, ...]) -> list[bytes]:
-    return [name for name in names if name not in _USUAL and (name.endswith(_PASSED_ENDS) or _LIMITS in name)]
+    names = tuple(headers)
+    passed = _passed.get(names)
+    if passed is None:
+        passed = [name for name in names if name not in _USUAL and (name.endswith(_PASSED_ENDS) or _LIMITS in name)]
+        if sum(map(len, names)) < _REMEMBERED_BYTES and len(_passed) < _REMEMBERED:
+            _passed[names] = passed
+    return [(name, headers[name]) for name in passed]

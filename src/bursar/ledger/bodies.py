@@ -31,10 +31,10 @@ def body_name(workspace: str, body: bytes) -> bytes:
 
 
 def texts_crc(first: str | None, second: str | None) -> int | None:
-    """The CRC-32 of two texts of an entry, one behind the other: by it `verify` finds one that was altered."""
-    if second is None:
-        return None if first is None else crc32(first.encode("utf-8", "replace"))
-    return crc32(second.encode("utf-8", "replace"), crc32(first.encode("utf-8", "replace")) if first else 0)
+    """The CRC-32 of two texts of an entry, a byte that no text has between them: by it `verify` finds one that was
+    altered."""
+    crc = crc32(first.encode("utf-8", "replace")) if first is not None else None
+    return crc if second is None else crc32(b"\xff" + second.encode("utf-8", "replace"), crc or 0)
 
 
 _NONE: dict[bytes, str] = {}

@@ -7,8 +7,9 @@ grows, and its state says so; when the store is back everything arrives, once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from itertools import takewhile
 from typing import Protocol
 
 import msgspec
@@ -147,6 +148,7 @@ class Drain:
         while offset < source.end:
             recent = source.recent
             if recent is not None and recent.start == offset and recent.records:
+                data, last = b"", True
                 try:
                     batch = await self._of_recent(source.id, offset, recent)
                 except UNREADABLE:
@@ -167,8 +169,9 @@ class Drain:
             try:
                 await self._store.apply(batch)
             except RecordRefusedError:
-                data = source.read(offset, new_offset - offset)
-                await self._one_by_one(source.id, offset, data, on_progress)
+                data = data or source.read(offset, new_offset - offset)
+                spans = takewhile(lambda s, end=new_offset: s.start < end, walk(data, offset, last=last))  # type: ignore[misc]
+                await self._one_by_one(source.id, offset, spans, data, on_progress)
             else:
                 self._ledger.bodies.learn(brought)
                 on_progress(new_offset, records)
@@ -183,6 +186,10 @@ class Drain:
     async def _drain_own(self, spool: Spool) -> None:
         ledger = self._ledger
         offset = ledger.drained.get(spool.id, 0)
+        left = spool.recent.left
+        while left:
+            del left[-_YIELD_RECORDS:]
+            await asyncio.sleep(0)
         if offset < spool.end:
 
             def progressed(offset: int, records: int) -> None:
@@ -195,7 +202,14 @@ class Drain:
                 await self._read_offset_again(spool)
                 return
         if not ledger.is_active(spool) and spool.open_entries == 0 and offset == spool.end:
-            await self.close_spool(spool.id, offset, _empty_batch(spool.id, offset))
+            try:
+                await self.close_spool(spool.id, offset, _empty_batch(spool.id, offset))
+            except OffsetMovedError:
+                state = await self._store.spool_state(spool.id)
+                if state is None or state.state != "closed" or state.offset != offset:
+                    await self._read_offset_again(spool)
+                    return
+                # It was closed by a commit whose answer was lost.
             ledger.drop(spool)
 
     async def _read_offset_again(self, spool: Spool) -> None:
@@ -245,11 +259,11 @@ class Drain:
         return builder.batch
 
     async def _one_by_one(
-        self, spool_id: str, offset: int, data: bytes, on_progress: Callable[[int, int], None]
+        self, spool_id: str, offset: int, spans: Iterable[Span], data: bytes, on_progress: Callable[[int, int], None]
     ) -> None:
         """One of the records is not to be stored: each goes alone, and the refused one is kept aside, raw."""
         base = offset
-        for span in walk(data, base):
+        for span in spans:
             try:
                 await self._store.apply(self._of_one(spool_id, offset, span, data, base))
             except RecordRefusedError as e:

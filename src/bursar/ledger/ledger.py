@@ -32,6 +32,7 @@ _SHORT_BYTES = 4096
 _RAW_USAGE_BYTES = 2048
 _MESSAGE_CHARS = 1000
 _ID_CHARS = 200
+_MOST_TOLD = 4096
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,6 +152,8 @@ class Ledger:
                 asyncio.get_running_loop().call_soon(self._tell)
             except RuntimeError:
                 self._tell()
+        elif len(ended) >= _MOST_TOLD:
+            self._tell()  # the turn is long, or its loop is gone
 
     def _tell(self) -> None:
         """Tells the observers of the entries that have ended since."""
@@ -256,6 +259,7 @@ class Ledger:
         for spool in self.spools:
             spool.forget()
         self._active, self._retiring, self._held, self._gap = None, [], [], None
+        self._ended = []
         self.drained.clear()
         self.drained_records.clear()
 

@@ -22,7 +22,7 @@ LOCK_SUFFIX = ".lock"
 _CHUNK = 64 * 1024
 _LARGE_CHUNK = 1024 * 1024
 # How far back what was appended is remembered as it was, for the drain: beyond it the file is read.
-_RECENT_BYTES = 16 * 1024 * 1024
+_RECENT_BYTES, _RECENT_RECORDS = 16 * 1024 * 1024, 32_768
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -31,18 +31,21 @@ class SpoolFullError(LedgerError):
 
 
 class Recent:
-    """The records a spool got last, from the byte `start` on and at most up to `until`, and where each of them ends."""
+    """The records a spool got last, from the byte `start` on and at most up to `until`, and where each of them ends.
+    `left` are some that are not remembered any longer, to be let go of a few at a time."""
 
-    __slots__ = ("ends", "records", "start", "until")
+    __slots__ = ("ends", "left", "records", "start", "until")
 
     def __init__(self) -> None:
+        self.records: list[Record] = []
         self.begin_at(0)
 
     def begin_at(self, start: int) -> None:
         """Forgets what is before `start`, which is where the spool ends now."""
+        self.left = self.records
         self.start = start
         self.until = start + _RECENT_BYTES
-        self.records: list[Record] = []
+        self.records = []
         self.ends = array("q")
 
     def take(self, most: int) -> tuple[list[Record], array[int]]:
@@ -101,7 +104,7 @@ class Spool:
         self.records += 1
         self.open_entries = entries
         recent = self.recent
-        if record is not None and end < recent.until:
+        if record is not None and end < recent.until and len(recent.records) < _RECENT_RECORDS:
             recent.records.append(record)
             recent.ends.append(end)
         else:
