@@ -15,7 +15,7 @@ import msgspec
 _text = msgspec.json.Decoder(str).decode
 _PROBE = b"bursar 1"
 _DATA = b"data: {"
-_MOST_KNOWN = 256
+_MOST_KNOWN, _KNOWN_BYTES = 256, 4096
 
 
 class Around(msgspec.Struct, frozen=True):
@@ -84,7 +84,7 @@ def around(
     start = raw.find(quoted) + 1
     before, behind = raw[:start], raw[start + len(quoted) - 2 : -2]
     key: tuple[bytes, ...] = ()
-    if known is not None and isinstance(id, str):
+    if known is not None and isinstance(id, str) and len(raw) < _KNOWN_BYTES:
         key = (*before.split(_quoted(id)), behind)
         if key in known and raw.endswith(b"\n\n"):
             return Around(before, behind)

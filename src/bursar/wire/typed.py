@@ -33,11 +33,11 @@ class _Base(msgspec.Struct, frozen=True, gc=False):
     absent: ClassVar[None] = None
 
 
-# What makes an answer not typed: it is not JSON, not of the layout, or null where an object is looked into.
 class NotTypedError(Exception):
     """The spec, or an answer, is not of this layout."""
 
 
+# What makes an answer not typed: it is not JSON, not of the layout, or null where an object is looked into.
 UNTYPED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, AttributeError, NotTypedError)
 READ = frozenset({"choices", "usage", "id", "model", "object", "error", "obfuscation"})
 """What of a frame is read, or is nothing to keep; what stands beside it are extras."""
@@ -54,7 +54,8 @@ class Typed:
     `said(choice)` the values of `CONTENT`, field by field, each with all its alternatives. It raises
     AttributeError where an object on the way is null. `nothing_else` is what `named` gives behind the model,
     and `only_text` what `said` gives behind the text, in a frame that only brings a piece of text; `no_usage` and
-    `no_others` (behind text, number and finish) are what they give where there is nothing.
+    `no_others` (behind text, number and finish) are what they give where there is nothing. `known` is what is known to
+    stand around texts.
     """
 
     def __init__(self, section: AnswerSpec, usage: UsageSpec) -> None:
