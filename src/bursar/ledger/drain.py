@@ -154,6 +154,8 @@ class Drain:
                 except UNREADABLE:
                     continue  # which of them it is, is found where each is read from the file
             else:
+                if recent is not None and (not recent.records or recent.start < offset):
+                    recent.begin_at(source.end)  # what follows from now on is remembered; what is before it is read
                 end = recent.start if recent is not None and recent.start > offset else source.end
                 data = source.read(offset, min(size, end - offset))
                 last = offset + len(data) >= end
@@ -186,10 +188,6 @@ class Drain:
     async def _drain_own(self, spool: Spool) -> None:
         ledger = self._ledger
         offset = ledger.drained.get(spool.id, 0)
-        left = spool.recent.left
-        while left:
-            del left[-_YIELD_RECORDS:]
-            await asyncio.sleep(0)
         if offset < spool.end:
 
             def progressed(offset: int, records: int) -> None:

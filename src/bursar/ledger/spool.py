@@ -21,8 +21,8 @@ SUFFIX = ".spool"
 LOCK_SUFFIX = ".lock"
 _CHUNK = 64 * 1024
 _LARGE_CHUNK = 1024 * 1024
-# How far back what was appended is remembered as it was, for the drain: beyond it the file is read.
-_RECENT_BYTES, _RECENT_RECORDS = 16 * 1024 * 1024, 32_768
+# How much of what was appended is remembered as it was, for the drain: what is beyond it is read from the file.
+_RECENT_BYTES, _RECENT_RECORDS = 16 * 1024 * 1024, 16_384
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -31,21 +31,20 @@ class SpoolFullError(LedgerError):
 
 
 class Recent:
-    """The records a spool got last, from the byte `start` on and at most up to `until`, and where each of them ends.
-    `left` are some that are not remembered any longer, to be let go of a few at a time."""
+    """Records of a spool that need not be read again: those from the byte `start` on, one behind the other, and where
+    each of them ends. `grows` is false once one was not taken: it waits to be emptied then, and to begin anew."""
 
-    __slots__ = ("ends", "left", "records", "start", "until")
+    __slots__ = ("ends", "grows", "records", "start", "until")
 
     def __init__(self) -> None:
-        self.records: list[Record] = []
         self.begin_at(0)
 
     def begin_at(self, start: int) -> None:
-        """Forgets what is before `start`, which is where the spool ends now."""
-        self.left = self.records
+        """Begins anew at the spool's end."""
         self.start = start
         self.until = start + _RECENT_BYTES
-        self.records = []
+        self.grows = True
+        self.records: list[Record] = []
         self.ends = array("q")
 
     def take(self, most: int) -> tuple[list[Record], array[int]]:
@@ -104,11 +103,11 @@ class Spool:
         self.records += 1
         self.open_entries = entries
         recent = self.recent
-        if record is not None and end < recent.until and len(recent.records) < _RECENT_RECORDS:
+        if recent.grows and record is not None and end < recent.until and len(recent.records) < _RECENT_RECORDS:
             recent.records.append(record)
             recent.ends.append(end)
         else:
-            recent.begin_at(end)
+            recent.grows = False
 
     def make_room(self) -> None:
         """Takes room for another entry ahead of it. Raises SpoolFullError."""
