@@ -25,7 +25,7 @@ _READ_BYTES = 4 * 1024 * 1024
 _BATCH_RECORDS = 8192
 # A round that moved so many records is followed by a longer wait: many calls' rows share the pages they touch.
 _BUSY_RECORDS = 256
-_BUSY_WAIT_S = 0.5
+_BUSY_WAIT_S = 0.2
 # After so many rounds with nothing to do the drain looks more seldom.
 _QUIET_ROUNDS, _QUIET_FACTOR = 20, 4
 _HOUSEKEEPING_S = 0.5

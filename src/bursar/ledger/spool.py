@@ -22,7 +22,7 @@ LOCK_SUFFIX = ".lock"
 _CHUNK = 64 * 1024
 _LARGE_CHUNK = 1024 * 1024
 # How much of what was appended is remembered as it was, for the drain: what is beyond it is read from the file.
-_RECENT_BYTES, _RECENT_RECORDS = 16 * 1024 * 1024, 16_384
+_RECENT_BYTES, _RECENT_RECORDS = 16 * 1024 * 1024, 12_288
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
