@@ -51,7 +51,6 @@ class Running:
     url_host: str = "127.0.0.1"
     calls: int = 0
     drains: bool = False
-    workers: int = 1
 
     def model(self, name: str) -> str:
         return self.prefix + name
@@ -163,7 +162,7 @@ def bursar(workers: int = 1, *, priced: bool = False) -> Gateway:
             core=GATEWAY_CORE, cwd=folder, log=folder / "log", env={"BURSAR_ADMIN_KEY": KEY},
         )  # fmt: skip
         headers = {"authorization": f"Bearer {KEY}"}
-        return Running(name, port, headers, group, prefix="up/", folder=folder, drains=True, workers=workers)
+        return Running(name, port, headers, group, prefix="up/", folder=folder, drains=True)
 
     return Gateway(name, begin, version=lambda: __import__("bursar").__version__)
 

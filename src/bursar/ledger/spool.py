@@ -58,8 +58,8 @@ class Recent:
 
 
 class Spool:
-    """A spool this process writes. `end` is the byte behind the last good record, `records` their number, `recent` the
-    last of them."""
+    """A spool this process writes. `end` is the byte behind the last good record, `records` their number, `recent`
+    those at hand."""
 
     _fd: int = -1
 

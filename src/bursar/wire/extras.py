@@ -7,11 +7,10 @@ from typing import Any
 
 import msgspec
 
-from bursar.wire.typed import NOTHING, READ, UNTYPED, Typed
+from bursar.wire.typed import NOTHING, READ, UNTYPED, Typed, fields_in
 from bursar.wire.values import read_json
 
 _ASIDES = 16
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class Extras(msgspec.Struct, eq=False, gc=False):
@@ -62,7 +61,7 @@ def _last_of_each(asides: list[bytes]) -> dict[str, object]:
     known: frozenset[str] = READ
     for data in reversed(asides):
         try:
-            fields: Mapping[str, object] = _fields(data)
+            fields: Mapping[str, object] = fields_in(data)
         except UNTYPED:
             value, _ = read_json(data)
             if isinstance(value, list) and len(value) == 1:

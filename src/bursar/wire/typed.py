@@ -44,7 +44,8 @@ READ = frozenset({"choices", "usage", "id", "model", "object", "error", "obfusca
 NOTHING = msgspec.Raw(b"null")
 _MOST_BESIDE = 64
 _USUAL_NAME = re.compile(r"[\w. -]{1,64}")
-_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+fields_in: Callable[[bytes], dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+"""The fields of an object, each as the JSON it came as."""
 
 
 class Typed:
@@ -103,7 +104,7 @@ class Typed:
         `UNTYPED`."""
         if not self.tells_all:
             raise NotTypedError
-        new = _object(data).keys() - self._fields.keys() - set(self.beside)
+        new = fields_in(data).keys() - self._fields.keys() - set(self.beside)
         if not new:
             raise NotTypedError
         self.beside += sorted(new)
