@@ -14,6 +14,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bursar.http.cycle import Answering, Cycle, Head
+from bursar.net.turns import Turns
 
 _MOST_HEADS = 1024
 _MOST_HEAD_BYTES = 4096
@@ -29,9 +30,13 @@ class Protocol(HttpToolsProtocol):
     _parses = False  # whether the parser is inside a request
     _first: bytes | None = None  # what a request in the parser begins with, up to the end of its head
 
-    def __init__(self, *given: Any, heads: dict[bytes, Head] | None = None, **named: Any) -> None:
-        """`heads` are those that were read before, on any connection, by their bytes."""
+    def __init__(
+        self, *given: Any, turns: Turns | None = None, heads: dict[bytes, Head] | None = None, **named: Any
+    ) -> None:
+        """`turns` says when requests begin; `heads` are those that were read before, on any connection, by their
+        bytes."""
         super().__init__(*given, **named)
+        self._turns = turns or Turns()
         self._heads = heads if heads is not None else {}
 
     def data_received(self, data: bytes) -> None:
@@ -90,7 +95,7 @@ class Protocol(HttpToolsProtocol):
         self._next = cycle
         if self._rests is not None:
             rests, self._rests = self._rests, None
-            rests.set_result(None)
+            self._turns.wake(rests)
         elif self._worker is None:
             self._worker = self.loop.create_task(self._work(self.app))
             self.tasks.add(self._worker)

@@ -15,6 +15,7 @@ import msgspec
 
 from bursar.net.inflate import Inflater, inflater
 from bursar.net.transport import HungUpError
+from bursar.net.turns import Turns
 
 _LINGER_S = 1.0
 _BUFFERED_BYTES = 1024 * 1024
@@ -41,6 +42,7 @@ class Exchange(msgspec.Struct, eq=False):
 
     _connection: Connection | None
     _loop: asyncio.AbstractEventLoop
+    _turns: Turns
     headers: dict[bytes, bytes] = {}
     status: int = 0
     headed: bool = False
@@ -214,7 +216,7 @@ class Exchange(msgspec.Struct, eq=False):
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+            self._turns.wake(waiter)
 
     def _broke(self, why: str) -> None:
         if self._complete:

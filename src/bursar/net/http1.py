@@ -18,6 +18,7 @@ from bursar.net.guard import Guard
 from bursar.net.head import Head, Origin, head_of
 from bursar.net.tls import context_of
 from bursar.net.transport import NotSentError
+from bursar.net.turns import Turns
 from bursar.wire.encode import POST, Request
 
 _IDLE_S = 15.0
@@ -29,9 +30,12 @@ _CACHED_HEAD_BYTES = 4096
 class Http1Transport:
     """Connections to any number of origins, made as they are needed and kept for a while."""
 
-    def __init__(self, tls: Callable[[], ssl.SSLContext] | None = None, guard: Guard | None = None) -> None:
+    def __init__(
+        self, tls: Callable[[], ssl.SSLContext] | None = None, guard: Guard | None = None, turns: Turns | None = None
+    ) -> None:
         """`tls` makes the trust, which is the machine's own where none is given; `guard` says where connections may
-        not lead."""
+        not lead; `turns` says when callers hear of what has come."""
+        self.turns = turns or Turns()
         self._idle: dict[Origin, deque[_Connection]] = {}
         self.busy: set[_Connection] = set()
         self._heads: dict[tuple[str, tuple[tuple[str, str], ...]], Head] = {}
@@ -192,7 +196,7 @@ class _Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
 
     def begin(self, request: bytes) -> Exchange:
-        self.exchange = exchange = Exchange(self, self._loop)
+        self.exchange = exchange = Exchange(self, self._loop, self._owner.turns)
         exchange.begin()
         self._transport.write(request)
         return exchange

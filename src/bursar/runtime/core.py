@@ -22,6 +22,7 @@ from bursar.ledger.drain import Drain
 from bursar.ledger.ledger import Ledger, Limits, Observer
 from bursar.net.backends import Backend
 from bursar.net.guard import Guard
+from bursar.net.turns import Turns
 from bursar.prices.table import Prices
 from bursar.runtime.backends import Backends
 from bursar.runtime.follow import Told, follow
@@ -106,6 +107,7 @@ class Core:
         gateway: Gateway,
         registry: Followed,
         vault: Vault,
+        turns: Turns,
         chores: Sequence[Callable[[], None]],
         told: Told,
     ) -> None:
@@ -116,6 +118,7 @@ class Core:
         self.gateway = gateway
         self.registry = registry
         self.vault = vault
+        self.turns = turns
         self.queries = Queries(database)
         self._adopter = adopter
         self._told = told
@@ -203,10 +206,11 @@ async def running(
     assembly = Assembly(settings, environ, vault)
     known = Backends(backends)
     known.load(settings.providers)
-    transports = Transports(_guard(settings), known)
+    turns = Turns()
+    transports = Transports(_guard(settings), known, turns)
     database = Database(settings.store.url)
     try:
-        core = await _composed(settings, assembly, vault, transports, database, observers, chores, told)
+        core = await _composed(settings, assembly, vault, transports, turns, database, observers, chores, told)
         task = asyncio.create_task(core.drain.run(core.housekeeping))
         following = asyncio.create_task(follow(core.registry.look, "the registry", told))
         try:
@@ -229,6 +233,7 @@ async def _composed(
     assembly: Assembly,
     vault: Vault,
     transports: Transports,
+    turns: Turns,
     database: Database,
     observers: Sequence[Observer],
     chores: Sequence[Callable[[], None]],
@@ -277,6 +282,7 @@ async def _composed(
         gateway=gateway,
         registry=followed,
         vault=vault,
+        turns=turns,
         chores=[*chores, lambda: transports.keep(assembly.reaches())],
         told=told,
     )

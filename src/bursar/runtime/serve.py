@@ -36,6 +36,7 @@ from bursar.http.tally import Tallies
 from bursar.ledger.ledger import now_us
 from bursar.ledger.rows import timestamp
 from bursar.ledger.status import Overview
+from bursar.net.turns import Turns
 from bursar.runtime import logs, secrets
 from bursar.runtime.core import REGISTRY, Core, running
 from bursar.runtime.follow import Told, follow
@@ -166,7 +167,7 @@ async def serve(
         gc.freeze()
         gc.set_threshold(*_COLLECT)
         core.gap.start()
-        await _serve_until_told(app, settings, keys, sock, log, pipe)
+        await _serve_until_told(app, settings, keys, core.turns, sock, log, pipe)
 
 
 def _teller(log: Any) -> Told:
@@ -237,9 +238,15 @@ def _registry_state(core: Core) -> RegistryState:
 
 
 async def _serve_until_told(
-    app: App, settings: Settings, keys: _Keys, sock: socket.socket, log: Any, parent_pipe: int | None
+    app: App,
+    settings: Settings,
+    keys: _Keys,
+    turns: Turns,
+    sock: socket.socket,
+    log: Any,
+    parent_pipe: int | None,
 ) -> None:
-    server = _Server(_config(app.answer, settings))
+    server = _Server(_config(app.answer, settings, turns))
     loop = asyncio.get_running_loop()
 
     def stop(why: str) -> None:
@@ -302,12 +309,12 @@ def _with_cors(control: Any, origins: list[str]) -> tuple[Any, Callable[[bytes],
     return middleware, lines
 
 
-def _config(answer: Any, settings: Settings) -> uvicorn.Config:
+def _config(answer: Any, settings: Settings, turns: Turns) -> uvicorn.Config:
     return uvicorn.Config(
         answer,
         interface="asgi3",
         loop="none",
-        http=partial(Protocol, heads={}),  # type: ignore[arg-type]
+        http=partial(Protocol, turns=turns, heads={}),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
         log_config=None,

@@ -13,15 +13,17 @@ from bursar.net.http1 import Http1Transport
 from bursar.net.library import LibraryTransport
 from bursar.net.tls import context_of
 from bursar.net.transport import Reach, Transport
+from bursar.net.turns import Turns
 from bursar.runtime.backends import BACKEND, LITELLM, Backends
 
 
 class Transports:
     """The transports of one gateway."""
 
-    def __init__(self, guard: Guard, backends: Backends) -> None:
+    def __init__(self, guard: Guard, backends: Backends, turns: Turns) -> None:
         self._guard = guard
         self._backends = backends
+        self._turns = turns
         self._made: dict[Reach, Transport] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -58,4 +60,4 @@ class Transports:
             tls = lambda: context_of(reach.ca, reach.any_certificate)  # noqa: E731
         if reach.proxy is not None or reach.http2:
             return LibraryTransport(proxy=reach.proxy, http2=reach.http2, tls=tls)
-        return Http1Transport(tls=tls, guard=self._guard if reach.guarded else None)
+        return Http1Transport(tls=tls, guard=self._guard if reach.guarded else None, turns=self._turns)

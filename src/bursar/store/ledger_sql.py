@@ -24,6 +24,8 @@ from bursar.store.tables import ledger_corrections, ledger_gaps, ledger_rejects
 
 # Rows of one statement: a batch is cut into the largest first. Few sizes, so that each is prepared once.
 _CUTS = (128, 16, 1)
+# The driver copies what it binds with the interpreter held, and bodies are long.
+_BODY_CUTS = (16, 1)
 _OTHERS = {
     "rejects": tuple(c.name for c in ledger_rejects.columns),
     "gaps": tuple(c.name for c in ledger_gaps.columns),
@@ -107,7 +109,7 @@ def _write(c: sqlite3.Connection, batch: Batch) -> None:
     entries, ends = batch.entry_count, sum(rows.count for rows in batch.settlements)
     count = entries + ends + len(batch.corrections)
     seq = _take_seq(c, count) if count else 0
-    _many(c, _bodies, BODY_COLUMNS, batch.bodies)
+    _many(c, _bodies, BODY_COLUMNS, batch.bodies, cuts=_BODY_CUTS)
     _numbered(c, _begin, batch.entries, seq)
     if _numbered(c, _settle, batch.settlements, seq + entries, batch.spool_id) != ends:
         raise RecordRefusedError("an attempt that is settled here is not open")
@@ -180,12 +182,13 @@ def _many(
     columns: tuple[str, ...],
     values: list[object],
     *beyond: str,
+    cuts: tuple[int, ...] = _CUTS,
 ) -> int:
     """Runs a statement over all rows, many at a time, with `beyond` behind their values; returns how many rows it
     changed."""
     changed, at, width = 0, 0, len(columns)
     left = len(values) // width
-    for size in _CUTS:
+    for size in cuts:
         while left >= size:
             end = at + size * width
             changed += c.execute(statement(columns, size), [*values[at:end], *beyond]).rowcount
