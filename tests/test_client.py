@@ -557,8 +557,14 @@ def test_importing_bursar_loads_nothing_heavy() -> None:
 
 
 def test_a_command_that_does_not_serve_loads_no_web_framework() -> None:
-    script = "import bursar.cli.app, sys; print([m for m in ('fastapi', 'uvicorn', 'httpx2', 'botocore', 'google.auth', 'alembic') if m in sys.modules])"
+    script = "import bursar.cli.app, sys; print([m for m in ('fastapi', 'uvicorn', 'httpx2', 'botocore', 'google.auth', 'alembic', 'pydantic') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_to_serve_calls_loads_nothing_of_the_control_plane() -> None:
+    script = "import bursar.cli.app, bursar.cli.serving, bursar.runtime.worker, sys; print([m for m in ('fastapi', 'pydantic', 'starlette', 'alembic') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment())
     assert out.stdout.strip() == "[]"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from itertools import count
 
 import pytest
@@ -40,11 +39,11 @@ class _Loop:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, float]]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """The processor time of this thread, as it is set."""
     now = {"s": 5.0}
     monkeypatch.setattr(time, "thread_time", lambda: now["s"])
-    yield now
+    return now
 
 
 async def test_what_is_ready_beyond_a_turn_goes_on_in_the_next_in_order() -> None:

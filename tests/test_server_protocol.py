@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from bursar.http.answers import answer_error
-from bursar.http.asgi import answering
+from bursar.http.asgi import Later, answering
 from bursar.http.calls import serve
 from bursar.http.cycle import Cycle, Head
 from bursar.http.protocol import Protocol
@@ -486,3 +487,44 @@ async def test_a_body_not_as_long_as_its_head_says_closes_the_connection(said: i
     connection = await _cycle(app)
     assert connection.transport.closed
     assert b"hello" not in connection.transport.written
+
+
+async def test_an_application_is_loaded_once_when_it_is_first_asked_and_calls_go_on_meanwhile() -> None:
+    loading, goes_on, loaded, asked = threading.Event(), threading.Event(), [], []
+
+    async def app(scope: Any, _receive: Any, _send: Any) -> None:
+        asked.append(scope["path"])
+
+    def load() -> Any:
+        loaded.append(threading.current_thread())
+        loading.set()
+        assert goes_on.wait(10)
+        return app
+
+    later = Later(load)
+    asking = [asyncio.create_task(later({"path": f"/{n}"}, None, None)) for n in range(3)]  # type: ignore[arg-type]
+    assert await asyncio.to_thread(loading.wait, 10)
+    assert asked == []  # and this line is reached: the loop goes on
+    goes_on.set()
+    await asyncio.gather(*asking)
+    await later({"path": "/3"}, None, None)  # type: ignore[arg-type]
+    assert sorted(asked) == ["/0", "/1", "/2", "/3"]
+    assert len(loaded) == 1
+    assert loaded[0] is not threading.main_thread()
+
+
+async def test_an_application_that_could_not_be_loaded_is_loaded_when_it_is_asked_again() -> None:
+    async def app(_scope: Any, _receive: Any, _send: Any) -> None: ...
+
+    answers = iter([OSError("no room"), None])
+
+    def load() -> Any:
+        fault = next(answers)
+        if fault is not None:
+            raise fault
+        return app
+
+    later = Later(load)
+    with pytest.raises(OSError, match="no room"):
+        await later({}, None, None)  # type: ignore[arg-type]
+    await later({}, None, None)  # type: ignore[arg-type]

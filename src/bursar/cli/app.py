@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command
 
 import bursar
-from bursar.cli import keys, output, prices, providers
+from bursar.cli import output
 from bursar.cli.output import Format
 from bursar.ledger.verify import Verifier
 from bursar.runtime import settings as config
@@ -27,15 +31,29 @@ from bursar.types.call import Context
 from bursar.types.errors import RequestError, StoreError
 from bursar.types.events import ReasoningDelta, TextDelta
 
+
+class _Commands(TyperGroup):
+    """Groups of commands are loaded when they are asked for: what they stand on takes as long to load as the server."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*super().list_commands(ctx), *_GROUPS]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in _GROUPS:
+            return super().get_command(ctx, cmd_name)
+        group = get_command(import_module(f"bursar.cli.{cmd_name}").app)
+        group.name = cmd_name
+        return group
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="One path to every LLM provider, where each call ends in a ledger.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(keys.app, name="keys")
-app.add_typer(providers.app, name="providers")
-app.add_typer(prices.app, name="prices")
+_GROUPS = ("keys", "providers", "prices")
 
 Config = Annotated[str | None, typer.Option("--config", help="The configuration file [env: BURSAR_CONFIG].")]
 As = Annotated[Format, typer.Option("--format", help="table for people, json for programs: one object a line.")]
@@ -63,6 +81,8 @@ def serve(
     workers: Annotated[int, typer.Option(help="How many processes serve.", min=1, max=256)] = 1,
 ) -> None:
     """Start the gateway server."""
+    # What is loaded until it serves stays: the collector would look at it again and again, a tenth of the start.
+    gc.disable()
     from bursar.cli import serving  # the server is loaded by the one command that serves
 
     sys.exit(serving.start(config_file, os.environ, host=host, port=port, workers=workers))

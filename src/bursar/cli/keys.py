@@ -24,7 +24,7 @@ from bursar.store.keys import KeyStore
 from bursar.store.schema import prepare
 from bursar.types.errors import RequestError
 
-app = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
+app = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True, add_completion=False)
 
 Config = Annotated[str | None, typer.Option("--config", help="The configuration file [env: BURSAR_CONFIG].")]
 As = Annotated[Format, typer.Option("--format", help="table for people, json for programs: one object a line.")]

@@ -39,7 +39,11 @@ from bursar.store.registry import CurrencyRateRow, PriceRow, RegistryStore
 from bursar.types.errors import RequestError
 from bursar.wire.documents import camel
 
-app = typer.Typer(help="Show, give and look up prices, and the rates of currencies.", invoke_without_command=True)
+app = typer.Typer(
+    help="Show, give and look up prices, and the rates of currencies.",
+    invoke_without_command=True,
+    add_completion=False,
+)
 
 Config = Annotated[str | None, typer.Option("--config", help="The configuration file [env: BURSAR_CONFIG].")]
 As = Annotated[Format, typer.Option("--format", help="table for people, json for programs: one object a line.")]

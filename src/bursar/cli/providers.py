@@ -35,7 +35,9 @@ from bursar.wire.sample import Sample, read_sample
 from bursar.wire.spec import OperationSpec
 
 app = typer.Typer(
-    help="Show, make, change and check providers, and try how answers are read.", invoke_without_command=True
+    help="Show, make, change and check providers, and try how answers are read.",
+    invoke_without_command=True,
+    add_completion=False,
 )
 
 Config = Annotated[str | None, typer.Option("--config", help="The configuration file [env: BURSAR_CONFIG].")]

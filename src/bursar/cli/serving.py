@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import socket
 import time
 from collections.abc import Mapping
@@ -33,6 +34,7 @@ def start(config_file: str | None, environ: Mapping[str, str], *, host: str, por
     if workers == 1:
         server.run(read, environ, sock)
         return 0
+    gc.enable()
     log = logs.logger(as_json=read.server.json_logs)
     return Supervisor(read, config_file, environ, sock, workers, log).run()
 

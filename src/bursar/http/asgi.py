@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -25,6 +27,26 @@ def answering(app: Asgi) -> Answering:
         await app(_scope(cycle), handed.receive, handed.send)
 
     return answer
+
+
+class Later:
+    """An application that is loaded when it is first asked, in a thread, for calls go on meanwhile."""
+
+    def __init__(self, load: Callable[[], Asgi]) -> None:
+        self._load = load
+        self._loading = asyncio.Lock()
+        self._app: Asgi | None = None
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        app = self._app or await self._loaded()
+        await app(scope, receive, send)
+
+    async def _loaded(self) -> Asgi:
+        async with self._loading:
+            if self._app is None:
+                self._app = await asyncio.to_thread(self._load)
+                gc.freeze()  # it stays: the collector need not look at it again and again
+            return self._app
 
 
 def _scope(cycle: Cycle) -> dict[str, Any]:

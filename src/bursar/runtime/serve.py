@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -23,22 +23,18 @@ import uvicorn
 
 import bursar
 from bursar.http.app import App
+from bursar.http.asgi import Asgi, Later
 from bursar.http.auth import ADMIN, KeyRing, key_row, new_key, principals_of
-from bursar.http.control import State, control_plane
 from bursar.http.cycle import lines_of
 from bursar.http.metrics import Metrics
-from bursar.http.price_rows import shown_of_file
-from bursar.http.prices_api import PricesState
 from bursar.http.protocol import Protocol
-from bursar.http.registry_api import RegistryState
-from bursar.http.registry_rows import Rows
 from bursar.http.tally import Tallies
 from bursar.ledger.ledger import now_us
 from bursar.ledger.rows import timestamp
 from bursar.ledger.status import Overview
 from bursar.net.turns import Turns
 from bursar.runtime import logs, secrets
-from bursar.runtime.core import REGISTRY, Core, running
+from bursar.runtime.core import Core, running
 from bursar.runtime.follow import Told, follow
 from bursar.runtime.settings import Settings, bytes_of
 from bursar.store.engine import Database
@@ -162,10 +158,11 @@ async def serve(
         await keys.reload()
         app = _app(settings, core, keys, Metrics(tallies, overview), overview)
         pipe = supervised.pipe if supervised is not None else None
-        # What was loaded until here stays: the collector need not look at it again and again.
-        gc.collect()
+        # What was loaded until here stays: the collector need not look at it again and again, nor now for the megabyte
+        # of it that nobody needs any more.
         gc.freeze()
         gc.set_threshold(*_COLLECT)
+        gc.enable()
         core.gap.start()
         await _serve_until_told(app, settings, keys, core.turns, sock, log, pipe)
 
@@ -183,18 +180,13 @@ def _app(settings: Settings, core: Core, keys: _Keys, metrics: Metrics, overview
         await keys.reload()
         await core.held_everywhere(KEYS)
 
-    control: Any = control_plane(
-        State(
-            keys.ring,
-            keys.store,
-            core.queries,
-            _registry_state(core),
-            _prices_state(core, settings),
-            reload_keys,
-            bursar.__version__,
-        )
-    )
-    control, cors = _with_cors(control, settings.server.cors_origins)
+    def load() -> Asgi:
+        # What it stands on takes as long to load as all that serves calls.
+        from bursar.runtime.control import control_of
+
+        return control_of(settings, core, keys.ring, keys.store, reload_keys)
+
+    control, cors = _with_cors(Later(load), settings.server.cors_origins)
     return App(
         gateway=core.gateway,
         ring=keys.ring,
@@ -204,36 +196,6 @@ def _app(settings: Settings, core: Core, keys: _Keys, metrics: Metrics, overview
         max_body_bytes=bytes_of(settings.server.max_body_mb),
         version=bursar.__version__,
         cors=cors,
-    )
-
-
-def _reload(core: Core) -> Callable[[], Awaitable[None]]:
-    """What a change is answered after: it is read here, and holds everywhere."""
-
-    async def reload() -> None:
-        await core.registry.reload()
-        await core.held_everywhere(REGISTRY)
-
-    return reload
-
-
-def _prices_state(core: Core, settings: Settings) -> PricesState:
-    in_file = ([shown_of_file(p) for p in settings.prices], [shown_of_file(r) for r in settings.currency_rates])
-    return PricesState(
-        gateway=core.gateway, store=core.registry.store, queries=core.queries, reload=_reload(core), in_file=in_file
-    )
-
-
-def _registry_state(core: Core) -> RegistryState:
-    assembly = core.registry.assembly
-    return RegistryState(
-        gateway=core.gateway,
-        store=core.registry.store,
-        rows=Rows(core.vault, assembly.check, lambda: timestamp(now_us())),
-        make=assembly.make,
-        reload=_reload(core),
-        in_file=assembly.shown,
-        taken=lambda: assembly.names,
     )
 
 

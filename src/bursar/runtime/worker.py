@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import sys
 
-from bursar.runtime import serve, settings
-
 
 def main() -> None:
+    gc.disable()  # until all that is loaded at the start is there, and stays
+    from bursar.runtime import serve, settings
+
     sock = socket.socket(fileno=int(sys.argv[1]))
     config = sys.argv[4] if len(sys.argv) > 4 else None
     supervised = serve.Supervised(pipe=int(sys.argv[2]), tallies=sys.argv[3])
