@@ -784,3 +784,83 @@ async def test_one_observer_that_fails_is_in_nobody_s_way_and_all_hear_of_a_turn
     ledger.settle(ledger.open(opened("last")), settled("last"))
     ledger.close()
     assert heard == [3, 1, 1]
+
+
+class _Growing:
+    """A store whose spool grows while it is written: so many calls come with each batch, as long as there are any."""
+
+    def __init__(self, books: Books, coming: list[int]) -> None:
+        self.books, self.coming, self.batches, self.made = books, coming, 0, 0
+        self._apply = books.store.apply
+
+    async def apply(self, batch: Batch) -> None:
+        await self._apply(batch)
+        self.batches += 1
+        for _ in range(self.coming.pop(0) if self.coming else 0):
+            self.made += 1
+            self.books.call(f"more{self.made}")
+
+
+async def test_a_round_of_the_drain_ends_although_calls_keep_coming(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    growing = _Growing(books, [1] * 50)
+    monkeypatch.setattr(books.store, "apply", growing.apply)
+    books.call("first")
+    await books.drain.flush()
+    assert growing.batches == 1
+    assert books.ledger.undrained_records == 2
+    while growing.coming or books.ledger.undrained_records:
+        await books.drain.flush()
+    assert books.rows("select count(*) n from ledger_entries") == [{"n": 51}]
+
+
+async def test_the_drain_rests_between_busy_rounds_but_not_while_it_is_behind(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    behind: list[int] = []
+    growing = _Growing(books, [3000, 2500, 400])
+
+    async def pause(wait_s: float) -> None:
+        waits.append(wait_s)
+        behind.append(books.ledger.undrained_records)
+        await asyncio.sleep(0)
+        if len(waits) > 5:
+            books.drain.stop()
+
+    async def nothing() -> None:
+        return None
+
+    monkeypatch.setattr(books.store, "apply", growing.apply)
+    monkeypatch.setattr(books.drain, "_pause", pause)
+    books.call("first")
+    await books.drain.run(nothing)
+    assert behind[1:4] == [6000, 5000, 800]
+    assert waits[1:3] == [0, 0]
+    assert waits[0] < waits[3]
+    assert books.rows("select count(*) n from ledger_entries") == [{"n": 5901}]
+
+
+@pytest.mark.parametrize("from_bytes", [False, True])
+async def test_the_drain_takes_more_in_a_turn_of_the_loop_than_calls_bring(books: Books, from_bytes: bool) -> None:
+    turns, going = 0, True
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        if going:
+            asyncio.get_running_loop().call_soon(turn)
+
+    for n in range(4000):
+        books.call(f"c{n}")
+    (spool,) = books.ledger.spools
+    turn()
+    if from_bytes:
+        batch = await books.drain._of_bytes(spool.id, 0, spool.read(0, spool.end), last=True)
+    else:
+        batch = await books.drain._of_recent(spool.id, 0, spool.recent)
+    going = False
+    assert batch.records == 8001
+    # A turn of a busy loop brings some hundred records; the loop is given back in between all the same.
+    assert 8 < turns < 8001 / 150
