@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -36,6 +37,8 @@ def main() -> int:
         peers = [named(text) for text in given.peer]
     except ValueError as e:
         parser.error(str(e))
+    # Told to end, it ends what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="bursar-bench-") as folder, console.status("starting") as status:
         told = status.update if console.is_terminal else lambda text: print(text, file=sys.stderr, flush=True)

@@ -51,6 +51,7 @@ class Running:
     url_host: str = "127.0.0.1"
     calls: int = 0
     drains: bool = False
+    log: Path | None = None
 
     def model(self, name: str) -> str:
         return self.prefix + name
@@ -73,6 +74,13 @@ class Running:
         sql = f"select count(*) from ledger_entries where status {status}"
         with closing(sqlite3.connect(self.folder / "data" / "bursar.db", timeout=30)) as connection:
             return int(connection.execute(sql).fetchone()[0])
+
+    def said(self) -> str | None:
+        """The last line of its log that speaks of an error."""
+        if self.log is None or not self.log.exists():
+            return None
+        lines = self.log.read_text("utf-8", "replace")[-16_384:].splitlines()
+        return next((line.strip()[:160] for line in reversed(lines) if "error" in line.lower()), None)
 
     def stop(self) -> None:
         if self.group is not None:
@@ -100,6 +108,7 @@ def start(gateway: Gateway, folder: Path, upstream: int) -> Running:
     gateway.prepare(folder, upstream)
     began = time.perf_counter()
     running = gateway.start(folder, free_port(), upstream)
+    running.log = folder / "log"
     try:
         wait_for(lambda: _answers(running), 90, f"{gateway.name} did not answer", every_s=0.005)
     except (TimeoutError, PeerMissingError) as e:

@@ -138,9 +138,10 @@ class _Connection(asyncio.Protocol):
             run.fault(f"{status}: {self._body!r}")
         elif run.job.stream and b"[DONE]" not in self._tail and b"[DONE]" not in self._body:
             run.fault(f"a stream without its end: {self._tail!r}")
-        at = self._body.find(b"chatcmpl-")
-        # Embeddings have no id that every gateway hands on: there the vectors themselves are like no others.
-        run.ids.append(self._body[at : at + 21] if at >= 0 else hash(self._body))
+        else:
+            at = self._body.find(b"chatcmpl-")
+            # Embeddings have no id that every gateway hands on: there the vectors themselves are like no others.
+            run.ids.append(self._body[at : at + 21] if at >= 0 else hash(self._body))
         run.whole_s.append(now - self._began)
         run.first_s.append((self._first or now) - self._began)
         keeps = self._parser.should_keep_alive()

@@ -41,6 +41,12 @@ class Figures(msgspec.Struct, kw_only=True):
     calls: int
     failed: int
     first_failure: str | None
+    said: str | None = None  # of its log, where it failed
+
+    @property
+    def is_of_answers(self) -> bool:
+        """Whether there were any: what an error costs is nobody's figure."""
+        return self.failed < self.calls
 
 
 @dataclass
@@ -51,6 +57,7 @@ class _Series:
     cpu_us: list[float] = field(default_factory=list)
     gaps_ms: list[float] = field(default_factory=list)
     rate: float = 0.0
+    said: str | None = None
 
     def figures(self) -> Figures:
         seen = self.seen
@@ -68,6 +75,7 @@ class _Series:
             calls=sum(s.calls for s in seen),
             failed=sum(s.failed + s.repeated_ids for s in seen),
             first_failure=next((s.first_failure for s in seen if s.first_failure), None),
+            said=self.said,
         )
 
 
@@ -182,6 +190,8 @@ class Bench:
         seen, cpu_us = self.calls(workload, gateway, calls)
         series.rate = seen.calls / seen.seconds
         series.seen.append(seen)
+        if seen.failed:
+            series.said = gateway.said()
         if gateway.group is not None:
             series.cpu_us.append(cpu_us / max(1, seen.calls))
         if gateway.drains:

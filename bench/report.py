@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bench.measure import Figures
 from bench.run import Report
 from bench.workloads import CHAT, LONG, PACED, STREAM
 
@@ -28,6 +29,9 @@ def table(report: Report, workload: str) -> tuple[Row, list[Row]]:
             "its p99", "failed"]  # fmt: skip
     rows = []
     for name, f in by.items():
+        if not f.is_of_answers:
+            rows.append([name, *["–"] * (len(head) - 2), "all"])
+            continue
         rows.append(
             [
                 name,
@@ -62,7 +66,7 @@ def goals(report: Report) -> list[Goal]:
     def cpu(workload: str, above: str, below: str) -> float | None:
         by = report.figures.get(workload, {})
         a, b = by.get(above), by.get(below)
-        return a.cpu_us / b.cpu_us if a and b and a.cpu_us and b.cpu_us else None
+        return _divided(a.cpu_us, b.cpu_us) if a and b and a.is_of_answers and b.is_of_answers else None
 
     chat = report.figures.get(CHAT.name, {})
     bursar, litellm = chat.get("bursar"), chat.get("litellm")
@@ -123,10 +127,7 @@ def markdown(report: Report) -> str:
         out += [*_lines(*table(report, workload)), ""]
         for name, figures in report.figures[workload].items():
             if figures.failed:
-                out += [
-                    f"{name} failed {figures.failed} times, first with `{(figures.first_failure or '')[:120]}`.",
-                    "",
-                ]
+                out += [f"{name} failed {_failures(figures)}.", ""]
     out += ["## Starting, and memory", "", *_lines(*once_table(report)), ""]
     for name, why in report.missing.items():
         out += [f"Without {name}: {why.splitlines()[0]}", ""]
@@ -142,6 +143,7 @@ def markdown(report: Report) -> str:
 def show(report: Report) -> None:
     """The tables on the terminal."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console()
@@ -162,7 +164,12 @@ def show(report: Report) -> None:
     for by in report.figures.values():
         for name, f in by.items():
             if f.failed:
-                console.print(f"[red]{name}: {f.failed} calls failed, the first with {f.first_failure}[/red]")
+                console.print(f"[red]{name} failed {escape(_failures(f))}[/red]")
+
+
+def _failures(figures: Figures) -> str:
+    said = f"; its log says `{figures.said}`" if figures.said else ""
+    return f"{figures.failed} times, first with `{(figures.first_failure or '')[:120]}`{said}"
 
 
 def _how(report: Report) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,7 @@ import pytest
 from bench import gateways, registry, report, run
 from bench.load import Job, body_of
 from bench.measure import Bench
+from bench.processes import Group
 from bench.workloads import ALL, CHAT, PACED, STREAM, Workload
 
 FEW = [
@@ -86,6 +88,41 @@ def test_a_gateway_that_answers_wrongly_is_told(tmp_path: Path) -> None:
             bench.calls(CHAT, running, 6)
     finally:
         bench.close()
+
+
+_BROKEN = """
+import http.server, sys
+class Broken(http.server.BaseHTTPRequestHandler):
+    protocol_version, done = "HTTP/1.1", 0
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        Broken.done += 1
+        good = b'{"id": "chatcmpl-%d"}' % Broken.done
+        status, body = (200, good) if Broken.done == 1 else (500, b"no")
+        if status == 500: print("Error: it broke", flush=True)
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Broken).serve_forever()
+"""
+
+
+def test_a_gateway_that_fails_has_no_figures_but_a_reason(tmp_path: Path) -> None:
+    def begin(folder: Path, port: int, _upstream: int) -> gateways.Running:
+        command = [sys.executable, "-c", _BROKEN, str(port)]
+        return gateways.Running("portkey", port, {}, Group.start(command, core=0, cwd=folder, log=folder / "log"))
+
+    bench = Bench(tmp_path, lambda _text: None)
+    try:
+        made = run._measured(bench, [gateways.direct(), gateways.Gateway("portkey", begin)], [FEW[0]], 1)
+    finally:
+        bench.close()
+    assert made.figures["chat"]["portkey"].failed == made.figures["chat"]["portkey"].calls
+    text = report.markdown(made)
+    assert "| portkey | – | – | – | – | – | – | – | – | all |" in text
+    assert "its log says `Error: it broke`" in text
+    assert {g.name: g for g in report.goals(made)}["chat, CPU: Portkey ÷ bursar"].seen is None
 
 
 def test_every_request_is_its_own() -> None:

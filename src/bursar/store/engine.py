@@ -126,7 +126,8 @@ class _Thread:
 def _stand_back() -> None:
     """Calls go before their rows, where this thread and the loop's share a core."""
     if sys.platform == "linux":  # elsewhere it would be the whole process that stands back
-        os.nice(_STANDS_BACK)
+        with suppress(OSError):
+            os.nice(_STANDS_BACK)
 
 
 def _engine(path: Path, begin: str, *, pool_size: int) -> AsyncEngine:
