@@ -47,8 +47,9 @@ def main() -> int:
             measured = quick(bench) if given.quick else whole(bench, peers, given.rounds, told)
         finally:
             bench.close()
+    saved = save(measured, "quick" if given.quick else "whole")
     tables.show(measured)
-    print(f"saved in {save(measured, 'quick' if given.quick else 'whole')}")
+    print(f"saved in {saved}")
     if not given.quick:
         _DOCUMENT.write_text(tables.markdown(measured))
         print(f"written to {_DOCUMENT.relative_to(ROOT)}")

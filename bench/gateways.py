@@ -111,8 +111,10 @@ def start(gateway: Gateway, folder: Path, upstream: int) -> Running:
     running.log = folder / "log"
     try:
         wait_for(lambda: _answers(running), 90, f"{gateway.name} did not answer", every_s=0.005)
-    except (TimeoutError, PeerMissingError) as e:
+    except BaseException as e:
         running.stop()
+        if not isinstance(e, (TimeoutError, PeerMissingError)):
+            raise
         log = folder / "log"
         tail = log.read_text("utf-8", "replace")[-600:] if log.exists() else ""
         raise PeerMissingError(f"{gateway.name}: {e}\n{tail}") from e

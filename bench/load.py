@@ -31,9 +31,11 @@ class Job(msgspec.Struct, kw_only=True):
 
 
 class Seen(msgspec.Struct, kw_only=True):
-    """What came of a job. Times are in milliseconds; `first_ms` is to the first byte of an answer's body."""
+    """What came of a job. Times are in milliseconds; `first_ms` is to the first byte of an answer's body. `failed` are
+    those of the calls that were not answered well, or not in time; `answered` those that ended in any way."""
 
     calls: int
+    answered: int
     failed: int
     repeated_ids: int
     seconds: float
@@ -177,7 +179,8 @@ async def perform(job: Job) -> Seen:
     seconds = time.perf_counter() - began
     whole, first = sorted(run.whole_s), sorted(run.first_s)
     return Seen(
-        calls=run.answered,
+        calls=job.calls,
+        answered=run.answered,
         failed=run.failed,
         repeated_ids=len(run.ids) - len(set(run.ids)),
         seconds=seconds,

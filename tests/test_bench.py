@@ -118,9 +118,9 @@ def test_a_gateway_that_fails_has_no_figures_but_a_reason(tmp_path: Path) -> Non
         made = run._measured(bench, [gateways.direct(), gateways.Gateway("portkey", begin)], [FEW[0]], 1)
     finally:
         bench.close()
-    assert made.figures["chat"]["portkey"].failed == made.figures["chat"]["portkey"].calls
+    assert made.figures["chat"]["portkey"].failed == made.figures["chat"]["portkey"].calls == 8
     text = report.markdown(made)
-    assert "| portkey | – | – | – | – | – | – | – | – | all |" in text
+    assert "| portkey | – | – | – | – | – | – | – | – | 8 of 8 |" in text
     assert "its log says `Error: it broke`" in text
     assert {g.name: g for g in report.goals(made)}["chat, CPU: Portkey ÷ bursar"].seen is None
 

@@ -815,6 +815,35 @@ async def test_a_round_of_the_drain_ends_although_calls_keep_coming(
     assert books.rows("select count(*) n from ledger_entries") == [{"n": 51}]
 
 
+async def test_what_was_appended_during_a_round_is_behind_since_that_round(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    growing = _Growing(books, [1, 1])
+    monkeypatch.setattr(books.store, "apply", growing.apply)
+    books.call("first")
+    assert books.drain.state.behind_since_us is None
+    seen = []
+    for _ in range(3):
+        await books.drain.flush()
+        seen.append(books.drain.state.behind_since_us)
+    assert seen[0] is not None
+    assert seen[1] is not None
+    assert seen[0] < seen[1]
+    assert seen[2] is None
+
+
+async def test_a_spool_that_somebody_cut_off_holds_the_loop_up_not_for_ever(books: Books) -> None:
+    for n in range(100):
+        books.call(f"c{n}")
+    (spool,) = books.ledger.spools
+    spool.recent.begin_at(spool.end)  # nothing is at hand: it is read
+    os.truncate(spool.path, spool.end // 2)
+    async with asyncio.timeout(20):
+        await books.drain.flush()
+        await books.drain.flush()
+    assert 0 < books.rows("select count(*) n from ledger_entries")[0]["n"] < 100
+
+
 async def test_the_drain_rests_between_busy_rounds_but_not_while_it_is_behind(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:

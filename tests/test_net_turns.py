@@ -112,6 +112,37 @@ async def test_a_turn_takes_as_many_as_its_time_allows(
     assert least <= loop.most <= most
 
 
+async def test_what_ran_while_nothing_was_woken_is_not_what_a_wait_takes(clock: dict[str, float]) -> None:
+    loop, turns = _Loop(), Turns()
+
+    async def all_of(some: int) -> None:
+        waiters = [asyncio.get_running_loop().create_future() for _ in range(some)]
+        tasks = [asyncio.create_task(loop.wait(n, waiter)) for n, waiter in enumerate(waiters)]
+        await asyncio.sleep(0)
+        for waiter in waiters:
+            turns.wake(waiter)
+        await asyncio.gather(*tasks)
+
+    await all_of(300)
+    before = loop.most
+    clock["s"] += 10.0  # of timers
+    await all_of(300)
+    loop.ended.clear()
+    await all_of(300)
+    assert loop.most > before / 3
+
+
+async def test_a_wait_that_has_ended_is_no_fault_and_takes_no_place() -> None:
+    turns = Turns()
+    for _ in range(100):
+        over = asyncio.get_running_loop().create_future()
+        over.cancel()
+        turns.wake(over)
+    waiter = asyncio.get_running_loop().create_future()
+    turns.wake(waiter)
+    assert waiter.done()
+
+
 @given(st.lists(st.tuples(st.integers(0, 90), st.floats(0, 0.01)), max_size=30))
 def test_every_wait_ends_however_many_come_and_however_long_they_take(turns_of: list[tuple[int, float]]) -> None:
     spent = 0.0

@@ -165,7 +165,7 @@ def test_a_passing_failure_is_retried_as_often_as_its_provider_says_and_no_more(
 
 def test_retry_after_is_honoured_and_a_long_one_is_the_clients(server: Server, upstream: Upstream) -> None:
     assert server.chat(script={"fail_first": 1, "status": 429, "key": "b", "headers": {"retry-after": "1"}})[0] == 200
-    assert upstream.seen[1].at - upstream.seen[0].at >= 1.0
+    assert upstream.seen[1].at - upstream.seen[0].at >= 0.99  # the loop's timers are of whole milliseconds
     body = {"model": MODEL, "messages": HELLO, "script": {"status": 429, "headers": {"retry-after": "3600"}}}
     status, _, headers = server.exchange("POST", "/v1/chat/completions", body)
     assert (status, headers["retry-after"], headers["x-should-retry"]) == (429, "3600", "false")

@@ -513,6 +513,29 @@ async def test_an_application_is_loaded_once_when_it_is_first_asked_and_calls_go
     assert loaded[0] is not threading.main_thread()
 
 
+async def test_an_application_is_loaded_though_who_asked_for_it_has_left() -> None:
+    goes_on, loaded = threading.Event(), 0
+
+    async def app(_scope: Any, _receive: Any, _send: Any) -> None: ...
+
+    def load() -> Any:
+        nonlocal loaded
+        loaded += 1
+        assert goes_on.wait(10)
+        return app
+
+    later = Later(load)
+    for _ in range(3):
+        asking = asyncio.create_task(later({}, None, None))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+    goes_on.set()
+    await later({}, None, None)  # type: ignore[arg-type]
+    assert loaded == 1
+
+
 async def test_an_application_that_could_not_be_loaded_is_loaded_when_it_is_asked_again() -> None:
     async def app(_scope: Any, _receive: Any, _send: Any) -> None: ...
 

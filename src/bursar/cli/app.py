@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 import bursar
@@ -35,8 +35,9 @@ from bursar.types.events import ReasoningDelta, TextDelta
 class _Commands(TyperGroup):
     """Groups of commands are loaded when they are asked for: what they stand on takes as long to load as the server."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        return [*super().list_commands(ctx), *_GROUPS]
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.commands.update((name, TyperCommand(name)) for name in _GROUPS)  # for lists and suggestions of names
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in _GROUPS:

@@ -1,4 +1,4 @@
-"""The server's dispatcher: requests to the data plane are answered here, all others by the control plane."""
+"""The server's dispatcher: requests to the data plane are answered here, those under `/api` by the control plane."""
 
 from __future__ import annotations
 
@@ -68,7 +68,9 @@ class App:
             return self._health(cycle)
         if path == "/metrics":
             return self._show_metrics(cycle)
-        return self._control(cycle)
+        if path.startswith("/api/") or path == "/openapi.json":
+            return self._control(cycle)
+        return self._nowhere(cycle)
 
     async def _data_plane(self, path: str, cycle: Cycle) -> None:
         """What is not metered under /v1."""
@@ -87,6 +89,9 @@ class App:
             answer_json(cycle, 200, found, [_call_id()])
         except BursarError as error:
             answer_error(cycle, error, [_call_id()])
+
+    async def _nowhere(self, cycle: Cycle) -> None:
+        answer_error(cycle, NoAddressError(f"there is nothing at {cycle.head.path}"), [_call_id()])
 
     async def _health(self, cycle: Cycle) -> None:
         state = self._overview()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -30,23 +29,19 @@ def answering(app: Asgi) -> Answering:
 
 
 class Later:
-    """An application that is loaded when it is first asked, in a thread, for calls go on meanwhile."""
+    """An application that is loaded when it is first asked, in a thread, for calls go on meanwhile. It is loaded once,
+    whoever of those that ask leaves; where that failed, anew when it is asked again."""
 
     def __init__(self, load: Callable[[], Asgi]) -> None:
         self._load = load
-        self._loading = asyncio.Lock()
-        self._app: Asgi | None = None
+        self._loading: asyncio.Task[Asgi] | None = None
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        app = self._app or await self._loaded()
+        loading = self._loading
+        if loading is None or (loading.done() and (loading.cancelled() or loading.exception() is not None)):
+            self._loading = loading = asyncio.create_task(asyncio.to_thread(self._load))
+        app = await asyncio.shield(loading)
         await app(scope, receive, send)
-
-    async def _loaded(self) -> Asgi:
-        async with self._loading:
-            if self._app is None:
-                self._app = await asyncio.to_thread(self._load)
-                gc.freeze()  # it stays: the collector need not look at it again and again
-            return self._app
 
 
 def _scope(cycle: Cycle) -> dict[str, Any]:

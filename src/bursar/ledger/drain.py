@@ -90,7 +90,7 @@ class Drain:
                 moved = sum(self._ledger.drained_records.values()) - before
                 quiet, away_s = 0 if moved else quiet + 1, 0.0
                 wait_s = self._interval_s * (1 if quiet < _QUIET_ROUNDS else _QUIET_FACTOR)
-                if self._ledger.undrained_records >= _GOOD_BATCH_RECORDS:
+                if moved and self._ledger.undrained_records >= _GOOD_BATCH_RECORDS:
                     wait_s = 0.0
                 elif moved >= _BUSY_RECORDS:
                     wait_s = max(wait_s, _BUSY_WAIT_S)
@@ -123,16 +123,17 @@ class Drain:
         async with self._lock:
             ledger = self._ledger
             ledger.tidy()
-            behind = ledger.undrained_bytes > 0
+            behind, began_us = ledger.undrained_bytes > 0, now_us()
             if behind and self.state.behind_since_us is None:
-                self.state.behind_since_us = now_us()
+                self.state.behind_since_us = began_us
             for spool in list(ledger.spools):
                 await self._drain_own(spool)
             if self.state.error is not None and not behind:
                 # Nothing was written that would have told: ask, or an idle server would call it away for ever.
                 await self._store.probe()
             self.state.error = None
-            self.state.behind_since_us = None
+            # What waits now was appended since.
+            self.state.behind_since_us = began_us if ledger.undrained_bytes else None
 
     async def close(self) -> None:
         """The last round of an orderly end: drains all, and closes what needs nobody any more.
@@ -161,8 +162,9 @@ class Drain:
                 if recent is not None and (not recent.records or recent.start < offset):
                     recent.begin_at(source.end)  # what follows from now on is remembered; what is before it is read
                 end = recent.start if recent is not None and recent.start > offset else source.end
-                data = source.read(offset, min(size, end - offset))
-                last = offset + len(data) >= end
+                asked = min(size, end - offset)
+                data = source.read(offset, asked)
+                last = offset + len(data) >= end or len(data) < asked  # the latter where somebody cut the file
                 batch = await self._of_bytes(source.id, offset, data, last)
                 if batch.new_offset == offset:
                     if last:

@@ -14,7 +14,7 @@ _TURN_S = 0.003
 _FIRST, _LEAST, _MOST = 32, 8, 1024
 # A turn with fewer tells what a turn costs, not what one wait does.
 _TELLING = 8
-_SMOOTHED = 8
+_SMOOTHED, _RISES = 8, 4
 
 
 class Turns:
@@ -29,27 +29,29 @@ class Turns:
         self._ran_s: float | None = None
 
     def wake(self, waiter: asyncio.Future[None]) -> None:
-        """Ends this wait, in this turn or in one of the next."""
+        """Ends this wait, in this turn or in one of the next; one that has ended stays as it is."""
+        if waiter.done():
+            return
         if not self._left:
             self._waiting.append(waiter)
             return
         self._left -= 1
         if not self._counts:
-            self._counts = True
             waiter.get_loop().call_soon(self._turned)
+            self._counts = True
         waiter.set_result(None)
 
     def _turned(self) -> None:
         ran_s = time.thread_time()
         woken = self._most - self._left
         if woken >= _TELLING and self._ran_s is not None:
-            self._cost_s += ((ran_s - self._ran_s) / woken - self._cost_s) / _SMOOTHED
+            # What ran while nothing was woken, for a minute perhaps, is in it too.
+            cost_s = min((ran_s - self._ran_s) / woken, self._cost_s * _RISES)
+            self._cost_s += (cost_s - self._cost_s) / _SMOOTHED
             self._most = max(_LEAST, min(int(_TURN_S / self._cost_s), _MOST))
         self._ran_s = ran_s
         self._counts = False
         self._left = self._most
         waiting = self._waiting
         while waiting and self._left:
-            waiter = waiting.popleft()
-            if not waiter.done():
-                self.wake(waiter)
+            self.wake(waiting.popleft())

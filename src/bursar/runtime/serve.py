@@ -184,7 +184,9 @@ def _app(settings: Settings, core: Core, keys: _Keys, metrics: Metrics, overview
         # What it stands on takes as long to load as all that serves calls.
         from bursar.runtime.control import control_of
 
-        return control_of(settings, core, keys.ring, keys.store, reload_keys)
+        control = control_of(settings, core, keys.ring, keys.store, reload_keys)
+        gc.freeze()  # it stays, as what was loaded at the start
+        return control
 
     control, cors = _with_cors(Later(load), settings.server.cors_origins)
     return App(

@@ -24,8 +24,8 @@ from bursar.store.tables import ledger_corrections, ledger_gaps, ledger_rejects
 
 # Rows of one statement: a batch is cut into the largest first. Few sizes, so that each is prepared once.
 _CUTS = (128, 16, 1)
-# The driver copies what it binds with the interpreter held, and bodies are long.
-_BODY_CUTS = (16, 1)
+# The driver copies what it binds with the interpreter held: long bodies go a few at a time.
+_LONG_BODY, _LONG_CUTS = 4096, (16, 1)
 _OTHERS = {
     "rejects": tuple(c.name for c in ledger_rejects.columns),
     "gaps": tuple(c.name for c in ledger_gaps.columns),
@@ -109,7 +109,7 @@ def _write(c: sqlite3.Connection, batch: Batch) -> None:
     entries, ends = batch.entry_count, sum(rows.count for rows in batch.settlements)
     count = entries + ends + len(batch.corrections)
     seq = _take_seq(c, count) if count else 0
-    _many(c, _bodies, BODY_COLUMNS, batch.bodies, cuts=_BODY_CUTS)
+    _many(c, _bodies, BODY_COLUMNS, batch.bodies, cuts=_cuts_of(batch.bodies))
     _numbered(c, _begin, batch.entries, seq)
     if _numbered(c, _settle, batch.settlements, seq + entries, batch.spool_id) != ends:
         raise RecordRefusedError("an attempt that is settled here is not open")
@@ -194,6 +194,11 @@ def _many(
             changed += c.execute(statement(columns, size), [*values[at:end], *beyond]).rowcount
             at, left = end, left - size
     return changed
+
+
+def _cuts_of(bodies: list[object]) -> tuple[int, ...]:
+    texts = bodies[BODY_COLUMNS.index("body") :: len(BODY_COLUMNS)]
+    return _LONG_CUTS if sum(map(len, texts)) > _LONG_BODY * len(texts) else _CUTS  # type: ignore[arg-type]
 
 
 def _add_up(c: sqlite3.Connection, first: int, beyond: int, *, corrections: bool) -> None:
