@@ -36,7 +36,7 @@ class Figures(msgspec.Struct, kw_only=True):
     p99_ms: float
     first_p50_ms: float
     first_p99_ms: float
-    loop_gap_ms: float | None  # the longest of a round
+    loop_gap_ms: float | None  # the longest of a round, median of them
     loop_gap_most_ms: float | None = None  # the longest of all rounds
     busy: float | None
     calls: int
@@ -186,11 +186,11 @@ class Bench:
         # how many fit into a round.
         few = min(max(_WARM_CALLS, workload.connections * 2), workload.most)
         seen, _ = self.calls(workload, gateway, few)
-        series.rate = series.rate or seen.calls / seen.seconds
+        series.rate = series.rate or seen.answered / seen.seconds
         self.calls(workload, gateway, int(min(max(series.rate * _WARM_S, few), workload.most // 2)))
         calls = int(min(max(series.rate * _ROUND_S, workload.connections * 2), workload.most))
         seen, cpu_us = self.calls(workload, gateway, calls)
-        series.rate = seen.calls / seen.seconds
+        series.rate = seen.answered / seen.seconds
         series.seen.append(seen)
         if seen.failed:
             series.said = series.said or gateway.said()

@@ -88,7 +88,7 @@ def goals(report: Report) -> list[Goal]:
              ledger.rows == ledger.calls > 0 and ledger.is_green),
         _at_most("memory after 100,000 calls ÷ after 10,000", 1.1,
                  _divided(own.get("memory_after_many_mb"), own.get("memory_after_few_mb"))),
-        _at_most("longest gap of the event loop, ms", 10, max(gaps) if gaps else None),
+        _at_most("longest gap of the event loop, ms, median of rounds", 10, max(gaps) if gaps else None),
         _at_most("cold start to the first 200, s", 1.2, starts.get("bursar")),
         _at_least("cold start: LiteLLM ÷ bursar", 4, _divided(starts.get("litellm"), starts.get("bursar"))),
         _at_most("import bursar, ms above a bare interpreter", 60, own.get("import_ms")),

@@ -33,7 +33,7 @@ from bursar.types.events import ReasoningDelta, TextDelta
 
 
 class _Commands(TyperGroup):
-    """Groups of commands are loaded when they are asked for: what they stand on takes as long to load as the server."""
+    """Groups of commands are loaded when they are asked for: what they stand on would make every start longer."""
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)

@@ -47,8 +47,9 @@ class Turns:
         if woken >= _TELLING and self._ran_s is not None:
             # What ran while nothing was woken, for a minute perhaps, is in it too.
             cost_s = min((ran_s - self._ran_s) / woken, self._cost_s * _RISES)
-            self._cost_s += (cost_s - self._cost_s) / _SMOOTHED
-            self._most = max(_LEAST, min(int(_TURN_S / self._cost_s), _MOST))
+            cost_s = self._cost_s + (cost_s - self._cost_s) / _SMOOTHED
+            self._cost_s = max(_TURN_S / _MOST, min(cost_s, _TURN_S / _LEAST))  # a coarse clock says nothing at all
+            self._most = round(_TURN_S / self._cost_s)
         self._ran_s = ran_s
         self._counts = False
         self._left = self._most

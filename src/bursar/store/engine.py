@@ -26,7 +26,7 @@ WAL_FROM = (3, 51, 3)
 _BUSY_MS = 1500
 _STATEMENTS = 64
 _PAGE_BYTES = 8192
-# A quarter of a core when calls want all of it: twice what the rows of so many calls take.
+# A quarter of a core when calls want all of it: their rows take a seventh (docs/why/performance.md).
 _STANDS_BACK = 5
 
 T = TypeVar("T")
