@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import os
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from bursar.ledger.drain import Drain
 from bursar.ledger.ledger import Ledger, Limits
 from bursar.ledger.records import Correction, Gap, encode, walk
 from bursar.ledger.rows import BatchBuilder
+from bursar.ledger.spool import Spool
 from bursar.ledger.verify import Report, Verifier
 from bursar.store.engine import Database
 from bursar.store.ledger_sql import SqlLedgerStore
@@ -401,6 +403,37 @@ async def test_a_large_spool_is_left_for_a_new_one_and_removed(books: Books, mon
     assert not first.path.exists()
     assert (await books.verify()).is_green
     assert books.rows("select count(*) n from ledger_entries where status = 'completed'") == [{"n": 101}]
+
+
+async def test_calls_go_on_while_the_file_system_takes_back_a_spool(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, went_on = threading.Event(), threading.Event()
+    seen: list[bool] = []
+    remove = Spool.close
+
+    def slowly(spool: Spool, *, remove_it: bool) -> None:
+        begun.set()
+        seen.append(went_on.wait(20))
+        remove(spool, remove=remove_it)
+
+    monkeypatch.setattr(Spool, "close", lambda spool, *, remove: slowly(spool, remove_it=remove))
+    books.call("first")
+    (spool,) = books.ledger.spools
+    books.ledger.retire()
+    flushing = asyncio.create_task(books.drain.flush())
+    async with asyncio.timeout(20):
+        while not begun.is_set():  # noqa: ASYNC110  # it is told from a thread
+            await asyncio.sleep(0)
+        books.call("second")
+        went_on.set()
+        await flushing
+        await books.drain.flush()
+    assert seen == [True]
+    assert not spool.path.exists()
+    assert not spool.lock.path.exists()
+    assert books.rows("select count(*) n from ledger_entries") == [{"n": 2}]
+    assert (await books.verify()).is_green
 
 
 async def test_two_processes_share_a_store(books: Books) -> None:

@@ -26,6 +26,7 @@ from bursar.store.tables import ledger_corrections, ledger_gaps, ledger_rejects
 _CUTS = (128, 16, 1)
 # The driver copies what it binds with the interpreter held: long bodies go a few at a time.
 _LONG_BODY, _LONG_CUTS = 4096, (16, 1)
+_GATHERED_ROWS = 512
 _OTHERS = {
     "rejects": tuple(c.name for c in ledger_rejects.columns),
     "gaps": tuple(c.name for c in ledger_gaps.columns),
@@ -203,9 +204,10 @@ def _cuts_of(bodies: list[object]) -> tuple[int, ...]:
 
 def _add_up(c: sqlite3.Connection, first: int, beyond: int, *, corrections: bool) -> None:
     """Adds the rows from `first` on to the sums: they are looked at once, and what that gives is added to
-    each scope."""
+    each scope. Thousands of rows in one statement would be milliseconds in which nothing else gets the core."""
     c.execute(f"create temp table if not exists {GATHERED}")
-    c.execute(GATHER, (first, beyond))
+    for at in range(first, beyond, _GATHERED_ROWS):
+        c.execute(GATHER, (at, min(at + _GATHERED_ROWS, beyond)))
     for statement in gathered_summed():
         c.execute(statement)
     c.execute("delete from temp.ledger_gathered")
