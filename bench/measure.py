@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from statistics import median
 
@@ -130,6 +131,25 @@ class Bench:
 
         `look` is called with each gateway before its first workload of a round and behind its last one.
         """
+        series = self._in_turn(gateways, workloads, rounds, look)
+        return {
+            w.name: {g.name: s.figures() for g in gateways if (s := series[w.name, g.name]).seen} for w in workloads
+        }
+
+    def compared(
+        self, one: Gateway, other: Gateway, workload: Workload, rounds: int, pieces: int, look: Look
+    ) -> tuple[Figures, Figures, float]:
+        """The figures of two, and what a call takes of the processor with the other for what it takes with the one:
+        the median over pairs of pieces measured right after each other, several in a round. A machine whose minutes
+        differ by a half says nothing of a tenth otherwise."""
+        series = self._in_turn([one, other], [workload], rounds, look, pieces)
+        first, second = series[workload.name, one.name], series[workload.name, other.name]
+        ratio = median(b / a for a, b in zip(first.cpu_us, second.cpu_us, strict=True))
+        return first.figures(), second.figures(), ratio
+
+    def _in_turn(
+        self, gateways: Sequence[Gateway], workloads: Sequence[Workload], rounds: int, look: Look, pieces: int = 1
+    ) -> dict[tuple[str, str], _Series]:
         series = {(w.name, g.name): _Series() for w in workloads for g in gateways}
         for n in range(rounds):
             there = [g for g in gateways if g.name not in self.missing]
@@ -137,17 +157,16 @@ class Bench:
             time.sleep(_SETTLED_S)  # what they do after they have started is not their idleness yet
             for gateway in running:
                 look("before", gateway)
-            for workload in workloads:
+            for workload, piece in product(workloads, range(pieces)):
                 # Each gateway is first in turn.
-                for gateway in (*running[n % len(running) :], *running[: n % len(running)]):
+                first = (n + piece) % len(running)
+                for gateway in (*running[first:], *running[:first]):
                     self._told(f"round {n + 1} of {rounds}: {workload.name}: {gateway.name}")
                     self._measure(series[workload.name, gateway.name], workload, gateway)
             for gateway in running:
                 look("behind", gateway)
                 self.end(gateway)
-        return {
-            w.name: {g.name: s.figures() for g in gateways if (s := series[w.name, g.name]).seen} for w in workloads
-        }
+        return series
 
     def calls(self, workload: Workload, gateway: Running, calls: int, *, within_s: float = 120.0) -> tuple[Seen, float]:
         """So many calls: what the load saw, and the processor time they took until the spool was empty."""

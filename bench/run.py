@@ -29,6 +29,7 @@ from bursar.wire.readers import Readers
 
 ROUNDS, QUICK_ROUNDS = 7, 3
 _STARTS = 5
+_PIECES = 4
 _IMPORTS = 15
 _DECODED = 500
 _FEW, _MANY = 10_000, 100_000
@@ -75,7 +76,7 @@ class Report(msgspec.Struct, kw_only=True):
 def quick(bench: Bench) -> Report:
     """Chat, a long prompt and a stream, through the limit and bursar."""
     report = _measured(bench, [known.direct(), known.limit(), known.bursar()], QUICK, QUICK_ROUNDS)
-    _registry(bench, report, QUICK_ROUNDS)
+    _registry(bench, report, QUICK_ROUNDS, pieces=1)
     report.own["decode_us"] = _decode_us()
     return report
 
@@ -86,7 +87,7 @@ def whole(bench: Bench, peers: Sequence[Gateway], rounds: int, told: Told) -> Re
     report = _measured(bench, gateways, ALL, rounds)
     _memory(bench, report, told)
     _workers(bench, report, rounds)
-    _registry(bench, report, rounds)
+    _registry(bench, report, rounds, _PIECES)
     _starts(bench, report, told)
     told("the time to import")
     report.own["import_ms"] = _import_ms()
@@ -160,12 +161,12 @@ def _memory(bench: Bench, report: Report, told: Told) -> None:
 
 def _workers(bench: Bench, report: Report, rounds: int) -> None:
     look = partial(_check, report.ledger)
-    figures = bench.rounds([known.bursar(), known.bursar(workers=2)], [CHAT], rounds, look)[CHAT.name]
-    for name in ("bursar", "bursar ×2"):
-        report.own[f"{name} cpu_us"] = figures[name].cpu_us or 0.0
+    one, two, ratio = bench.compared(known.bursar(), known.bursar(workers=2), CHAT, rounds, _PIECES, look)
+    report.own["one worker cpu_us"], report.own["two workers cpu_us"] = one.cpu_us or 0.0, two.cpu_us or 0.0
+    report.own["two workers ÷ one"] = ratio
 
 
-def _registry(bench: Bench, report: Report, rounds: int) -> None:
+def _registry(bench: Bench, report: Report, rounds: int, pieces: int) -> None:
     """Chats beside a large registry against chats with one provider and one price, and how long it takes to start."""
     seconds: list[float] = []
 
@@ -174,9 +175,9 @@ def _registry(bench: Bench, report: Report, rounds: int) -> None:
         if running.name == known.full().name and running.cold_start_s is not None:
             seconds.append(running.cold_start_s)
 
-    figures = bench.rounds([known.bursar(priced=True), known.full()], [CHAT], rounds, look)[CHAT.name]
-    plain, full = figures["bursar, priced"], figures[known.full().name]
+    plain, full, ratio = bench.compared(known.bursar(priced=True), known.full(), CHAT, rounds, pieces, look)
     report.own["beside cpu_us"], report.own["full cpu_us"] = plain.cpu_us or 0.0, full.cpu_us or 0.0
+    report.own["full ÷ beside"] = ratio
     report.own["full gap_ms"] = full.loop_gap_ms or 0.0
     report.own["full failed"] = float(full.failed)
     report.own["full cold_start_s"] = median(seconds)

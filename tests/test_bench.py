@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from bench import gateways, registry, report, run
+from bench.gateways import Gateway, Running
 from bench.load import Job, body_of
-from bench.measure import Bench
+from bench.measure import Bench, _Series
 from bench.processes import Group
 from bench.workloads import ALL, CHAT, PACED, STREAM, Workload
 
@@ -68,6 +70,37 @@ def test_a_large_registry_is_filled_served_from_and_compared(tmp_path: Path) -> 
         assert priced >= 8
     finally:
         bench.close()
+
+
+def test_two_gateways_are_compared_in_pieces_right_after_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.measure._SETTLED_S", 0)
+    told: list[str] = []
+    bench = Bench(tmp_path, told.append)
+    seen: list[tuple[str, str]] = []
+    cpu = iter([1.0, 8.0, 30.0, 2.0, 1.0, 3.0])  # limit, other; other, limit; limit, other
+    measure = bench._measure
+
+    def measured(series: _Series, workload: Workload, gateway: Running) -> None:
+        measure(series, workload, gateway)
+        series.cpu_us[-1] = next(cpu)
+
+    monkeypatch.setattr(bench, "_measure", measured)
+    limit = gateways.limit()
+    other = Gateway("other", lambda *where: replace(limit.start(*where), name="other"))
+    try:
+        one, two, ratio = bench.compared(
+            limit, other, FEW[0], 1, 3, lambda when, running: seen.append((when, running.name))
+        )
+    finally:
+        bench.close()
+    assert ratio == 8.0  # of 8, 15 and 3: each pair by itself
+    assert (one.cpu_us, two.cpu_us) == (1.0, 8.0)
+    assert (one.calls, one.failed, two.calls, two.failed) == (24, 0, 24, 0)
+    assert seen == [("before", "limit"), ("before", "other"), ("behind", "limit"), ("behind", "other")]
+    in_turn = ["limit", "other", "other", "limit", "limit", "other"]
+    assert [line for line in told if line.startswith("round")] == [f"round 1 of 1: {CHAT.name}: {n}" for n in in_turn]
 
 
 def test_a_gateway_that_answers_wrongly_is_told(tmp_path: Path) -> None:
