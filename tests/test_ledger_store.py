@@ -7,7 +7,6 @@ import contextlib
 import itertools
 import os
 import sqlite3
-import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -405,34 +404,108 @@ async def test_a_large_spool_is_left_for_a_new_one_and_removed(books: Books, mon
     assert books.rows("select count(*) n from ledger_entries where status = 'completed'") == [{"n": 101}]
 
 
-async def test_calls_go_on_while_the_file_system_takes_back_a_spool(
+async def test_the_loop_goes_on_while_a_large_spool_is_given_back(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, went_on = threading.Event(), threading.Event()
-    seen: list[bool] = []
-    remove = Spool.close
-
-    def slowly(spool: Spool, *, remove_it: bool) -> None:
-        begun.set()
-        seen.append(went_on.wait(20))
-        remove(spool, remove=remove_it)
-
-    monkeypatch.setattr(Spool, "close", lambda spool, *, remove: slowly(spool, remove_it=remove))
-    books.call("first")
+    monkeypatch.setattr("bursar.ledger.spool._GIVEN_BACK", 16 * 1024)
+    for n in range(200):
+        books.call(f"c{n}")
     (spool,) = books.ledger.spools
+    size = spool.path.stat().st_size
     books.ledger.retire()
-    flushing = asyncio.create_task(books.drain.flush())
-    async with asyncio.timeout(20):
-        while not begun.is_set():  # noqa: ASYNC110  # it is told from a thread
-            await asyncio.sleep(0)
-        books.call("second")
-        went_on.set()
-        await flushing
+    give_back, sizes = Spool.give_back, []
+
+    def watched(given: Spool) -> bool:
+        sizes.append(given.path.stat().st_size)
+        if len(sizes) == 2:
+            books.call("meanwhile")
+        if len(sizes) == 3:
+            raise asyncio.CancelledError  # the end of the process, in the middle
+        return give_back(given)
+
+    monkeypatch.setattr(Spool, "give_back", watched)
+    with pytest.raises(asyncio.CancelledError):
         await books.drain.flush()
-    assert seen == [True]
+    assert sizes == [size, size - 16 * 1024, size - 32 * 1024]
+    assert spool in books.ledger.spools
+    assert (await books.verify()).is_green
+    await books.drain.flush()
+    assert len(sizes) == 3 + size // (16 * 1024) - 2
+    assert spool not in books.ledger.spools
     assert not spool.path.exists()
     assert not spool.lock.path.exists()
-    assert books.rows("select count(*) n from ledger_entries") == [{"n": 2}]
+    assert books.rows("select count(*) n from ledger_entries") == [{"n": 201}]
+    assert (await books.verify()).is_green
+
+
+async def test_a_process_that_ends_while_it_gives_a_spool_back_leaves_nothing_to_be_told_twice(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(200):
+        books.call(f"c{n}")
+    (spool,) = books.ledger.spools
+
+    def ended(_spool: Spool) -> bool:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr("bursar.ledger.spool._GIVEN_BACK", 16 * 1024)
+    give_back = Spool.give_back
+    monkeypatch.setattr(Spool, "give_back", lambda s: give_back(s) and ended(s))
+    books.ledger.retire()
+    with pytest.raises(asyncio.CancelledError):
+        await books.drain.flush()
+    books.ledger.close()
+    assert spool.path.exists()
+    assert await books.adopter().look() == []
+    assert not spool.path.exists()
+    assert not spool.lock.path.exists()
+    assert books.rows("select count(*) n from ledger_entries") == [{"n": 200}]
+    assert (await books.verify()).is_green
+
+
+async def test_a_spool_that_cannot_be_removed_is_let_go_of_and_holds_nobody_up(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    books.call("first")
+    (spool,) = books.ledger.spools
+    unlink, stuck = Path.unlink, True
+
+    def unlinked(path: Path, missing_ok: bool = False) -> None:
+        if stuck and path == spool.path:
+            raise PermissionError(1, "not permitted")
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlinked)
+    books.ledger.retire()
+    with pytest.raises(PermissionError):
+        await books.drain.flush()
+    books.call("second")
+    await books.drain.flush()
+    other = books.new_ledger()
+    other.settle(other.open(opened("others")), settled("others"))
+    other.close()
+    with pytest.raises(PermissionError):
+        await books.adopter().look()
+    assert [path for path in books.ledger.directory.glob("*.spool") if path != books.ledger.spools[0].path] == [
+        spool.path
+    ]
+    stuck = False
+    await books.adopter().look()
+    assert not spool.path.exists()
+    assert books.rows("select count(*) n from ledger_entries where status = 'completed'") == [{"n": 3}]
+    assert (await books.verify()).is_green
+
+
+async def test_sums_of_many_sessions_are_added_up_in_pieces(books: Books) -> None:
+    for n in range(1300):
+        books.call(f"c{n}", user_id=f"u{n % 7}", session_id=f"s{n}")
+    await books.drain.flush()
+    counts = books.rows("select scope, count(*) n, sum(calls) c from ledger_rollups group by scope order by scope")
+    assert [(r["scope"], r["n"], r["c"]) for r in counts] == [
+        ("all", 1, 1300),
+        ("session", 1300, 1300),
+        ("user", 7, 1300),
+    ]
     assert (await books.verify()).is_green
 
 

@@ -66,8 +66,9 @@ class Adopter:
         self._drain = drain
 
     async def look(self) -> list[tuple[str, int]]:
-        """Adopts what there is; returns (spool id, entries marked interrupted). Raises StoreError."""
-        adopted = []
+        """Adopts what there is; returns (spool id, entries marked interrupted). Raises StoreError, and OSError when all
+        others are adopted, where a file cannot be read or removed."""
+        adopted, stuck = [], None
         for lock_path in sorted(self._directory.glob(f"*{LOCK_SUFFIX}")):
             if lock_path.name.startswith("."):
                 _clear_leftover(lock_path)
@@ -83,8 +84,12 @@ class Adopter:
                     lock.path.unlink(missing_ok=True)
                     if interrupted >= 0:
                         adopted.append((path.name.removesuffix(SUFFIX), interrupted))
+            except OSError as e:
+                stuck = e  # those behind it do not wait for it
             finally:
                 lock.release()
+        if stuck is not None:
+            raise stuck
         return adopted
 
     async def _adopt(self, path: Path) -> int | None:

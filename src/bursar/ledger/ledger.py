@@ -231,10 +231,11 @@ class Ledger:
             self._free_until = 0
 
     def drop(self, spool: Spool) -> None:
-        """Forgets a retired spool of which everything is in the store; its files are still to be removed."""
+        """Forgets a retired spool of which everything is in the store, and removes its files."""
         self._retiring.remove(spool)
         self.drained.pop(spool.id, None)
         self.drained_records.pop(spool.id, None)
+        spool.close(remove=True)
 
     def close(self) -> None:
         """Leaves what is not drained for the next process to adopt."""

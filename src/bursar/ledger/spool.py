@@ -21,6 +21,7 @@ SUFFIX = ".spool"
 LOCK_SUFFIX = ".lock"
 _CHUNK = 64 * 1024
 _LARGE_CHUNK = 1024 * 1024
+_GIVEN_BACK = 4 * 1024 * 1024
 # How much of what was appended is remembered as it was, for the drain: what is beyond it is read from the file.
 _RECENT_BYTES, _RECENT_RECORDS = 16 * 1024 * 1024, 12_288
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -117,18 +118,26 @@ class Spool:
         """Up to `size` bytes of whole file from `offset`, not beyond the last record."""
         return os.pread(self._fd, min(size, self.end - offset), offset)
 
+    def give_back(self) -> bool:
+        """Cuts some megabytes off a file of which all is in the store, and its row closed; whether there is more.
+        A file system takes a millisecond for them, and as many more for all of a large file at once."""
+        self._allocated = max(0, self._allocated - _GIVEN_BACK)
+        os.ftruncate(self._fd, self._allocated)
+        return self._allocated > 0
+
     def close(self, *, remove: bool) -> None:
-        """Closes the file; with `remove`, because all of it is in the store, it is deleted too."""
-        if remove:
-            self.path.unlink(missing_ok=True)
-        else:
-            os.ftruncate(self._fd, self.end)
-        os.close(self._fd)
-        self._fd = -1  # the number may be another file's from now on
-        self._allocated = 0
-        if remove:
-            self.lock.remove()
-        else:
+        """Closes the file; with `remove`, because all of it is in the store, it is deleted too. One that cannot be
+        deleted is let go of all the same: another process finds it."""
+        try:
+            if remove:
+                self.path.unlink(missing_ok=True)
+                self.lock.path.unlink(missing_ok=True)
+            else:
+                os.ftruncate(self._fd, self.end)
+        finally:
+            os.close(self._fd)
+            self._fd = -1  # the number may be another file's from now on
+            self._allocated = 0
             self.lock.release()
 
     def forget(self) -> None:

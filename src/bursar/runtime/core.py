@@ -315,4 +315,5 @@ async def _drained(core: Core, told: Told) -> None:
         await core.drain.close()
     except StoreError as e:
         told("the store could not take the rest of the spool; the next process will", {"error": e.message})
-    core.ledger.close()
+    finally:
+        core.ledger.close()

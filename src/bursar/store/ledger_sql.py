@@ -206,11 +206,14 @@ def _add_up(c: sqlite3.Connection, first: int, beyond: int, *, corrections: bool
     """Adds the rows from `first` on to the sums: they are looked at once, and what that gives is added to
     each scope. Thousands of rows in one statement would be milliseconds in which nothing else gets the core."""
     c.execute(f"create temp table if not exists {GATHERED}")
+    gathered = 0
     for at in range(first, beyond, _GATHERED_ROWS):
-        c.execute(GATHER, (at, min(at + _GATHERED_ROWS, beyond)))
-    for statement in gathered_summed():
-        c.execute(statement)
-    c.execute("delete from temp.ledger_gathered")
+        gathered += c.execute(GATHER, (at, min(at + _GATHERED_ROWS, beyond))).rowcount
+        if gathered >= _GATHERED_ROWS or at + _GATHERED_ROWS >= beyond:
+            for statement in gathered_summed():
+                c.execute(statement)
+            c.execute("delete from temp.ledger_gathered")
+            gathered = 0
     if corrections:
         for scope in SCOPES:
             c.execute(add_up(corrections_summed(scope, "c.seq >= ? and c.seq < ?")), (first, beyond))
