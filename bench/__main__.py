@@ -28,6 +28,10 @@ def main() -> int:
         "--peer", action="append", default=[], metavar="NAME=URL[,pid=PID][,header=K:V][,model=PREFIX]",
         help="another gateway, listening on this machine already",
     )  # fmt: skip
+    parser.add_argument(
+        "--upstream-port", type=int, default=0, metavar="PORT",
+        help="where the provider listens on 127.0.0.1, for the peers to be pointed at (default: any free port)",
+    )  # fmt: skip
     parser.add_argument("--from", dest="saved", metavar="FILE", help="write docs/BENCHMARKS.md from a saved run")
     given = parser.parse_args()
     if given.saved:
@@ -37,12 +41,16 @@ def main() -> int:
         peers = [named(text) for text in given.peer]
     except ValueError as e:
         parser.error(str(e))
+    if given.quick and (peers or given.rounds != ROUNDS):
+        parser.error("--quick measures the limit and bursar alone: leave --peer and --rounds away")
     # Told to end, it ends what it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="bursar-bench-") as folder, console.status("starting") as status:
         told = status.update if console.is_terminal else lambda text: print(text, file=sys.stderr, flush=True)
-        bench = Bench(Path(folder), told)
+        bench = Bench(Path(folder), told, given.upstream_port)
+        if peers:
+            print(f"the peers' provider: http://127.0.0.1:{bench.upstream_port}/v1", file=sys.stderr, flush=True)
         try:
             measured = quick(bench) if given.quick else whole(bench, peers, given.rounds, told)
         finally:
@@ -53,9 +61,9 @@ def main() -> int:
     if not given.quick:
         _DOCUMENT.write_text(tables.markdown(measured))
         print(f"written to {_DOCUMENT.relative_to(ROOT)}")
-    missed = [goal.name for goal in tables.goals(measured) if goal.seen is not None and not goal.reached]
-    for name in missed:
-        print(f"missed: {name}", file=sys.stderr)
+    missed = tables.missed(measured, whole=not given.quick)
+    for line in missed:
+        print(line, file=sys.stderr)
     return 1 if missed else 0
 
 

@@ -118,7 +118,8 @@ def start(gateway: Gateway, folder: Path, upstream: int) -> Running:
         log = folder / "log"
         tail = log.read_text("utf-8", "replace")[-600:] if log.exists() else ""
         raise PeerMissingError(f"{gateway.name}: {e}\n{tail}") from e
-    running.cold_start_s = time.perf_counter() - began
+    if running.group is not None and running.group.is_ours:  # another was there already
+        running.cold_start_s = time.perf_counter() - began
     running.calls += 1
     return running
 

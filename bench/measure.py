@@ -44,6 +44,16 @@ class Figures(msgspec.Struct, kw_only=True):
     failed: int
     first_failure: str | None
     said: str | None = None  # of its log, where it failed
+    cpu_pieces_us: list[float] = []
+
+    def cpu_over(self, other: Figures | None) -> float | None:
+        """What a call takes of the processor for what it takes with the other: the median over the pieces, each against
+        the other's of the same round. A machine whose minutes differ by a half says nothing of a tenth otherwise."""
+        if other is None or not (self.holds and other.holds):
+            return None
+        # Where one could not be started in a later round, the rounds before it are pairs.
+        ratios = [a / b for a, b in zip(self.cpu_pieces_us, other.cpu_pieces_us, strict=False)]
+        return median(ratios) if ratios else None
 
     @property
     def holds(self) -> bool:
@@ -79,17 +89,18 @@ class _Series:
             failed=sum(s.failed + s.repeated_ids for s in seen),
             first_failure=next((s.first_failure for s in seen if s.first_failure), None),
             said=self.said,
+            cpu_pieces_us=self.cpu_us,
         )
 
 
 class Bench:
     """The upstream, and the gateways that could be started in front of it."""
 
-    def __init__(self, folder: Path, told: Told) -> None:
+    def __init__(self, folder: Path, told: Told, upstream_port: int = 0) -> None:
         self.folder = folder
         self._told = told
         folder.mkdir(parents=True, exist_ok=True)
-        command = pinned([sys.executable, "-m", "bench.outside"], LOAD_CORE)
+        command = pinned([sys.executable, "-m", "bench.outside", str(upstream_port)], LOAD_CORE)
         self._outside = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.upstream_port = int(self._line())
         self.gateways: list[Running] = []
@@ -138,14 +149,10 @@ class Bench:
 
     def compared(
         self, one: Gateway, other: Gateway, workload: Workload, rounds: int, pieces: int, look: Look
-    ) -> tuple[Figures, Figures, float]:
-        """The figures of two, and what a call takes of the processor with the other for what it takes with the one:
-        the median over pairs of pieces measured right after each other, several in a round. A machine whose minutes
-        differ by a half says nothing of a tenth otherwise."""
+    ) -> tuple[Figures, Figures]:
+        """The figures of two, from several pieces a round, measured right after each other."""
         series = self._in_turn([one, other], [workload], rounds, look, pieces)
-        first, second = series[workload.name, one.name], series[workload.name, other.name]
-        ratio = median(b / a for a, b in zip(first.cpu_us, second.cpu_us, strict=True))
-        return first.figures(), second.figures(), ratio
+        return series[workload.name, one.name].figures(), series[workload.name, other.name].figures()
 
     def _in_turn(
         self, gateways: Sequence[Gateway], workloads: Sequence[Workload], rounds: int, look: Look, pieces: int = 1

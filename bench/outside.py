@@ -1,8 +1,8 @@
 """Everything outside the gateway, the provider and the clients, in one process on the other core.
 
-`python -m bench.outside` prints the provider's port, then takes a `Job` a line and gives a `Seen` a line. While
-a job runs it never sleeps: waking a neighbour's core is dear on a virtual machine, is charged to whoever
-sends, and is no part of what a gateway does; its real neighbours are behind a network.
+`python -m bench.outside PORT` prints the provider's port (of 0 a free one), then takes a `Job` a line and gives a
+`Seen` a line. While a job runs it never sleeps: waking a neighbour's core is dear on a virtual machine, is charged
+to whoever sends, and is no part of what a gateway does; its real neighbours are behind a network.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Awake:
 async def _main() -> None:
     lines = asyncio.StreamReader(limit=1 << 20)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    _say(b"%d" % await listen())
+    _say(b"%d" % await listen(int(sys.argv[1])))
     while line := await lines.readline():
         with _Awake():
             seen = await perform(_decode(line))

@@ -47,6 +47,11 @@ class Group:
         return cls(process.pid, process)
 
     @property
+    def is_ours(self) -> bool:
+        """Whether it was started here."""
+        return self._process is not None
+
+    @property
     def ended(self) -> bool:
         return self._process is not None and self._process.poll() is not None
 

@@ -37,8 +37,8 @@ def table(report: Report, workload: str) -> tuple[Row, list[Row]]:
                 name,
                 f"{f.requests_s:,.0f}",
                 _number(f.cpu_us),
-                _ratio(f.cpu_us, limit.cpu_us if limit else None),
-                _ratio(f.cpu_us, bursar.cpu_us if bursar else None),
+                _number(f.cpu_over(limit)),
+                _number(f.cpu_over(bursar)),
                 _number(f.p50_ms - direct.p50_ms, 2) if direct and name != "direct" else "–",
                 _number(f.p99_ms - direct.p99_ms, 2) if direct and name != "direct" else "–",
                 _number(f.first_p50_ms, 2),
@@ -68,11 +68,13 @@ def goals(report: Report) -> list[Goal]:
         return getattr(found, figure) if found is not None and found.holds else None
 
     def cpu(workload: str, above: str, below: str) -> float | None:
-        return _divided(of(workload, above, "cpu_us"), of(workload, below, "cpu_us"))
+        by = report.figures.get(workload, {})
+        return by[above].cpu_over(by.get(below)) if above in by else None
 
     gaps = [f.loop_gap_ms for f in _gaps(report).values() if f.loop_gap_ms is not None]
     starts = {name: once.cold_start_s for name, once in report.once.items()}
     own, ledger = report.own, report.ledger
+    failed = sum(found["bursar"].failed for found in report.figures.values() if "bursar" in found)
     return [
         _at_most("chat, CPU: bursar ÷ limit", 6, cpu(CHAT.name, "bursar", "limit")),
         _at_least("chat, CPU: LiteLLM ÷ bursar", 70, cpu(CHAT.name, "litellm", "bursar")),
@@ -86,6 +88,7 @@ def goals(report: Report) -> list[Goal]:
         ),
         Goal("rows ÷ calls, verify green", "exactly 1", _divided(ledger.rows, ledger.calls),
              ledger.rows == ledger.calls > 0 and ledger.is_green),
+        Goal("bursar's calls that failed", "0", float(failed), failed == 0),
         _at_most("memory after 100,000 calls ÷ after 10,000", 1.1,
                  _divided(own.get("memory_after_many_mb"), own.get("memory_after_few_mb"))),
         _at_most("longest gap of the event loop, ms, median of rounds", 10, max(gaps) if gaps else None),
@@ -98,6 +101,17 @@ def goals(report: Report) -> list[Goal]:
         _at_most("the same, cold start to the first 200, s", 1.2, own.get("full cold_start_s")),
         _at_most("CPU: two workers ÷ one", 1.15, own.get("two workers ÷ one")),
     ]  # fmt: skip
+
+
+def missed(report: Report, *, whole: bool) -> list[str]:
+    """What was not reached, a line each; of a whole run also what was not measured, but for missing peers."""
+    lines = []
+    for goal in goals(report):
+        if goal.seen is not None and not goal.reached:
+            lines.append(f"missed: {goal.name}")
+        elif goal.seen is None and whole and not any(peer in goal.name.lower() for peer in report.missing):
+            lines.append(f"not measured: {goal.name}")
+    return lines
 
 
 def markdown(report: Report) -> str:
@@ -196,6 +210,9 @@ def _how(report: Report) -> str:
             "as the operating system counts it, until its spool is empty; it is the figure that holds on a noisy",
             "machine. Requests a second are good answers from the first to the last, whatever is still to be drained.",
             "A 30 KB prompt is a system message, the same in every request; one *of its own* is in the last message.",
+            "The ratios of CPU are medians too: each round's pieces are divided by each other's, for a machine's",
+            "minutes differ. The first byte is that of an answer's body. What is said to be added is above `direct`,",
+            "whose p99 is the wait for the one core of provider and clients: where it is below zero it says nothing.",
         ]
     )
 
@@ -221,10 +238,6 @@ def _divided(a: float | None, b: float | None) -> float | None:
 
 def _number(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{value:,.{digits}f}"
-
-
-def _ratio(a: float | None, b: float | None) -> str:
-    return "–" if a is None or not b else f"{a / b:,.1f}"
 
 
 def _lines(head: Row, rows: list[Row]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -161,9 +162,10 @@ def _memory(bench: Bench, report: Report, told: Told) -> None:
 
 def _workers(bench: Bench, report: Report, rounds: int) -> None:
     look = partial(_check, report.ledger)
-    one, two, ratio = bench.compared(known.bursar(), known.bursar(workers=2), CHAT, rounds, _PIECES, look)
+    one, two = bench.compared(known.bursar(), known.bursar(workers=2), CHAT, rounds, _PIECES, look)
     report.own["one worker cpu_us"], report.own["two workers cpu_us"] = one.cpu_us or 0.0, two.cpu_us or 0.0
-    report.own["two workers ÷ one"] = ratio
+    if (ratio := two.cpu_over(one)) is not None:
+        report.own["two workers ÷ one"] = ratio
 
 
 def _registry(bench: Bench, report: Report, rounds: int, pieces: int) -> None:
@@ -175,11 +177,11 @@ def _registry(bench: Bench, report: Report, rounds: int, pieces: int) -> None:
         if running.name == known.full().name and running.cold_start_s is not None:
             seconds.append(running.cold_start_s)
 
-    plain, full, ratio = bench.compared(known.bursar(priced=True), known.full(), CHAT, rounds, pieces, look)
+    plain, full = bench.compared(known.bursar(priced=True), known.full(), CHAT, rounds, pieces, look)
     report.own["beside cpu_us"], report.own["full cpu_us"] = plain.cpu_us or 0.0, full.cpu_us or 0.0
-    report.own["full ÷ beside"] = ratio
-    report.own["full gap_ms"] = full.loop_gap_ms or 0.0
-    report.own["full failed"] = float(full.failed)
+    if (ratio := full.cpu_over(plain)) is not None:
+        report.own["full ÷ beside"] = ratio
+        report.own["full gap_ms"] = full.loop_gap_ms or 0.0
     report.own["full cold_start_s"] = median(seconds)
 
 
@@ -226,6 +228,16 @@ def _decode_us() -> float:
     return min(took) * 1e6
 
 
+def _node() -> dict[str, str]:
+    """The Node that runs Portkey's gateway, where there is one."""
+    node = shutil.which("node")
+    return (
+        {"node": subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout.strip()}
+        if node
+        else {}
+    )
+
+
 def _machine() -> dict[str, str]:
     model = platform.processor() or platform.machine()
     if platform.system() == "Linux":
@@ -238,6 +250,7 @@ def _machine() -> dict[str, str]:
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
         **{name: metadata.version(name) for name in _LIBRARIES},
+        **_node(),
     }
 
 

@@ -144,7 +144,7 @@ class _Connection(asyncio.Protocol):
         asyncio.get_running_loop().call_later(_PACE_S, self._next, frames, at + 1)
 
 
-async def listen() -> int:
-    """Listens on a free port of loopback, and returns it."""
-    server = await asyncio.get_running_loop().create_server(_Connection, "127.0.0.1", 0, backlog=2048)
+async def listen(port: int) -> int:
+    """Listens on a port of loopback, of 0 on a free one, and returns it."""
+    server = await asyncio.get_running_loop().create_server(_Connection, "127.0.0.1", port, backlog=2048)
     return int(server.sockets[0].getsockname()[1])

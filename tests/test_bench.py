@@ -15,7 +15,7 @@ from bench import gateways, registry, report, run
 from bench.gateways import Gateway, Running
 from bench.load import Job, body_of
 from bench.measure import Bench, _Series
-from bench.processes import Group
+from bench.processes import Group, free_port
 from bench.workloads import ALL, CHAT, PACED, STREAM, Workload
 
 FEW = [
@@ -49,6 +49,34 @@ def test_every_workload_through_the_limit_and_bursar_is_counted_to_the_call(tmp_
     assert goals["rows ÷ calls, verify green"].reached
     assert goals["chat, CPU: LiteLLM ÷ bursar"].seen is None
     assert not goals["chat, CPU: LiteLLM ÷ bursar"].reached
+    assert goals["bursar's calls that failed"].reached
+    assert {name: once.cold_start_s is None for name, once in again.once.items()} == {
+        "direct": True,  # it was there already
+        "limit": False,
+        "bursar": False,
+    }
+    # Of a whole run, what was not measured is missed too, unless the peer is known to be missing.
+    assert not [line for line in report.missed(again, whole=False) if line.startswith("not measured")]
+    again.missing = {"portkey": "there is no npm"}
+    lines = report.missed(again, whole=True)
+    assert "not measured: chat, CPU: LiteLLM ÷ bursar" in lines
+    assert not [line for line in lines if "Portkey" in line]
+    again.figures[CHAT.name]["bursar"].failed = 1
+    assert "missed: bursar's calls that failed" in report.missed(again, whole=False)
+
+
+def test_the_provider_listens_where_the_peers_were_told(tmp_path: Path) -> None:
+    port = free_port()
+    bench = Bench(tmp_path, lambda _text: None, port)
+    try:
+        assert bench.upstream_port == port
+        running = bench.begin(gateways.named(f"mine=http://127.0.0.1:{port}"))
+        assert running is not None
+        assert running.cold_start_s is None
+        seen, _ = bench.calls(CHAT, running, 6)
+        assert (seen.calls, seen.failed) == (6, 0)
+    finally:
+        bench.close()
 
 
 def test_a_large_registry_is_filled_served_from_and_compared(tmp_path: Path) -> None:
@@ -90,12 +118,10 @@ def test_two_gateways_are_compared_in_pieces_right_after_each_other(
     limit = gateways.limit()
     other = Gateway("other", lambda *where: replace(limit.start(*where), name="other"))
     try:
-        one, two, ratio = bench.compared(
-            limit, other, FEW[0], 1, 3, lambda when, running: seen.append((when, running.name))
-        )
+        one, two = bench.compared(limit, other, FEW[0], 1, 3, lambda when, running: seen.append((when, running.name)))
     finally:
         bench.close()
-    assert ratio == 8.0  # of 8, 15 and 3: each pair by itself
+    assert two.cpu_over(one) == 8.0  # of 8, 15 and 3: each pair by itself
     assert (one.cpu_us, two.cpu_us) == (1.0, 8.0)
     assert (one.calls, one.failed, two.calls, two.failed) == (24, 0, 24, 0)
     assert seen == [("before", "limit"), ("before", "other"), ("behind", "limit"), ("behind", "other")]
