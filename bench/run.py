@@ -231,11 +231,9 @@ def _decode_us() -> float:
 def _node() -> dict[str, str]:
     """The Node that runs Portkey's gateway, where there is one."""
     node = shutil.which("node")
-    return (
-        {"node": subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout.strip()}
-        if node
-        else {}
-    )
+    if node is None:
+        return {}
+    return {"node": subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout.strip()}
 
 
 def _machine() -> dict[str, str]:

@@ -131,7 +131,7 @@ class Spool:
         try:
             if remove:
                 self.path.unlink(missing_ok=True)
-                self.lock.path.unlink(missing_ok=True)
+                self.lock.remove()
             else:
                 os.ftruncate(self._fd, self.end)
         finally:
