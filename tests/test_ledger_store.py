@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from bursar.ledger.adopt import Adopter
 from bursar.ledger.bodies import Bodies
-from bursar.ledger.drain import Drain
+from bursar.ledger.drain import Drain, _of_file, _of_recent
 from bursar.ledger.ledger import Ledger, Limits
 from bursar.ledger.records import Correction, Gap, encode, walk
 from bursar.ledger.rows import BatchBuilder
@@ -782,6 +782,67 @@ def _values(batch: Batch) -> Any:
     return rows, {name: value for name, value in plain.items() if name not in ("entries", "settlements")}
 
 
+class _File:
+    """Bytes as the drain reads them; it counts how often."""
+
+    id, recent = "s", None
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self.end, self.reads = data, len(data), 0
+
+    def read(self, offset: int, size: int) -> bytes:
+        self.reads += 1
+        return self._data[offset : offset + size]
+
+
+@given(st.binary(max_size=300), st.integers(1, 400), st.integers(0, 900), st.integers(0, 255), st.integers(0, 1500))
+def test_a_spool_read_in_pieces_is_what_it_is_at_once(
+    text: bytes, piece: int, flipped: int, flip: int, cut: int
+) -> None:
+    answer = text.decode("latin-1").encode()
+    made = [opened("a"), settled("a", output=answer), opened("b"), Gap(1, 1, 2), settled("b")]
+    data = bytearray(b"".join(map(encode, made)) + bytes(40))
+    data[flipped % len(data)] ^= flip
+    data = data[: max(1, cut % (2 * len(data)))]
+
+    async def batch_of(size: int) -> tuple[Any, int]:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("bursar.ledger.drain._PIECE_BYTES", size)
+            patched.setattr("bursar.ledger.drain.now_us", lambda: 7)
+            file = _File(bytes(data))
+            return _values(await _of_file(file, 0, file.end)), file.reads
+
+    whole, reads = asyncio.run(batch_of(len(data)))
+    in_pieces, more_reads = asyncio.run(batch_of(piece))
+    assert in_pieces == whole
+    assert reads == 1 or flip
+    assert more_reads > 1 or piece >= len(data)
+
+
+async def test_a_batch_ends_where_it_is_large_and_the_rest_is_the_next(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bursar.ledger.drain._BATCH_BYTES", 20_000)
+    monkeypatch.setattr("bursar.ledger.drain._PIECE_BYTES", 5_000)
+    sizes: list[int] = []
+    apply = books.store.apply
+
+    async def counted(batch: Any) -> None:
+        sizes.append(batch.new_offset - batch.old_offset)
+        await apply(batch)
+
+    monkeypatch.setattr(books.store, "apply", counted)
+    for n in range(100):
+        books.call(f"c{n}", output=b"x" * (50_000 if n == 50 else 1_000))
+    (spool,) = books.ledger.spools
+    spool.recent.begin_at(spool.end)  # nothing is at hand: it is read
+    await books.drain.flush()
+    assert sum(sizes) == spool.end
+    assert all(20_000 <= size < 20_000 + 5_000 * 4**2 for size in sizes[:-1])
+    assert books.rows("select count(*) n, sum(length(output)) t from ledger_entries") == [{"n": 100, "t": 149_000}]
+    assert (await books.verify()).is_green
+
+
 @pytest.mark.parametrize("remembered", [(0, 100), (3_000, 100), (10**7, 7), (10**7, 10**7)])
 @pytest.mark.parametrize("fault", ["none", "gone", "after", "refused"])
 async def test_what_is_not_at_hand_is_read_and_nothing_is_lost_or_doubled(
@@ -994,9 +1055,9 @@ async def test_the_drain_takes_more_in_a_turn_of_the_loop_than_calls_bring(books
     (spool,) = books.ledger.spools
     turn()
     if from_bytes:
-        batch = await books.drain._of_bytes(spool.id, 0, spool.read(0, spool.end), last=True)
+        batch = await _of_file(spool, 0, spool.end)
     else:
-        batch = await books.drain._of_recent(spool.id, 0, spool.recent)
+        batch = await _of_recent(spool.id, 0, spool.recent)
     going = False
     assert batch.records == 8001
     # A turn of a busy loop brings some hundred records; the loop is given back in between all the same.
