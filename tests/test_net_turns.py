@@ -1,9 +1,8 @@
-"""How many waits end in one turn of the loop."""
+"""How much goes on in one turn of the loop."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from itertools import count
 
 import pytest
@@ -15,150 +14,137 @@ from bursar.net.turns import Turns
 
 
 class _Loop:
-    """Counts turns of the running loop, and which wait ended in which."""
+    """Waits that end through `turns`: each takes so long of a clock that only they move. Who went on in which turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.turns = Turns()
         self.turn = 0
-        self.ended: list[tuple[int, int]] = []
+        self.now = 5.0
+        self.went_on: list[tuple[int, int]] = []
         self._loop = asyncio.get_running_loop()
         self._loop.call_soon(self._next)
+        self._names = count()
+        self.tasks: list[asyncio.Task[None]] = []
+        monkeypatch.setattr(module, "monotonic", lambda: self.now)
 
     def _next(self) -> None:
         self.turn += 1
         self._loop.call_soon(self._next)
 
-    async def wait(self, name: int, waiter: asyncio.Future[None]) -> None:
+    async def wait(self, name: int, waiter: asyncio.Future[None], took_s: float) -> None:
         await waiter
-        self.ended.append((name, self.turn))
+        if self.turns.is_over():
+            await self.turns.next()
+        self.now += took_s
+        self.went_on.append((name, self.turn))
 
-    @property
-    def most(self) -> int:
-        """How many ended in one turn, at most."""
-        turns = [turn for _, turn in self.ended]
-        return max(turns.count(turn) for turn in set(turns))
+    def begins(self, took_s: float) -> asyncio.Future[None]:
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self.tasks.append(asyncio.create_task(self.wait(next(self._names), waiter, took_s)))
+        return waiter
+
+    async def come(self, some: int, took_s: float) -> None:
+        """So many begin to wait, and their waits end at once."""
+        waiters = [self.begins(took_s) for _ in range(some)]
+        await asyncio.sleep(0)
+        for waiter in waiters:
+            self.turns.wake(waiter)
+
+    async def all(self) -> None:
+        async with asyncio.timeout(5):
+            await asyncio.gather(*self.tasks)
+
+    def of_turns(self) -> list[int]:
+        """How many went on in each turn in which any did."""
+        turns = [turn for _, turn in self.went_on]
+        return [turns.count(turn) for turn in sorted(set(turns))]
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    """The processor time of this thread, as it is set."""
-    now = {"s": 5.0}
-    monkeypatch.setattr(time, "thread_time", lambda: now["s"])
-    return now
+async def loop(monkeypatch: pytest.MonkeyPatch) -> _Loop:
+    return _Loop(monkeypatch)
 
 
-async def test_what_is_ready_beyond_a_turn_goes_on_in_the_next_in_order() -> None:
-    loop, turns = _Loop(), Turns()
-    waiters = [asyncio.get_running_loop().create_future() for _ in range(200)]
-    tasks = [asyncio.create_task(loop.wait(n, waiter)) for n, waiter in enumerate(waiters)]
-    await asyncio.sleep(0)
-    for waiter in waiters:
-        turns.wake(waiter)
-    await asyncio.gather(*tasks)
-
-    assert [name for name, _ in loop.ended] == list(range(200))
-    assert loop.most < 200
-    assert len({turn for _, turn in loop.ended}) > 1
+async def test_what_comes_after_the_turns_time_goes_on_in_the_next_in_order(loop: _Loop) -> None:
+    await loop.come(200, 0.0001)
+    await loop.all()
+    assert [name for name, _ in loop.went_on] == list(range(200))
+    assert max(loop.of_turns()) <= 32
+    assert len(loop.of_turns()) <= 8
 
 
-async def test_what_comes_later_does_not_overtake_what_waits() -> None:
-    loop, turns = _Loop(), Turns()
-    numbers, tasks = count(), []
+@pytest.mark.parametrize(("took_s", "most"), [(1.0, 9), (0.001, 9), (0.0001, 32), (0.00001, 302), (0.0, 1000)])
+async def test_a_turn_is_as_long_as_its_time_allows(loop: _Loop, took_s: float, most: int) -> None:
+    await loop.come(1000, took_s)
+    await loop.all()
+    assert most - 2 <= max(loop.of_turns()) <= most
 
-    def come(some: int) -> None:
-        for _ in range(some):
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            tasks.append(asyncio.create_task(loop.wait(next(numbers), waiter)))
-            turns.wake(waiter)
 
+async def test_long_ones_behind_short_ones_make_no_longer_turn(loop: _Loop) -> None:
+    await loop.come(400, 0.00001)
+    await loop.come(100, 0.0005)
+    await loop.all()
+    began: dict[int, float] = {}
+    for name, turn in loop.went_on:
+        began[turn] = began.get(turn, 0.0) + (0.00001 if name < 400 else 0.0005)
+    assert max(began.values()) < 0.003 + 8 * 0.0005
+
+
+async def test_what_comes_later_does_not_overtake_what_waits(loop: _Loop) -> None:
     for some in (100, 40, 0, 1, 60):
-        come(some)
-        await asyncio.sleep(0)
-    await asyncio.gather(*tasks)
-    assert [name for name, _ in loop.ended] == list(range(201))
+        await loop.come(some, 0.0002)
+    await loop.all()
+    assert [name for name, _ in loop.went_on] == list(range(201))
 
 
-async def test_a_wait_that_was_given_up_meanwhile_is_passed_over() -> None:
-    turns = Turns()
-    waiters = [asyncio.get_running_loop().create_future() for _ in range(100)]
-    for waiter in waiters:
-        turns.wake(waiter)
-    for waiter in waiters[50:60]:
-        waiter.cancel()
+async def test_a_turn_begins_anew_after_a_rest(loop: _Loop) -> None:
+    await loop.come(5, 0.0)
+    await loop.all()
+    loop.now += 60.0
+    loop.went_on.clear()
+    await loop.come(20, 0.0)
+    await loop.all()
+    assert loop.of_turns() == [20]
+
+
+async def test_a_wait_that_was_given_up_meanwhile_is_passed_over(loop: _Loop) -> None:
+    waiters = [loop.begins(0.001) for _ in range(100)]
+    await asyncio.sleep(0)
     waiters[60].set_exception(TimeoutError())
-    async with asyncio.timeout(5):
-        await asyncio.gather(*waiters, return_exceptions=True)
-    assert sum(w.cancelled() for w in waiters) == 10
-    assert all(w.result() is None for w in (*waiters[:50], *waiters[61:]))
+    for waiter in waiters:
+        loop.turns.wake(waiter)
+    await asyncio.sleep(0)
+    for task in loop.tasks[70:80]:
+        task.cancel()  # their waits have ended, and they are to go on in a later turn
+    await asyncio.gather(*loop.tasks, return_exceptions=True)
+    assert sum(task.cancelled() for task in loop.tasks) == 10
+    assert isinstance(loop.tasks[60].exception(), TimeoutError)
+    assert [n for n, _ in loop.went_on] == [n for n in range(100) if n != 60 and not 70 <= n < 80]
 
 
-@pytest.mark.parametrize(("cost_s", "least", "most"), [(0.001, 8, 8), (0.0001, 25, 31), (0.000001, 900, 1024)])
-async def test_a_turn_takes_as_many_as_its_time_allows(
-    clock: dict[str, float], cost_s: float, least: int, most: int
-) -> None:
-    loop, turns = _Loop(), Turns()
+async def test_while_many_go_on_timers_and_others_come_to_their_turn(loop: _Loop) -> None:
+    others = 0
 
-    async def work(name: int, waiter: asyncio.Future[None]) -> None:
-        await loop.wait(name, waiter)
-        clock["s"] += cost_s
+    def other() -> None:
+        nonlocal others
+        others += 1
+        if not all(task.done() for task in loop.tasks):
+            asyncio.get_running_loop().call_later(0, other)
 
-    for _ in range(8):
-        loop.ended.clear()
-        waiters = [asyncio.get_running_loop().create_future() for _ in range(1200)]
-        tasks = [asyncio.create_task(work(n, waiter)) for n, waiter in enumerate(waiters)]
-        await asyncio.sleep(0)
-        for waiter in waiters:
-            turns.wake(waiter)
-        await asyncio.gather(*tasks)
-    assert least <= loop.most <= most
-
-
-async def test_what_ran_while_nothing_was_woken_is_not_what_a_wait_takes(clock: dict[str, float]) -> None:
-    loop, turns = _Loop(), Turns()
-
-    async def all_of(some: int) -> None:
-        waiters = [asyncio.get_running_loop().create_future() for _ in range(some)]
-        tasks = [asyncio.create_task(loop.wait(n, waiter)) for n, waiter in enumerate(waiters)]
-        await asyncio.sleep(0)
-        for waiter in waiters:
-            turns.wake(waiter)
-        await asyncio.gather(*tasks)
-
-    await all_of(300)
-    before = loop.most
-    clock["s"] += 10.0  # of timers
-    await all_of(300)
-    loop.ended.clear()
-    await all_of(300)
-    assert loop.most > before / 3
-
-
-async def test_a_wait_that_has_ended_is_no_fault_and_takes_no_place() -> None:
-    turns = Turns()
-    for _ in range(100):
-        over = asyncio.get_running_loop().create_future()
-        over.cancel()
-        turns.wake(over)
-    waiter = asyncio.get_running_loop().create_future()
-    turns.wake(waiter)
-    assert waiter.done()
+    await loop.come(300, 0.001)
+    other()
+    await loop.all()
+    assert others >= 300 // 9
 
 
 @given(st.lists(st.tuples(st.integers(0, 90), st.floats(0, 0.01)), max_size=30))
-def test_every_wait_ends_however_many_come_and_however_long_they_take(turns_of: list[tuple[int, float]]) -> None:
-    spent = 0.0
-
+def test_everyone_goes_on_however_many_come_and_however_long_they_take(coming: list[tuple[int, float]]) -> None:
     async def all_of_them() -> None:
-        nonlocal spent
-        turns, waiters = Turns(), []
-        for some, cost_s in turns_of:
-            for _ in range(some):
-                waiters.append(asyncio.get_running_loop().create_future())
-                turns.wake(waiters[-1])
-            spent += cost_s
-            await asyncio.sleep(0)
-        async with asyncio.timeout(5):
-            await asyncio.gather(*waiters)
+        with pytest.MonkeyPatch.context() as patched:
+            loop = _Loop(patched)
+            for some, took_s in coming:
+                await loop.come(some, took_s)
+            await loop.all()
+            assert [name for name, _ in loop.went_on] == list(range(sum(some for some, _ in coming)))
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module.time, "thread_time", lambda: spent)
-        asyncio.run(all_of_them())
+    asyncio.run(all_of_them())

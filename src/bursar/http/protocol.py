@@ -97,6 +97,7 @@ class Protocol(HttpToolsProtocol):
             rests, self._rests = self._rests, None
             self._turns.wake(rests)
         elif self._worker is None:
+            self._turns.begin(self.loop)
             self._worker = self.loop.create_task(self._work(self.app))
             self.tasks.add(self._worker)
 
@@ -105,12 +106,14 @@ class Protocol(HttpToolsProtocol):
         worker: Any = self._worker
         try:
             while not self.transport.is_closing():
-                cycle, self._next = self._next, None
-                if cycle is not None:
-                    await cycle.run(answer)
-                else:
+                if self._next is None:
                     self._rests = rests = self.loop.create_future()
                     await rests
+                elif self._turns.is_over():
+                    await self._turns.next()
+                else:
+                    cycle, self._next = self._next, None
+                    await cycle.run(answer)
         finally:
             self.tasks.discard(worker)
             self._worker = self._rests = None

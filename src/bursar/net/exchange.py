@@ -92,6 +92,8 @@ class Exchange(msgspec.Struct, eq=False):
                 return self._inflater.close() if self._inflater is not None else b""
             else:
                 await self.news(deadline)
+                if self._turns.is_over():
+                    await self._turns.next()
 
     def done(self) -> None:
         connection = self._connection

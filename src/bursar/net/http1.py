@@ -64,6 +64,8 @@ class Http1Transport:
         try:
             while not exchange.headed:
                 await exchange.news(deadline)
+                if self.turns.is_over():
+                    await self.turns.next()
             coding = exchange.headers.get(b"content-encoding")
             if coding is not None:
                 exchange.inflate(coding.decode("latin-1"))

@@ -42,7 +42,7 @@ _ADOPT_EVERY_S = 2.0
 _LAST_ROUND_S = 10.0
 _STORE_AT_START_S = 20.0
 _EVERYWHERE_S, _EVERYWHERE_TICK_S = 3.0, 0.02
-_GAP_TICK_S = 0.01
+_GAP_TICK_S = 0.002
 _GAP_IDLE_TICK_S = 0.1
 _GAP_SLOTS = 10
 
@@ -83,7 +83,7 @@ class LoopGap:
         if now >= self._slot_ends:
             self._recent.append(0.0)
             self._slot_ends = now + 1.0
-        # A loop without calls is not woken a hundred times a second to see that nothing holds it up.
+        # A loop without calls is not woken hundreds of times a second to see that nothing holds it up.
         wait_s = _GAP_TICK_S if self._is_busy() else _GAP_IDLE_TICK_S
         self._due = now + wait_s
         self._timer = loop.call_later(wait_s, self._tick)

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from bursar.store.engine import Database, refuses
+from bursar.store.engine import Database, give_way, refuses
 from bursar.store.port import (
     BODY_COLUMNS,
     Batch,
@@ -193,6 +193,7 @@ def _many(
         while left >= size:
             end = at + size * width
             changed += c.execute(statement(columns, size), [*values[at:end], *beyond]).rowcount
+            give_way()
             at, left = end, left - size
     return changed
 
@@ -209,9 +210,11 @@ def _add_up(c: sqlite3.Connection, first: int, beyond: int, *, corrections: bool
     gathered = 0
     for at in range(first, beyond, _GATHERED_ROWS):
         gathered += c.execute(GATHER, (at, min(at + _GATHERED_ROWS, beyond))).rowcount
+        give_way()
         if gathered >= _GATHERED_ROWS or at + _GATHERED_ROWS >= beyond:
             for statement in gathered_summed():
                 c.execute(statement)
+                give_way()
             c.execute("delete from temp.ledger_gathered")
             gathered = 0
     if corrections:
