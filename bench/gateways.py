@@ -50,6 +50,7 @@ class Running:
     cold_start_s: float | None = None
     url_host: str = "127.0.0.1"
     calls: int = 0
+    failed: int = 0
     drains: bool = False
     log: Path | None = None
 

@@ -190,6 +190,7 @@ class Bench:
         before = gateway.group.cpu_us() if gateway.group is not None else 0.0
         seen = self._perform(job)
         gateway.calls += seen.answered
+        gateway.failed += seen.failed + seen.repeated_ids
         gateway.drained()
         after = gateway.group.cpu_us() if gateway.group is not None else 0.0
         return seen, after - before

@@ -74,7 +74,6 @@ def goals(report: Report) -> list[Goal]:
     gaps = [f.loop_gap_ms for f in _gaps(report).values() if f.loop_gap_ms is not None]
     starts = {name: once.cold_start_s for name, once in report.once.items()}
     own, ledger = report.own, report.ledger
-    failed = sum(found["bursar"].failed for found in report.figures.values() if "bursar" in found)
     return [
         _at_most("chat, CPU: bursar ÷ limit", 6, cpu(CHAT.name, "bursar", "limit")),
         _at_least("chat, CPU: LiteLLM ÷ bursar", 70, cpu(CHAT.name, "litellm", "bursar")),
@@ -88,7 +87,7 @@ def goals(report: Report) -> list[Goal]:
         ),
         Goal("rows ÷ calls, verify green", "exactly 1", _divided(ledger.rows, ledger.calls),
              ledger.rows == ledger.calls > 0 and ledger.is_green),
-        Goal("bursar's calls that failed", "0", float(failed), failed == 0),
+        Goal("bursar's calls that failed", "0", float(ledger.failed), ledger.failed == 0),
         _at_most("memory after 100,000 calls ÷ after 10,000", 1.1,
                  _divided(own.get("memory_after_many_mb"), own.get("memory_after_few_mb"))),
         _at_most("longest gap of the event loop, ms, median of rounds", 10, max(gaps) if gaps else None),
@@ -198,7 +197,7 @@ def _failures(figures: Figures) -> str:
 
 def _how(report: Report) -> str:
     pinned = (
-        "The gateway was held to one core, provider and clients to the other."
+        "Each gateway that was started here was held to one core, provider and clients to the other."
         if report.pinned
         else "Nothing was held to a core: there is no `taskset` here, or only one core."
     )

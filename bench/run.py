@@ -47,15 +47,17 @@ class Once(msgspec.Struct, kw_only=True):
 
 
 class Ledger(msgspec.Struct, kw_only=True):
-    """What bursar's ledger has of the calls that were made."""
+    """What bursar's ledger has of the calls that were made, warming up and all; `failed` is what their callers saw."""
 
     calls: int
+    failed: int = 0
     rows: int
     is_green: bool
 
     def add(self, other: Ledger) -> None:
         """Adds what another ledger has."""
         self.calls += other.calls
+        self.failed += other.failed
         self.rows += other.rows
         self.is_green = self.is_green and other.is_green
 
@@ -98,17 +100,20 @@ def whole(bench: Bench, peers: Sequence[Gateway], rounds: int, told: Told) -> Re
 
 def _measured(bench: Bench, gateways: Sequence[Gateway], workloads: Sequence[Workload], rounds: int) -> Report:
     once: dict[str, Once] = {}
+    idle_mb: dict[str, list[float]] = {}
+    after_mb: dict[str, list[float]] = {}
     ledger = Ledger(calls=0, rows=0, is_green=True)
 
     def look(when: str, running: Running) -> None:
         version = next(g.version for g in gateways if g.name == running.name)
         of = once.setdefault(running.name, Once(version=version(), cold_start_s=running.cold_start_s))
         if running.group is not None:
-            memory = running.group.memory_mb()
+            found = (idle_mb if when == "before" else after_mb).setdefault(running.name, [])
+            found.append(running.group.memory_mb())
             if when == "before":
-                of.idle_mb = max(of.idle_mb or 0, memory)
+                of.idle_mb = median(found)
             else:
-                of.after_mb = max(of.after_mb or 0, memory)
+                of.after_mb = median(found)
         _check(ledger, when, running)
 
     figures = bench.rounds(gateways, workloads, rounds, look)
@@ -139,7 +144,7 @@ def _ledger(bursar: Running) -> Ledger:
         [sys.executable, "-m", "bursar", "verify", "--config", config], cwd=bursar.folder, capture_output=True,
         check=False,
     )  # fmt: skip
-    return Ledger(calls=bursar.calls, rows=rows, is_green=verify.returncode == 0)
+    return Ledger(calls=bursar.calls, failed=bursar.failed, rows=rows, is_green=verify.returncode == 0)
 
 
 def _memory(bench: Bench, report: Report, told: Told) -> None:

@@ -61,7 +61,7 @@ def test_every_workload_through_the_limit_and_bursar_is_counted_to_the_call(tmp_
     lines = report.missed(again, whole=True)
     assert "not measured: chat, CPU: LiteLLM ÷ bursar" in lines
     assert not [line for line in lines if "Portkey" in line]
-    again.figures[CHAT.name]["bursar"].failed = 1
+    again.ledger.failed = 1
     assert "missed: bursar's calls that failed" in report.missed(again, whole=False)
 
 

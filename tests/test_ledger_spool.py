@@ -127,6 +127,20 @@ def test_a_part_of_a_spool_gives_its_whole_records_and_waits_for_the_rest(cut: i
     assert not list(walk(b"\0" * zeros))
 
 
+@given(st.integers(1, 200))
+def test_what_looks_like_a_record_inside_another_that_goes_on_is_not_taken_for_one(cut: int) -> None:
+    damaged = bytearray(FRAMES[1])
+    damaged[len(damaged) // 2] ^= 0x5A
+    outer = records.framed(b"before" + FRAMES[3] + b"x" * 200)
+    data = bytes(damaged) + outer
+    assert list(walk(data[:-cut], last=False)) == []  # more is to be read before anything is said of it
+    spans = list(walk(data))
+    assert [(s.start, s.end, s.fault) for s in spans] == [
+        (0, len(damaged), "damaged"),
+        (len(damaged), len(data), None),
+    ]
+
+
 def test_ids_sort_by_time_and_are_version_7() -> None:
     ids = [uuid7(1_700_000_000_000_000 + us) for us in range(0, 100_000, 333)]
     assert ids == sorted(ids)

@@ -23,6 +23,7 @@ from bursar.net.head import head_of
 from bursar.net.http1 import Http1Transport, _Connection
 from bursar.net.transport import HungUpError, NotSentError
 from bursar.wire.encode import Request
+from support.turns import Reluctant
 
 BODY = b'{"id":"one","text":"\xc3\xa9"}'
 PLAIN = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(BODY), BODY)
@@ -87,7 +88,7 @@ class Client(Http1Transport):
     """The transport with connections in memory; `made` are those that were made."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(turns=Reluctant())  # every wait is put off once before it goes on
         self.made: list[tuple[_Connection, Wire]] = []
 
     async def _connect(self, origin: Any, timeout_s: float, deadline: float) -> _Connection:
@@ -566,6 +567,38 @@ def test_gzip_of_several_members_is_one_text() -> None:
             await client.close()
 
     run(work())
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+async def test_an_exchange_that_ends_while_its_reader_is_put_off_is_told_and_one_given_up_is_gone(
+    is_ours: bool,
+) -> None:
+    client = Client()
+    deadline = time.monotonic() + 30
+    for cancelled in (False, True):
+        sending = asyncio.ensure_future(client.send(request(), connect_timeout_s=5, deadline=deadline))
+        await asyncio.sleep(0)
+        (busy,) = client.busy
+        busy.data_received(CHUNKED[:50])
+        exchange = await sending
+        reading = asyncio.ensure_future(exchange.read(deadline))
+        put_off = client.turns.put_off  # type: ignore[attr-defined]
+        if exchange._parts:
+            assert await reading
+            reading = asyncio.ensure_future(exchange.read(deadline))
+        await asyncio.sleep(0)
+        busy.data_received(CHUNKED[50:-5])
+        while client.turns.put_off == put_off:  # type: ignore[attr-defined]  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        if cancelled:
+            reading.cancel()
+        exchange.abort() if is_ours else busy.connection_lost(None)
+        with pytest.raises(asyncio.CancelledError if cancelled else HungUpError):
+            while True:
+                assert await reading
+                reading = asyncio.ensure_future(exchange.read(deadline))
+        exchange.abort()
+        assert not client.busy
 
 
 def test_heads_of_odd_sizes_are_not_kept() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from itertools import count
 
 import pytest
@@ -21,6 +22,7 @@ class _Loop:
         self.turn = 0
         self.now = 5.0
         self.went_on: list[tuple[int, int]] = []
+        self.spent_s: dict[int, float] = {}
         self._loop = asyncio.get_running_loop()
         self._loop.call_soon(self._next)
         self._names = count()
@@ -36,6 +38,7 @@ class _Loop:
         if self.turns.is_over():
             await self.turns.next()
         self.now += took_s
+        self.spent_s[self.turn] = self.spent_s.get(self.turn, 0.0) + took_s
         self.went_on.append((name, self.turn))
 
     def begins(self, took_s: float) -> asyncio.Future[None]:
@@ -73,7 +76,7 @@ async def test_what_comes_after_the_turns_time_goes_on_in_the_next_in_order(loop
     assert len(loop.of_turns()) <= 8
 
 
-@pytest.mark.parametrize(("took_s", "most"), [(1.0, 9), (0.001, 9), (0.0001, 32), (0.00001, 302), (0.0, 1000)])
+@pytest.mark.parametrize(("took_s", "most"), [(1.0, 9), (0.001, 9), (0.0001, 32), (0.00001, 302), (0.0, 512)])
 async def test_a_turn_is_as_long_as_its_time_allows(loop: _Loop, took_s: float, most: int) -> None:
     await loop.come(1000, took_s)
     await loop.all()
@@ -84,10 +87,44 @@ async def test_long_ones_behind_short_ones_make_no_longer_turn(loop: _Loop) -> N
     await loop.come(400, 0.00001)
     await loop.come(100, 0.0005)
     await loop.all()
-    began: dict[int, float] = {}
-    for name, turn in loop.went_on:
-        began[turn] = began.get(turn, 0.0) + (0.00001 if name < 400 else 0.0005)
-    assert max(began.values()) < 0.003 + 8 * 0.0005
+    assert max(loop.spent_s.values()) < 0.003 + 8 * 0.0005
+
+
+@pytest.mark.parametrize("took_s", [0.00003, 0.001])
+async def test_to_wait_long_is_not_to_ask_often(loop: _Loop, monkeypatch: pytest.MonkeyPatch, took_s: float) -> None:
+    asked, is_over = count(1), loop.turns.is_over
+    monkeypatch.setattr(loop.turns, "is_over", lambda: (next(asked), is_over())[1])
+    await loop.come(5000, took_s)
+    await loop.all()
+    assert next(asked) < 3 * 5000
+
+
+async def test_a_loop_that_ended_in_the_middle_leaves_nothing_to_the_next() -> None:
+    turns = Turns()
+
+    async def left() -> None:
+        turns.begin(asyncio.get_running_loop())
+
+    async def begun() -> int:
+        waiters = [asyncio.get_running_loop().create_future() for _ in range(30)]
+        for waiter in waiters:
+            turns.wake(waiter)
+        async with asyncio.timeout(5):
+            for waiter in waiters:
+                await waiter
+                if turns.is_over():
+                    await turns.next()
+        return len(waiters)
+
+    def in_a_loop(work: Callable[[], Coroutine[None, None, object]]) -> object:
+        loop = asyncio.new_event_loop()
+        try:
+            return loop.run_until_complete(work())
+        finally:
+            loop.close()
+
+    await asyncio.to_thread(in_a_loop, left)
+    assert await asyncio.to_thread(in_a_loop, begun) == 30
 
 
 async def test_what_comes_later_does_not_overtake_what_waits(loop: _Loop) -> None:

@@ -20,8 +20,10 @@ from bursar.http.asgi import Later, answering
 from bursar.http.calls import serve
 from bursar.http.cycle import Cycle, Head
 from bursar.http.protocol import Protocol
+from bursar.net.turns import Turns
 from bursar.types.errors import BursarError
 from support.server import ADMIN, Server, wait_for
+from support.turns import Reluctant
 from support.upstream import Upstream
 
 
@@ -319,6 +321,7 @@ class _Connection:
         self.ended = 0
         self.pipeline: list[Any] = []
         self.loop = asyncio.get_running_loop()
+        self.turns = Turns()
         self.asgi_version, self.scheme, self.server, self.client = "3.0", "http", None, None
 
     def on_response_complete(self) -> None:
@@ -407,6 +410,53 @@ async def test_a_request_that_began_before_the_last_answer_ended_is_not_closed_a
         goes_on["/second"].set()
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
         writer.close()
+
+
+async def test_requests_and_bodies_wait_for_their_turn_and_leaving_meanwhile_calls_nothing() -> None:
+    begun: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        begun.append(scope["path"])
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message["body"], message["more_body"]
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+        await send({"type": "http.response.body", "body": body})
+
+    config = uvicorn.Config(
+        answering(app), interface="asgi3", proxy_headers=False, ws="none", lifespan="off", log_config=None
+    )
+    turns = Reluctant()
+    made: list[Protocol] = []
+
+    def accept() -> Protocol:
+        made.append(Protocol(config, ServerState(), {}, turns=turns))
+        return made[-1]
+
+    server = await asyncio.get_running_loop().create_server(accept, "127.0.0.1", 0)
+    async with server, asyncio.timeout(20):
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        waits = 0
+        for n, pieces in enumerate([(b"", b"one"), (b"two",), (b"t", b"hree")]):
+            head = b"POST /%d HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (n, len(b"".join(pieces)))
+            writer.write(head + pieces[0])
+            for piece in pieces[1:]:
+                while len(begun) <= n:  # noqa: ASYNC110
+                    await asyncio.sleep(0)
+                writer.write(piece)
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+            assert await reader.readexactly(len(b"".join(pieces))) == b"".join(pieces)
+            waits += len(pieces)  # the request itself, and what came of its body behind its head
+            assert turns.put_off == waits
+        writer.close()
+
+        (protocol,) = made
+        protocol.data_received(b"POST /left HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n")
+        protocol.transport.abort()
+        while protocol.tasks:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    assert begun == ["/0", "/1", "/2"]
 
 
 def test_a_fault_in_the_middle_of_a_stream_never_looks_like_its_end() -> None:

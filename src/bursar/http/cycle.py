@@ -133,8 +133,8 @@ class Cycle(msgspec.Struct, eq=False):
 
     def set(self) -> None:
         """Wakes who waits for the body."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._waiter is not None:
+            self.protocol.turns.wake(self._waiter)
 
     def take(self, part: bytes) -> None:
         """A part of the request's body."""
@@ -260,6 +260,8 @@ class Cycle(msgspec.Struct, eq=False):
         self._waiter = self.protocol.loop.create_future()
         await self._waiter
         self._waiter = None
+        if self.protocol.turns.is_over():
+            await self.protocol.turns.next()
 
 
 Answering = Callable[[Cycle], Coroutine[object, object, None]]

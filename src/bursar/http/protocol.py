@@ -36,7 +36,7 @@ class Protocol(HttpToolsProtocol):
         """`turns` says when requests begin; `heads` are those that were read before, on any connection, by their
         bytes."""
         super().__init__(*given, **named)
-        self._turns = turns or Turns()
+        self.turns = turns or Turns()
         self._heads = heads if heads is not None else {}
 
     def data_received(self, data: bytes) -> None:
@@ -95,9 +95,9 @@ class Protocol(HttpToolsProtocol):
         self._next = cycle
         if self._rests is not None:
             rests, self._rests = self._rests, None
-            self._turns.wake(rests)
+            self.turns.wake(rests)
         elif self._worker is None:
-            self._turns.begin(self.loop)
+            self.turns.begin(self.loop)
             self._worker = self.loop.create_task(self._work(self.app))
             self.tasks.add(self._worker)
 
@@ -109,10 +109,10 @@ class Protocol(HttpToolsProtocol):
                 if self._next is None:
                     self._rests = rests = self.loop.create_future()
                     await rests
-                elif self._turns.is_over():
-                    await self._turns.next()
-                else:
-                    cycle, self._next = self._next, None
+                if self.turns.is_over():
+                    await self.turns.next()
+                cycle, self._next = self._next, None
+                if cycle is not None and not self.transport.is_closing():
                     await cycle.run(answer)
         finally:
             self.tasks.discard(worker)

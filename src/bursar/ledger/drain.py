@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from bursar.ledger.ledger import Ledger, now_us
-from bursar.ledger.records import good_records, walk
+from bursar.ledger.records import Span, good_records, walk
 from bursar.ledger.rows import UNREADABLE, BatchBuilder
 from bursar.ledger.spool import Recent, Spool
 from bursar.store.port import Batch, LedgerStore, OffsetMovedError, RecordRefusedError
@@ -22,7 +22,7 @@ from bursar.types.errors import StoreError
 
 _BATCH_RECORDS, _BATCH_BYTES = 8192, 4 * 1024 * 1024
 # What is read of a spool at once: for as many bytes as a batch may be, a busy machine found the room in 28 ms.
-_PIECE_BYTES = 512 * 1024
+_PIECE_BYTES, _ALONE_BYTES = 512 * 1024, 16 * 1024
 # A round that moved so many records is followed by a longer wait, for many calls' rows share the pages they touch; by
 # none where a good batch waits already.
 _BUSY_RECORDS, _GOOD_BATCH_RECORDS = 256, 4096
@@ -229,7 +229,7 @@ class Drain:
             try:
                 await self._store.apply(batch)
             except RecordRefusedError as e:
-                await self._store.apply(_set_aside(source, offset, new_offset, str(e)))
+                await self._store.apply(_set_aside(source, offset, new_offset, str(e), is_record=records > 0))
             offset = new_offset
             on_progress(offset, records)
         return offset
@@ -265,7 +265,8 @@ async def _of_file(source: Source, offset: int, end: int, most: int = _BATCH_REC
     """The batch of up to so many records from `offset` on, read piece by piece; the loop goes on in between. It is
     empty where no record is left before `end`."""
     builder = BatchBuilder(source.id, offset, now_us())
-    data, base, at, size, last = b"", offset, 0, _PIECE_BYTES, False
+    piece = _PIECE_BYTES if most > 1 else _ALONE_BYTES
+    data, base, at, size, last = b"", offset, 0, piece, False
     while most > 0:
         payloads, ends = good_records(data, at, min(most, _YIELD_RECORDS), _YIELD_BYTES)
         if payloads:
@@ -277,7 +278,7 @@ async def _of_file(source: Source, offset: int, end: int, most: int = _BATCH_REC
         elif last or base + at - offset >= _BATCH_BYTES:
             break
         else:
-            size = _PIECE_BYTES if at or not data else size * 4  # one that is longer than what was read
+            size = piece if at or not data else size * 4  # one that is longer than what was read
             base, at = base + at, 0
             asked = min(size, end - base)
             data = source.read(base, asked)
@@ -292,9 +293,8 @@ async def _laid_out(builder: BatchBuilder) -> Batch:
     return builder.batch
 
 
-def _set_aside(source: Source, offset: int, end: int, refused: str) -> Batch:
+def _set_aside(source: Source, offset: int, end: int, refused: str, *, is_record: bool) -> Batch:
     builder = BatchBuilder(source.id, offset, now_us())
     data = source.read(offset, end - offset)
-    for span in walk(data, offset):
-        builder.add(span, data, offset, refused=refused)
+    builder.add(Span(offset, end, data if is_record else None, "damaged"), data, offset, refused=refused)
     return builder.batch

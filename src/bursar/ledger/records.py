@@ -257,7 +257,7 @@ def walk(data: bytes, base: int = 0, *, last: bool = True) -> Iterator[Span]:
             return
         if not last and _may_continue(data, at):
             return
-        behind = _next_record(data, at + 1)
+        behind = _next_record(data, at + 1, last=last)
         if behind is not None:
             yield Span(base + at, base + behind, None, "damaged")
             at = behind
@@ -288,10 +288,12 @@ def _may_continue(data: bytes, at: int) -> bool:
     return bool(magic == MAGIC) and length <= MAX_PAYLOAD and at + OVERHEAD + length > len(data)
 
 
-def _next_record(data: bytes, at: int) -> int | None:
+def _next_record(data: bytes, at: int, *, last: bool) -> int | None:
     while (at := data.find(MAGIC, at)) >= 0:
         if _record_at(data, at) is not None:
             return at
+        if not last and _may_continue(data, at):
+            return None  # or a text in it that looks like a record would be taken for one
         at += 1
     return None
 

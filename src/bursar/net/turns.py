@@ -7,49 +7,90 @@ ready at once, that is as long as all of them take together, and everybody else 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from time import monotonic
 
 _TURN_S = 0.003
-# So many go on whatever the clock says.
-_LEAST = 8
+# So many are woken in a turn at first, and so many go on whatever the clock says.
+_FIRST, _LEAST = 32, 8
 
 
 class Turns:
     """Lets those whose wait has ended go on for some 3 ms of one turn of the loop; who comes later goes on in the next
-    ones, in order. Smaller turns would cost more, for what is done many times in a row is done from the cache."""
+    ones, in order. Smaller turns would cost more, for what is done many times in a row is done from the cache.
+
+    The clock decides, asked by each who goes on. No more are woken for a turn than went on in one lately, for to be put
+    off is work as well.
+    """
 
     def __init__(self) -> None:
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._late: list[asyncio.Future[None]] = []
+        self._most = _FIRST
+        self._woken = self._asked = 0
         self._ends = 0.0
-        self._went_on = 0
         self._begins = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def wake(self, waiter: asyncio.Future[None]) -> None:
-        """Ends this wait: who waited asks next whether the turn is over. One that has ended stays as it is."""
-        if not waiter.done():
-            self.begin(waiter.get_loop())
+        """Ends this wait, now or in one of the next turns: who waited asks `is_over` before going on. One that has
+        ended stays as it is."""
+        if waiter.done():
+            return
+        self.begin(waiter.get_loop())
+        if self._waiting or self._late or self._woken >= self._most:
+            self._waiting.append(waiter)
+        else:
+            self._woken += 1
             waiter.set_result(None)
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """Says that somebody will go on in the loop's next turn."""
+        if loop is not self._loop:
+            # Whoever waited in another loop has ended with it.
+            self._loop, self._begins, self._woken = loop, False, 0
+            self._waiting.clear()
+            self._late.clear()
         if not self._begins:
             self._begins = True
             loop.call_soon(self._begun)
 
-    def _begun(self) -> None:
-        self._begins = False
-        self._went_on = 0
-        self._ends = monotonic() + _TURN_S
-
     def is_over(self) -> bool:
         """Asked by each who goes on: whether this turn has taken its time, so that `next` is to be awaited first."""
-        self._went_on += 1
-        return self._went_on > _LEAST and monotonic() > self._ends
+        self._asked += 1
+        return self._asked > _LEAST and monotonic() > self._ends
 
     async def next(self) -> None:
         """Returns in a turn that is not over."""
         loop = asyncio.get_running_loop()
         while True:
             self.begin(loop)
-            await asyncio.sleep(0)
+            waiter = loop.create_future()
+            self._late.append(waiter)
+            await waiter
             if not self.is_over():
                 return
+
+    def _begun(self) -> None:
+        """The first thing in a turn: those who were woken since the last go on behind it."""
+        self._begins = False
+        self._ends = monotonic() + _TURN_S
+        asked, self._asked = self._asked, 0
+        woken, self._woken = self._woken, 0
+        if self._late:
+            self._most = asked - len(self._late) + _LEAST
+            self._waiting.extendleft(reversed(self._late))
+            self._late.clear()
+        elif self._waiting and asked >= self._most:
+            self._most *= 2
+        if self._waiting:
+            self.begin(self._waiting[0].get_loop())
+            if not woken:  # otherwise one of them may be put off yet, and comes before those
+                self._release()
+
+    def _release(self) -> None:
+        while self._waiting and self._woken < self._most:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                self._woken += 1
+                waiter.set_result(None)

@@ -76,8 +76,7 @@ class LoopGap:
         self._tick()
 
     def _tick(self) -> None:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = time.monotonic()  # the loop's own clock stands still for as long as a turn takes, and counts in whole ms
         if self._due is not None:
             self._recent[-1] = max(self._recent[-1], now - self._due)
         if now >= self._slot_ends:
@@ -86,7 +85,7 @@ class LoopGap:
         # A loop without calls is not woken hundreds of times a second to see that nothing holds it up.
         wait_s = _GAP_TICK_S if self._is_busy() else _GAP_IDLE_TICK_S
         self._due = now + wait_s
-        self._timer = loop.call_later(wait_s, self._tick)
+        self._timer = asyncio.get_running_loop().call_later(wait_s, self._tick)
 
     def stop(self) -> None:
         if self._timer is not None:

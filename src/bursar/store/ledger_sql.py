@@ -1,7 +1,8 @@
 """The drain's side of the store: a batch's rows, sums and offset in one transaction.
 
 The whole transaction is one visit to the writer's thread, in statements of many rows: each statement is one
-moment in which that thread lets go of the interpreter, and so has to wait for it again.
+moment in which that thread lets go of the interpreter, and so has to wait for it again. Between them it gives way to
+the loop now and then, with the write lock held.
 """
 
 from __future__ import annotations
