@@ -9,6 +9,7 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -816,6 +817,34 @@ def test_a_spool_read_in_pieces_is_what_it_is_at_once(
     in_pieces, more_reads = asyncio.run(batch_of(piece))
     assert in_pieces == whole
     assert (reads, more_reads > 1) == (1, piece < len(data))
+
+
+async def test_the_store_hurries_only_where_more_waits_than_a_batch_takes(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bursar.ledger.drain._BATCH_RECORDS", 100)
+    yielded: list[bool] = []
+    hurried: list[bool] = []
+    spent = itertools.count()
+    apply = books.store.apply
+
+    async def seen(batch: Any) -> None:
+        before = len(yielded)
+        await apply(batch)
+        hurried.append(batch.hurries)
+        assert (len(yielded) == before) == batch.hurries
+
+    monkeypatch.setattr(books.store, "apply", seen)
+    monkeypatch.setattr("bursar.store.engine.sys", SimpleNamespace(platform="linux"))
+    monkeypatch.setattr("bursar.store.engine.time", SimpleNamespace(thread_time=lambda: float(next(spent))))
+    monkeypatch.setattr(
+        "bursar.store.engine.os", SimpleNamespace(sched_yield=lambda: yielded.append(True), nice=os.nice)
+    )
+    for n in range(120):
+        books.call(f"c{n}")
+    await books.drain.flush()
+    assert hurried == [True, True, False]
+    assert books.rows("select count(*) n from ledger_entries where status = 'completed'") == [{"n": 120}]
 
 
 async def test_a_batch_ends_where_it_is_large_and_the_rest_is_the_next(

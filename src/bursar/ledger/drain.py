@@ -166,6 +166,7 @@ class Drain:
                     break
             # The store uses the rows up.
             new_offset, records, brought = batch.new_offset, batch.records, batch.brought
+            batch.hurries = self._ledger.undrained_records >= _BATCH_RECORDS
             try:
                 await self._store.apply(batch)
             except RecordRefusedError:

@@ -295,7 +295,7 @@ def run(
     settings: Settings, environ: Mapping[str, str], sock: socket.socket, supervised: Supervised | None = None
 ) -> None:
     """`serve` on a loop of its own: uvloop where there is one."""
-    # The store's thread asks for the interpreter a few times a batch: each time it waits this long at most.
+    # The store's thread asks for the interpreter after each of its statements: each time it waits this long at most.
     sys.setswitchinterval(_SWITCH_S)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve(settings, environ, sock, supervised))

@@ -10,7 +10,6 @@ import asyncio
 import os
 import sqlite3
 import sys
-import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +30,6 @@ _PAGE_BYTES = 8192
 # A quarter of a core when calls want all of it: their rows take a seventh (docs/why/performance.md).
 _STANDS_BACK = 5
 _KEEPS_CORE_S = 0.002
-_gave_way = threading.local()
 
 T = TypeVar("T")
 
@@ -134,15 +132,25 @@ def _stand_back() -> None:
             os.nice(_STANDS_BACK)
 
 
-def give_way() -> None:
-    """Lets a loop that waits for the core have it before this thread goes on, if it has had it for a while: the system
-    itself looks who waits only at its tick, and 4 ms are more than a loop does in one turn. To give way after each
-    statement would cost more, for each finds the core's cache as the other left it."""
-    ran_s = time.thread_time()
-    if ran_s - getattr(_gave_way, "at_s", 0.0) > _KEEPS_CORE_S:
-        _gave_way.at_s = ran_s
-        if sys.platform == "linux":
-            os.sched_yield()
+class Pace:
+    """When the writer's thread lets a loop that waits for the core have it before it goes on: `step` is called between
+    statements.
+
+    The system itself looks who waits only at its tick, and 4 ms are more than a loop does in one turn. To give way
+    after each statement would cost more, for each finds the core's cache as the other left it. With `hurries` it keeps
+    the core: it would fall ever further behind otherwise.
+    """
+
+    def __init__(self, *, hurries: bool) -> None:
+        self._gives_way = sys.platform == "linux" and not hurries
+        self._since_s = time.thread_time()
+
+    def step(self) -> None:
+        if self._gives_way:
+            now_s = time.thread_time()
+            if now_s - self._since_s > _KEEPS_CORE_S:
+                self._since_s = now_s
+                os.sched_yield()
 
 
 def _engine(path: Path, begin: str, *, pool_size: int) -> AsyncEngine:

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from bursar.store.engine import Database, give_way, refuses
+from bursar.store.engine import Database, Pace, refuses
 from bursar.store.port import (
     BODY_COLUMNS,
     Batch,
@@ -107,13 +107,14 @@ class SqlLedgerStore:
 
 
 def _write(c: sqlite3.Connection, batch: Batch) -> None:
+    pace = Pace(hurries=batch.hurries)
     _move_offset(c, batch)
     entries, ends = batch.entry_count, sum(rows.count for rows in batch.settlements)
     count = entries + ends + len(batch.corrections)
     seq = _take_seq(c, count) if count else 0
-    _many(c, _bodies, BODY_COLUMNS, batch.bodies, cuts=_cuts_of(batch.bodies))
-    _numbered(c, _begin, batch.entries, seq)
-    if _numbered(c, _settle, batch.settlements, seq + entries, batch.spool_id) != ends:
+    _many(c, pace, _bodies, BODY_COLUMNS, batch.bodies, cuts=_cuts_of(batch.bodies))
+    _numbered(c, pace, _begin, batch.entries, seq)
+    if _numbered(c, pace, _settle, batch.settlements, seq + entries, batch.spool_id) != ends:
         raise RecordRefusedError("an attempt that is settled here is not open")
     for n, row in enumerate(batch.corrections, seq + entries + ends):
         row["seq"] = n
@@ -123,7 +124,7 @@ def _write(c: sqlite3.Connection, batch: Batch) -> None:
         beyond = " on conflict do nothing" if name == "rejects" else ""
         c.executemany(_insert(f"ledger_{name}", columns, 1, beyond), [tuple(map(row.get, columns)) for row in rows])
     if count:
-        _add_up(c, seq, seq + count, corrections=bool(batch.corrections))
+        _add_up(c, pace, seq, seq + count, corrections=bool(batch.corrections))
 
 
 def _move_offset(c: sqlite3.Connection, batch: Batch) -> None:
@@ -161,6 +162,7 @@ def _take_seq(c: sqlite3.Connection, count: int) -> int:
 
 def _numbered(
     c: sqlite3.Connection,
+    pace: Pace,
     statement: Statement,
     several: list[Rows],
     first: int,
@@ -174,12 +176,13 @@ def _numbered(
         rows = several.pop()
         rows.values[:: len(rows.columns)] = range(first, first + rows.count)
         first += rows.count
-        changed += _many(c, statement, rows.columns, rows.values, *beyond)
+        changed += _many(c, pace, statement, rows.columns, rows.values, *beyond)
     return changed
 
 
 def _many(
     c: sqlite3.Connection,
+    pace: Pace,
     statement: Statement,
     columns: tuple[str, ...],
     values: list[object],
@@ -194,7 +197,7 @@ def _many(
         while left >= size:
             end = at + size * width
             changed += c.execute(statement(columns, size), [*values[at:end], *beyond]).rowcount
-            give_way()
+            pace.step()
             at, left = end, left - size
     return changed
 
@@ -204,18 +207,18 @@ def _cuts_of(bodies: list[object]) -> tuple[int, ...]:
     return _LONG_CUTS if sum(map(len, texts)) > _LONG_BODY * len(texts) else _CUTS  # type: ignore[arg-type]
 
 
-def _add_up(c: sqlite3.Connection, first: int, beyond: int, *, corrections: bool) -> None:
+def _add_up(c: sqlite3.Connection, pace: Pace, first: int, beyond: int, *, corrections: bool) -> None:
     """Adds the rows from `first` on to the sums: they are looked at once, and what that gives is added to
     each scope. Thousands of rows in one statement would be milliseconds in which nothing else gets the core."""
     c.execute(f"create temp table if not exists {GATHERED}")
     gathered = 0
     for at in range(first, beyond, _GATHERED_ROWS):
         gathered += c.execute(GATHER, (at, min(at + _GATHERED_ROWS, beyond))).rowcount
-        give_way()
+        pace.step()
         if gathered >= _GATHERED_ROWS or at + _GATHERED_ROWS >= beyond:
             for statement in gathered_summed():
                 c.execute(statement)
-                give_way()
+                pace.step()
             c.execute("delete from temp.ledger_gathered")
             gathered = 0
     if corrections:

@@ -37,7 +37,8 @@ class Batch(msgspec.Struct, kw_only=True):
 
     `entries` were opened in it (settled in it or not); `settlements` are (call_id, attempt) and the settled columns of
     entries opened earlier. `bodies` has the values of `BODY_COLUMNS` of each body, one behind the other; `brought` are
-    the names of those that entries brought along when they were opened. `close` ends the spool for good.
+    the names of those that entries brought along when they were opened. `close` ends the spool for good. It `hurries`
+    where more waits than one batch takes.
     """
 
     spool_id: str
@@ -53,6 +54,7 @@ class Batch(msgspec.Struct, kw_only=True):
     gaps: list[Row] = []
     corrections: list[Row] = []
     close: bool = False
+    hurries: bool = False
 
     @property
     def entry_count(self) -> int:
