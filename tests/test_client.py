@@ -551,9 +551,20 @@ asyncio.run(main())
 
 
 def test_importing_bursar_loads_nothing_heavy() -> None:
-    script = "import bursar, sys; print([m for m in ('httptools', 'httpx2', 'uvloop', 'fastapi', 'sqlalchemy', 'pydantic', 'asyncio', 'typer') if m in sys.modules])"
+    script = "import bursar, sys; print([m for m in ('msgspec', 'httptools', 'httpx2', 'uvloop', 'fastapi', 'sqlalchemy', 'pydantic', 'asyncio', 'typer') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_there_when_it_is_named_and_no_other() -> None:
+    script = (
+        "import bursar\nassert set(bursar.__all__) <= set(dir(bursar))\n"
+        "from bursar import *\nassert events is bursar.events and Usage is bursar.Usage\n"
+        "print(Context.__name__, events.__name__)\nbursar.nothing"
+    )
+    out = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True, check=False)
+    assert out.stdout.split() == ["Context", "bursar.types.events"]
+    assert out.stderr.strip().endswith("AttributeError: module 'bursar' has no attribute 'nothing'")
 
 
 def test_a_command_that_does_not_serve_loads_no_web_framework() -> None:

@@ -3,27 +3,32 @@
     async with bursar.open() as client:
         result = await client.complete(model="demo", messages=[{"role": "user", "content": "hello"}])
 
-Importing this loads no HTTP client, no database driver and no web framework; opening a client does.
+Importing this loads no HTTP client, no database driver and no web framework; opening a client does. The values calls
+are made of are loaded when one of them is first named.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
+from importlib import import_module
 from os import PathLike
 from typing import TYPE_CHECKING
 
-from bursar.types import errors, events
-from bursar.types.call import Context, Cost, Result, ToolCall
+from bursar.types import errors
 from bursar.types.errors import BackendError, BursarError
-from bursar.types.usage import Usage
 
 if TYPE_CHECKING:
     from bursar.gateway.client import Client
     from bursar.gateway.sync import SyncClient
     from bursar.net.backends import Backend
+    from bursar.types import events
+    from bursar.types.call import Context, Cost, Result, ToolCall
+    from bursar.types.usage import Usage
 
 __version__ = "0.1.0"
+
+_LATER = {"Context": "call", "Cost": "call", "Result": "call", "ToolCall": "call", "Usage": "usage", "events": "events"}
 
 Config = str | PathLike[str] | Mapping[str, object]
 
@@ -49,6 +54,20 @@ def open_sync(config: Config | None = None, *, backends: Mapping[str, Backend] |
     from bursar.gateway.sync import SyncClient
 
     return SyncClient(lambda: open(config, backends=backends))
+
+
+if not TYPE_CHECKING:  # with it, a checker would take any name for one that is there
+
+    def __getattr__(name: str) -> object:
+        if name not in _LATER:
+            raise AttributeError(f"module 'bursar' has no attribute '{name}'", name=name)
+        module = import_module(f"bursar.types.{_LATER[name]}")
+        value = globals()[name] = module if name == _LATER[name] else getattr(module, name)
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 __all__ = [
