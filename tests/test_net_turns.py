@@ -152,7 +152,7 @@ async def test_a_wait_that_was_given_up_meanwhile_is_passed_over(loop: _Loop) ->
         loop.turns.wake(waiter)
     await asyncio.sleep(0)
     for task in loop.tasks[70:80]:
-        task.cancel()  # their waits have ended, and they are to go on in a later turn
+        task.cancel()  # they were woken for a later turn
     await asyncio.gather(*loop.tasks, return_exceptions=True)
     assert sum(task.cancelled() for task in loop.tasks) == 10
     assert isinstance(loop.tasks[60].exception(), TimeoutError)

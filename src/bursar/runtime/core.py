@@ -76,7 +76,7 @@ class LoopGap:
         self._tick()
 
     def _tick(self) -> None:
-        now = time.monotonic()  # the loop's own clock stands still for as long as a turn takes, and counts in whole ms
+        now = time.monotonic()  # uvloop's own clock stands still while a turn lasts, and counts in whole ms
         if self._due is not None:
             self._recent[-1] = max(self._recent[-1], now - self._due)
         if now >= self._slot_ends:
