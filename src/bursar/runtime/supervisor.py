@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
+from bursar.runtime import slices
 from bursar.runtime.settings import Settings
 
 _LOOK_EVERY_S = 5.0
@@ -49,6 +50,8 @@ class Supervisor:
         news, told = socket.socketpair()
         told.setblocking(False)
         signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+        if self._count > slices.cores():
+            slices.lengthen()  # the workers inherit it
         try:
             self._workers = [self._start() for _ in range(self._count)]
             while not self._stopping:

@@ -26,6 +26,7 @@ from bursar.types.call import (
 )
 from bursar.types.errors import RequestError
 from bursar.wire import forms
+from bursar.wire.openings import Openings, first_stands_in
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _list = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -77,6 +78,7 @@ _Chat = msgspec.defstruct(
     gc=False,
 )
 _chat = msgspec.json.Decoder(_Chat).decode
+_openings = Openings()
 
 
 class Asked(msgspec.Struct, frozen=True, gc=False):
@@ -100,20 +102,48 @@ def read(operation: str, body: bytes, form: str | None = None) -> Asked:
     if operation in _FILE_OF:
         raise RequestError("a file comes in a form: send multipart/form-data", field=_FILE_OF[operation])
     if operation == CHAT:
-        try:
-            if not body.isascii():
-                body.decode()
-            chat: Any = _chat(body)
-            inputs = [bytes(message) for message in chat.messages]
-            for message in inputs:
-                if not message.startswith(_BEGINNINGS):
-                    _message(message)
-            chat.messages = []
-            if inputs and chat.model:
-                return Asked(chat.model, chat.stream is True, inputs, _encode(chat), True)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            pass  # what is wrong with it, if anything is, is found out field by field
+        asked = _read_shortened(body) or _read_chat(body)
+        if asked is not None:
+            return asked
     return _read_fields(operation, body)
+
+
+def _read_shortened(body: bytes) -> Asked | None:
+    """A chat that begins as others did; None where it does not, or is nothing that can be read so."""
+    shortened = _openings.shortened(body)
+    if shortened is None:
+        return None
+    short, first = shortened
+    asked = _read_usual(short)
+    if asked is None or not first_stands_in(asked.inputs):
+        return None
+    asked.inputs[0] = first
+    return asked
+
+
+def _read_chat(body: bytes) -> Asked | None:
+    """A chat; None where it is none of the usual kind."""
+    asked = _read_usual(body)
+    if asked is not None:
+        _openings.learn(body, asked.inputs[0])
+    return asked
+
+
+def _read_usual(body: bytes) -> Asked | None:
+    try:
+        if not body.isascii():
+            body.decode()
+        chat: Any = _chat(body)
+        inputs = [bytes(message) for message in chat.messages]
+        for message in inputs:
+            if not message.startswith(_BEGINNINGS):
+                _message(message)
+        chat.messages = []
+        if inputs and chat.model:
+            return Asked(chat.model, chat.stream is True, inputs, _encode(chat), True)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        pass  # what is wrong with it, if anything is, is found out field by field
+    return None
 
 
 def fields_of(body: bytes) -> dict[str, msgspec.Raw]:
