@@ -7,7 +7,7 @@ PORT ?= 8080
 CORPUS_DIR ?= ../shared/corpus
 
 .DEFAULT_GOAL := help
-.PHONY: help run test proof corpus clients bench bench-quick prices profile check format lock clean
+.PHONY: help run test proof corpus clients bench bench-quick prices schema profile check format lock clean
 
 help: ## Say what there is.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -46,6 +46,9 @@ bench-quick: $(VENV)/.dev ## Measure bursar against the limit, in under two minu
 
 prices: $(VENV)/.dev ## Compile the prices that come along anew, from the data of the genai-prices that is locked.
 	$(BIN)/python -m tools.prices
+
+schema: $(VENV)/.dev ## Write anew what a new store is made of, from the migrations.
+	$(BIN)/python -m tools.schema
 
 profile: $(VENV)/.dev ## Show where the time of a call goes: WORKLOAD=chat, long or stream.
 	$(BIN)/python -m bench.profile $(WORKLOAD)

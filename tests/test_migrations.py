@@ -14,7 +14,8 @@ from sqlalchemy import Connection
 from bursar.ledger.verify import Verifier
 from bursar.store.engine import Database
 from bursar.store.proof import Proof
-from bursar.store.schema import prepare
+from bursar.store.schema import HEAD, STATEMENT_END, prepare
+from tools import schema as tool
 
 _ANSWER = '{"choices":[{"message":{"content":"said"}}]}'
 
@@ -45,6 +46,18 @@ def _entry(c: sqlite3.Connection, call_id: str, seq: int, **more: object) -> Non
         "output_bytes": 4, **more,
     }  # fmt: skip
     c.execute(f"insert into ledger_entries ({', '.join(row)}) values ({', '.join('?' * len(row))})", [*row.values()])
+
+
+async def test_a_new_store_is_what_the_migrations_make(tmp_path: Path) -> None:
+    tool.migrated(tmp_path / "migrated.db")
+    assert tool.TARGET.read_text() == tool.dumped(tmp_path / "migrated.db"), "run `make schema`"
+    database = Database(f"sqlite:///{tmp_path / 'new.db'}")
+    await prepare(database)
+    await database.close()
+    made = tool.dumped(tmp_path / "new.db").split(STATEMENT_END)
+    assert [one for one in made if "('store_id'" not in one] == tool.TARGET.read_text().split(STATEMENT_END)
+    with sqlite3.connect(tmp_path / "new.db") as c:
+        assert c.execute("select version_num from alembic_version").fetchone() == (HEAD,)
 
 
 async def test_an_answer_that_was_altered_or_gone_before_is_still_found(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from bursar.store.engine import Database
 from bursar.types.errors import StoreError
 
 HEAD = "0004"
+STATEMENT_END = ";\n\n"
+"""What ends a statement in `schema.sql`: it has no empty lines elsewhere."""
 
 
 async def prepare(database: Database) -> str:
@@ -26,7 +28,7 @@ async def prepare(database: Database) -> str:
     if store_id is not None:
         return store_id
     async with database.write() as c:
-        await c.run_sync(_upgrade)
+        await c.run_sync(_make)
         await c.execute(
             text("insert into ledger_meta (name, value) values ('store_id', :id) on conflict do nothing"),
             {"id": str(uuid.uuid4())},
@@ -48,8 +50,19 @@ async def _store_id(database: Database) -> str | None:
         return (await c.execute(text("select value from ledger_meta where name = 'store_id'"))).scalar()
 
 
-def _upgrade(connection: Connection) -> None:
-    # Alembic is heavy and needed once in a database's life: it is loaded here and not before.
+def _make(connection: Connection) -> None:
+    """A store where there is none, or one that was made before brought to the newest schema."""
+    if connection.exec_driver_sql("select count(*) from sqlite_master").scalar():
+        upgrade(connection)
+        return
+    written = (resources.files("bursar.store") / "schema.sql").read_text()
+    for statement in written.split(STATEMENT_END)[:-1]:
+        connection.exec_driver_sql(statement)
+
+
+def upgrade(connection: Connection) -> None:
+    """Carries out the migrations there are to the newest one. Raises StoreError."""
+    # Alembic is heavy, and needed only for a store that is there and older: it is loaded here and not before.
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError
