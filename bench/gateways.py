@@ -48,7 +48,6 @@ class Running:
     base: str = "/v1"
     folder: Path | None = None
     cold_start_s: float | None = None
-    url_host: str = "127.0.0.1"
     calls: int = 0
     failed: int = 0
     drains: bool = False
@@ -263,6 +262,9 @@ def portkey() -> Gateway:
     return Gateway("portkey", begin, install, lambda: PORTKEY.rpartition("@")[2])
 
 
+_NAMES = ("direct", "limit", "bursar", "litellm", "portkey")
+
+
 def named(text: str) -> Gateway:
     """A gateway that is listening already: `NAME=URL[,pid=PID][,header=K:V][,model=PREFIX]`.
 
@@ -272,6 +274,10 @@ def named(text: str) -> Gateway:
     url, *options = rest.split(",")
     if not name or "://" not in url:
         raise ValueError(f"'{text}' is not NAME=URL[,pid=PID][,header=K:V]")
+    if name in _NAMES:
+        raise ValueError(f"'{name}' is the name of a series of the benchmark's own: give the peer another")
+    if not url.startswith("http://"):
+        raise ValueError(f"'{url}' is not plain HTTP, which alone the benchmark speaks")
     host, _, path = url.partition("://")[2].partition("/")
     if host.rpartition(":")[0] not in ("127.0.0.1", "localhost"):
         raise ValueError(f"'{url}' is not on this machine: only http://127.0.0.1:PORT/… is measured")

@@ -16,7 +16,7 @@ import msgspec
 
 from bench.gateways import ROOT, Gateway, PeerMissingError, Running, start
 from bench.load import Job, Seen
-from bench.processes import LOAD_CORE, Group, pinned
+from bench.processes import LOAD_CORE, pinned
 from bench.workloads import Workload
 
 _WARM_CALLS = 128
@@ -225,9 +225,3 @@ class Bench:
             series.cpu_us.append(cpu_us / max(1, seen.answered))
         if gateway.drains:
             series.gaps_ms.append(float(gateway.health().get("loop_gap_ms", 0)))
-
-
-def processes(running: Running) -> Group:
-    """The processes of a gateway that bursar's own figures need."""
-    assert running.group is not None
-    return running.group

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
-GATEWAY_CORE, LOAD_CORE = 0, 1
+_CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0, 1]
+GATEWAY_CORE, LOAD_CORE = _CORES[0], _CORES[-1]
 _CPUCLOCK_SCHED = 2
 
 
@@ -24,7 +25,7 @@ def pinned(command: list[str], core: int) -> list[str]:
 
 
 def can_pin() -> bool:
-    return shutil.which("taskset") is not None and (os.cpu_count() or 1) > 1
+    return shutil.which("taskset") is not None and len(_CORES) > 1
 
 
 class Group:

@@ -145,9 +145,16 @@ def markdown(report: Report) -> str:
         out += [f"Without {name}: {why.splitlines()[0]}", ""]
     state = "green" if report.ledger.is_green else "RED"
     rows, calls = f"{report.ledger.rows:,}", f"{report.ledger.calls:,}"
-    grown, fresh = report.own.get("grown cpu_us"), report.own.get("one worker cpu_us")
-    if grown and fresh:
-        out += [f"A chat with 100,000 calls in the store: {grown:.1f} µs, {grown / fresh:.2f} × one with few.", ""]
+    own = report.own
+    if "grown cpu_us" in own:
+        out += [f"A chat with 100,000 calls in the store: {own['grown cpu_us']:.1f} µs.", ""]
+    if "beside cpu_us" in own:
+        out += [f"A chat whose model has a price, in pieces of its own: {own['beside cpu_us']:.1f} µs.", ""]
+    if "two workers gap_ms" in own:
+        out += [
+            f"Longest gap of two workers' loops on the one core they share: {own['two workers gap_ms']:.0f} ms.",
+            "",
+        ]
     gaps = _gaps(report)
     if gaps:
         shown = ", ".join(f"{name} {f.loop_gap_ms:.0f} ({f.loop_gap_most_ms:.0f})" for name, f in gaps.items())
@@ -205,10 +212,11 @@ def _how(report: Report) -> str:
         [
             f"{pinned}",
             f"Medians of {report.rounds} interleaved rounds, in each of which every gateway is started anew with",
-            "nothing stored. CPU is user and system time of all a gateway's processes,",
-            "as the operating system counts it, until its spool is empty; it is the figure that holds on a noisy",
-            "machine. Requests a second are good answers from the first to the last, whatever is still to be drained.",
-            "A 30 KB prompt is a system message, the same in every request; one *of its own* is in the last message.",
+            "nothing stored, and warmed up for a second or two. CPU is user and system time of all a gateway's",
+            "processes, as the operating system counts it, until its spool is empty; it is the figure that holds on a",
+            "noisy machine. Requests a second are good answers from the first to the last, whatever is still to be",
+            "drained. A 30 KB prompt is a system message, the same in every request, which bursar does not look",
+            "through again; one *of its own* is in the last message. No model has a price where nothing is said of it.",
             "The ratios of CPU are medians too: each round's pieces are divided by each other's, for a machine's",
             "minutes differ. The first byte is that of an answer's body. What is said to be added is above `direct`,",
             "whose p99 is the wait for the one core of provider and clients: where it is below zero it says nothing.",

@@ -169,6 +169,8 @@ def _workers(bench: Bench, report: Report, rounds: int) -> None:
     look = partial(_check, report.ledger)
     one, two = bench.compared(known.bursar(), known.bursar(workers=2), CHAT, rounds, _PIECES, look)
     report.own["one worker cpu_us"], report.own["two workers cpu_us"] = one.cpu_us or 0.0, two.cpu_us or 0.0
+    if two.loop_gap_ms is not None:
+        report.own["two workers gap_ms"] = two.loop_gap_ms
     if (ratio := two.cpu_over(one)) is not None:
         report.own["two workers ÷ one"] = ratio
 

@@ -129,7 +129,7 @@ def test_two_gateways_are_compared_in_pieces_right_after_each_other(
     assert [line for line in told if line.startswith("round")] == [f"round 1 of 1: {CHAT.name}: {n}" for n in in_turn]
 
 
-def test_a_gateway_that_answers_wrongly_is_told(tmp_path: Path) -> None:
+def test_what_the_load_says_is_what_was_answered(tmp_path: Path) -> None:
     bench = Bench(tmp_path, lambda _text: None)
     try:
         (running,) = [bench.begin(gateways.direct())]
@@ -184,6 +184,39 @@ def test_a_gateway_that_fails_has_no_figures_but_a_reason(tmp_path: Path) -> Non
     assert {g.name: g for g in report.goals(made)}["chat, CPU: Portkey ÷ bursar"].seen is None
 
 
+_UNTRUE = """
+import http.server, json, sys
+class Untrue(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        body = b'data: {"id": "cut off"}\\n\\n' if asked.get("stream") else b'{"id": "always this"}'
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Untrue).serve_forever()
+"""
+
+
+def test_an_answer_that_was_given_before_and_a_stream_without_its_end_are_failures(tmp_path: Path) -> None:
+    def begin(folder: Path, port: int, _upstream: int) -> gateways.Running:
+        command = [sys.executable, "-c", _UNTRUE, str(port)]
+        return gateways.Running("other", port, {}, Group.start(command, core=0, cwd=folder, log=folder / "log"))
+
+    bench = Bench(tmp_path, lambda _text: None)
+    try:
+        running = bench.begin(gateways.Gateway("other", begin))
+        assert running is not None
+        seen, _ = bench.calls(CHAT, running, 6)
+        assert (seen.failed, seen.repeated_ids) == (0, 5)
+        assert running.failed >= 5
+        seen, _ = bench.calls(STREAM, running, 6)
+        assert seen.failed == 6
+    finally:
+        bench.close()
+
+
 def test_every_request_is_its_own() -> None:
     job = Job(port=1, path="/v1/chat/completions", model="m", calls=2, connections=1, prompt_bytes=30_000, seed="r")
     bodies = [body_of(job, n) for n in range(100)]
@@ -198,6 +231,13 @@ def test_peers_that_are_listening_are_named_on_the_command_line() -> None:
     assert (running.port, running.base, running.prefix) == (4000, "/api/v1", "p/")
     assert running.headers == {"authorization": "Bearer x:y"}
     assert running.group is not None
-    for wrong in ("other", "=http://127.0.0.1:1", "a=http://example.com:80", "a=http://127.0.0.1:1,color=red"):
+    for wrong in (
+        "other",
+        "=http://127.0.0.1:1",
+        "a=http://example.com:80",
+        "a=http://127.0.0.1:1,color=red",
+        "a=https://127.0.0.1:1",
+        "bursar=http://127.0.0.1:1",
+    ):
         with pytest.raises(ValueError, match=r"'.*'"):
             gateways.named(wrong)

@@ -583,7 +583,7 @@ def test_an_open_client_loads_no_web_framework() -> None:
     script = (
         "import asyncio, bursar, sys, tempfile, os\nos.chdir(tempfile.mkdtemp())\n"
         "async def main():\n  async with bursar.open() as c: await c.complete(model='demo', messages=[dict(role='user', content='x')])\n"
-        "asyncio.run(main())\nprint([m for m in ('fastapi', 'pydantic', 'uvicorn', 'starlette', 'typer') if m in sys.modules])"
+        "asyncio.run(main())\nprint([m for m in ('fastapi', 'pydantic', 'uvicorn', 'starlette', 'typer', 'alembic') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment())
     assert out.stdout.strip() == "[]"

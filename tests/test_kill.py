@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -94,8 +95,12 @@ def test_twenty_kills_lose_and_double_no_entry(
     _rounds(server, upstream, kind, 20, seed=20)
 
 
-def test_workers_end_when_their_supervisor_is_gone(make_server: Callable[..., Server]) -> None:
-    server = make_server(workers=2)
+def test_workers_end_when_their_supervisor_is_gone_and_leave_nothing(
+    make_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    server = make_server(workers=2, TMPDIR=str(tmp_path / "temporary"))
+    assert len(list((tmp_path / "temporary").iterdir())) == 1
     workers = server.worker_pids()
     assert len(workers) == 2
     server.kill()
@@ -104,4 +109,5 @@ def test_workers_end_when_their_supervisor_is_gone(make_server: Callable[..., Se
         return not any(os.path.exists(f"/proc/{pid}") for pid in workers)
 
     wait_for(all_gone, 30, "a worker outlived its supervisor")
+    assert list((tmp_path / "temporary").iterdir()) == []
     server.start(server.port)  # nobody holds the address any more

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import subprocess
+import sys
 from importlib import resources
 from pathlib import Path
 
@@ -50,14 +52,50 @@ def _entry(c: sqlite3.Connection, call_id: str, seq: int, **more: object) -> Non
 
 async def test_a_new_store_is_what_the_migrations_make(tmp_path: Path) -> None:
     tool.migrated(tmp_path / "migrated.db")
-    assert tool.TARGET.read_text() == tool.dumped(tmp_path / "migrated.db"), "run `make schema`"
+    migrated = tool.dumped(tmp_path / "migrated.db")
+    assert tool.TARGET.read_text(encoding="utf-8") == tool.HEADER + migrated, "run `make schema`"
     database = Database(f"sqlite:///{tmp_path / 'new.db'}")
     await prepare(database)
     await database.close()
     made = tool.dumped(tmp_path / "new.db").split(STATEMENT_END)
-    assert [one for one in made if "('store_id'" not in one] == tool.TARGET.read_text().split(STATEMENT_END)
+    assert [one for one in made if "('store_id'" not in one] == migrated.split(STATEMENT_END)
     with sqlite3.connect(tmp_path / "new.db") as c:
         assert c.execute("select version_num from alembic_version").fetchone() == (HEAD,)
+
+
+def test_several_processes_make_one_new_store_and_one_of_them_makes_it(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'l.db'}"
+    script = (
+        "import asyncio, sys\n"
+        "from bursar.store.engine import Database\n"
+        "from bursar.store.schema import prepare\n"
+        "sys.stdin.read()\n"
+        f"print(asyncio.run(prepare(Database({url!r}))), 'alembic' in sys.modules)\n"
+    )
+    makers = [
+        subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    for maker in makers:
+        assert maker.stdin is not None
+        maker.stdin.close()
+    said = [maker.stdout.read().split() for maker in makers if maker.stdout is not None]
+    assert [maker.wait() for maker in makers] == [0] * 4
+    with sqlite3.connect(tmp_path / "l.db") as c:
+        (store_id,) = c.execute("select value from ledger_meta where name = 'store_id'").fetchone()
+    assert said == [[store_id, "False"]] * 4
+
+
+async def test_a_file_with_tables_of_somebody_elses_gets_ours_beside_them(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "l.db") as c:
+        c.execute("create table theirs (x)")
+        c.execute("insert into theirs values (1)")
+    database = Database(f"sqlite:///{tmp_path / 'l.db'}")
+    assert await prepare(database)
+    await database.close()
+    with sqlite3.connect(tmp_path / "l.db") as c:
+        assert c.execute("select x from theirs").fetchall() == [(1,)]
+        assert c.execute("select count(*) from ledger_entries").fetchone() == (0,)
 
 
 async def test_an_answer_that_was_altered_or_gone_before_is_still_found(tmp_path: Path) -> None:

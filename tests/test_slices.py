@@ -18,6 +18,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+_UNTOLD = "this system does not tell a thread's slice (Linux before 6.12)"
+
+
 def slice_ns(thread: int) -> int:
     """The slice a thread has, as the system tells it; 0 where it tells of none."""
     attributes = ctypes.create_string_buffer(56)
@@ -44,7 +47,7 @@ def threads_of(server: Server) -> list[int]:
 
 def test_workers_on_one_core_have_longer_slices(one_core: None, make_server: Callable[..., Server]) -> None:
     if slice_ns(0) == 0:
-        pytest.skip("this system does not tell a thread's slice (Linux before 6.12)")
+        pytest.skip(_UNTOLD)
     usual = slice_ns(0)
     server = make_server(workers=2)
     threads = threads_of(server)
@@ -56,8 +59,19 @@ def test_workers_on_one_core_have_longer_slices(one_core: None, make_server: Cal
 def test_workers_with_cores_of_their_own_are_left_alone(make_server: Callable[..., Server]) -> None:
     if slices.cores() < 2:
         pytest.skip("there is but one core")
+    if slice_ns(0) == 0:
+        pytest.skip(_UNTOLD)
     server = make_server(workers=2)
     assert {slice_ns(thread) for thread in threads_of(server)} == {slice_ns(0)}
+
+
+@pytest.mark.parametrize("fault", [OSError(38, "Function not implemented"), ImportError("no _ctypes")])
+def test_where_the_system_refuses_nothing_happens(fault: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise fault
+
+    monkeypatch.setattr(os, "sched_getscheduler", refuse)
+    assert not slices.lengthen()
 
 
 def test_where_the_system_knows_nothing_of_it_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:

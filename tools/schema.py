@@ -15,8 +15,7 @@ from sqlalchemy import create_engine
 from bursar.store import schema
 
 TARGET = Path(schema.__file__).with_name("schema.sql")
-# What tables that migrations themselves fill have in a new store.
-_FILLED = ("alembic_version", "ledger_meta")
+HEADER = "-- Written by `make schema`; do not edit.\n"
 
 
 def migrated(path: Path) -> None:
@@ -31,9 +30,10 @@ def dumped(path: Path) -> str:
     """A store's schema, and the rows it began with, statement by statement."""
     connection = sqlite3.connect(path)
     statements = [sql for (sql,) in connection.execute("select sql from sqlite_master where sql is not null")]
-    for table in _FILLED:
-        for row in connection.execute(f"select * from {table}"):
-            values = ", ".join(f"'{value}'" for value in row)
+    for (table,) in connection.execute("select name from sqlite_master where type = 'table'").fetchall():
+        columns = [column[1] for column in connection.execute(f"pragma table_info({table})")]
+        quoted = " || ', ' || ".join(f'quote("{column}")' for column in columns)
+        for (values,) in connection.execute(f"select {quoted} from {table}"):
             statements.append(f"insert into {table} values ({values})")
     connection.close()
     return "".join(f"{statement.strip()}{schema.STATEMENT_END}" for statement in statements)
@@ -43,7 +43,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "new.db"
         migrated(path)
-        TARGET.write_text(dumped(path))
+        TARGET.write_text(HEADER + dumped(path), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ class Client:
                 except TypeError as e:
                     raise RequestError(f"'{name}' cannot be written as JSON: {e}", field=name) from None
         body = encode_json(fields)
-        asked = read(operation, body)
+        asked = read(operation, body, openings=self._gateway.openings)
         _check_context(context or self._context)
         call = Call(
             call_id=uuid7(now_us()),

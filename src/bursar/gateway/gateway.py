@@ -22,6 +22,7 @@ from bursar.types.call import CHAT, COMPLETIONS, MESSAGES, RESPONSES, Call
 from bursar.types.errors import RequestError
 from bursar.wire.encode import Way
 from bursar.wire.headers import fault_of
+from bursar.wire.openings import Openings
 from bursar.wire.readers import Endpoint
 
 _TEXT = frozenset({CHAT, MESSAGES, COMPLETIONS, RESPONSES})
@@ -57,6 +58,7 @@ class Gateway:
         self.transports = transports
         self.estimator = estimator
         self.resting = Resting()
+        self.openings = Openings()
         self._user_agent = user_agent
         self._places: dict[str, Places] = {}
         self._finishing: set[asyncio.Task[None]] = set()

@@ -100,7 +100,7 @@ async def serve(gateway: Gateway, ring: KeyRing, most_bytes: int, cycle: Cycle) 
         body = await cycle.body(most_bytes)
         if body is None:
             return
-        running = gateway.run(_call(call_id, operation, principal, cycle.head, body))
+        running = gateway.run(_call(gateway, call_id, operation, principal, cycle.head, body))
         await running.start()
         if running.call.stream:
             kind = _type_line(running) if dialect.keeps_type else _EVENTS_LINE
@@ -127,11 +127,11 @@ def _refuse(cycle: Cycle, dialect: Dialect, error: BursarError, running: Running
     answer_json(cycle, status, body, [*own, *_with_attempts(running, call_id)])
 
 
-def _call(call_id: str, operation: str, principal: Principal, head: Head, body: bytes) -> Call:
+def _call(gateway: Gateway, call_id: str, operation: str, principal: Principal, head: Head, body: bytes) -> Call:
     headers = head.named
     kind = headers.get(b"content-type", _JSON)
     form = kind.decode("latin-1") if kind != _JSON and is_form(kind) else None
-    asked = read(operation, body, form)
+    asked = read(operation, body, form, gateway.openings)
     others = head.unusual
     if others is None:
         others = head.unusual = [name for name in headers if name not in _PASSED_OVER]

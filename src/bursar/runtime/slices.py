@@ -25,11 +25,17 @@ def cores() -> int:
 def lengthen() -> bool:
     """Asks for longer slices for this process and those it starts; whether the system took that. Linux goes by it from
     6.12 on; where it is unknown, nothing changes."""
-    call = _SCHED_SETATTR.get(os.uname().machine) if sys.platform == "linux" else None
-    if call is None or os.sched_getscheduler(0) != os.SCHED_OTHER:
+    # The machine is the kernel's: a Python of 32 bits there has other numbers for its calls.
+    call = _SCHED_SETATTR.get(os.uname().machine) if sys.platform == "linux" and sys.maxsize > 2**32 else None
+    if call is None:
         return False
-    import ctypes
+    try:
+        import ctypes
 
-    nice = os.getpriority(os.PRIO_PROCESS, 0)
-    asked = _ATTRIBUTES.pack(_ATTRIBUTES.size, os.SCHED_OTHER, 0, nice, 0, _SLICE_NS, 0, 0, 0, 0)
-    return bool(ctypes.CDLL(None).syscall(call, 0, asked, 0) == 0)
+        if os.sched_getscheduler(0) != os.SCHED_OTHER:
+            return False
+        nice = os.getpriority(os.PRIO_PROCESS, 0)
+        asked = _ATTRIBUTES.pack(_ATTRIBUTES.size, os.SCHED_OTHER, 0, nice, 0, _SLICE_NS, 0, 0, 0, 0)
+        return bool(ctypes.CDLL(None).syscall(call, 0, asked, 0) == 0)
+    except (OSError, ImportError):  # not there with every C library, in every container, in every Python
+        return False

@@ -50,9 +50,9 @@ class Supervisor:
         news, told = socket.socketpair()
         told.setblocking(False)
         signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
-        if self._count > slices.cores():
-            slices.lengthen()  # the workers inherit it
         try:
+            if self._count > slices.cores():
+                slices.lengthen()  # the workers inherit it
             self._workers = [self._start() for _ in range(self._count)]
             while not self._stopping:
                 self._keep_alive()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import socket
 import sys
 
@@ -16,6 +17,18 @@ def main() -> None:
     config = sys.argv[4] if len(sys.argv) > 4 else None
     supervised = serve.Supervised(pipe=int(sys.argv[2]), tallies=sys.argv[3])
     serve.run(settings.load(config, os.environ), os.environ, sock, supervised)
+    if _is_alone(supervised.pipe):
+        # The supervisor was killed: nobody else would remove what the workers told each other.
+        shutil.rmtree(supervised.tallies, ignore_errors=True)
+
+
+def _is_alone(pipe: int) -> bool:
+    """Whether the pipe has ended, which it does with the supervisor, and with nothing else."""
+    os.set_blocking(pipe, False)
+    try:
+        return os.read(pipe, 1) == b""
+    except BlockingIOError:
+        return False
 
 
 if __name__ == "__main__":

@@ -42,20 +42,26 @@ async def prepare(database: Database) -> str:
 async def _store_id(database: Database) -> str | None:
     """The id of a store at the newest schema, else None."""
     async with database.read() as c:
-        if not await c.run_sync(lambda s: inspect(s).has_table("alembic_version")):
-            return None
-        version = (await c.execute(text("select version_num from alembic_version"))).scalar()
-        if version != HEAD:
+        if await c.run_sync(_version) != HEAD:
             return None
         return (await c.execute(text("select value from ledger_meta where name = 'store_id'"))).scalar()
 
 
+def _version(connection: Connection) -> str | None:
+    """Which schema a store has; None where it has none."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.exec_driver_sql("select version_num from alembic_version").scalar()
+
+
 def _make(connection: Connection) -> None:
     """A store where there is none, or one that was made before brought to the newest schema."""
+    if _version(connection) == HEAD:  # by another process, while this one waited for the lock
+        return
     if connection.exec_driver_sql("select count(*) from sqlite_master").scalar():
         upgrade(connection)
         return
-    written = (resources.files("bursar.store") / "schema.sql").read_text()
+    written = (resources.files("bursar.store") / "schema.sql").read_text(encoding="utf-8")
     for statement in written.split(STATEMENT_END)[:-1]:
         connection.exec_driver_sql(statement)
 

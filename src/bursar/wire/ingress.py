@@ -78,7 +78,6 @@ _Chat = msgspec.defstruct(
     gc=False,
 )
 _chat = msgspec.json.Decoder(_Chat).decode
-_openings = Openings()
 
 
 class Asked(msgspec.Struct, frozen=True, gc=False):
@@ -93,8 +92,9 @@ class Asked(msgspec.Struct, frozen=True, gc=False):
     usual: bool = False
 
 
-def read(operation: str, body: bytes, form: str | None = None) -> Asked:
-    """A request's body; `form` is its content-type where it is a form. Raises RequestError that names the field."""
+def read(operation: str, body: bytes, form: str | None = None, openings: Openings | None = None) -> Asked:
+    """A request's body; `form` is its content-type where it is a form, `openings` what others began with. Raises
+    RequestError that names the field."""
     if form is not None:
         if operation not in _OF_FORMS:
             raise RequestError("a form is nothing that can be asked here: send application/json")
@@ -102,15 +102,15 @@ def read(operation: str, body: bytes, form: str | None = None) -> Asked:
     if operation in _FILE_OF:
         raise RequestError("a file comes in a form: send multipart/form-data", field=_FILE_OF[operation])
     if operation == CHAT:
-        asked = _read_shortened(body) or _read_chat(body)
+        asked = _read_usual(body) if openings is None else _read_shortened(body, openings) or _read_new(body, openings)
         if asked is not None:
             return asked
     return _read_fields(operation, body)
 
 
-def _read_shortened(body: bytes) -> Asked | None:
+def _read_shortened(body: bytes, openings: Openings) -> Asked | None:
     """A chat that begins as others did; None where it does not, or is nothing that can be read so."""
-    shortened = _openings.shortened(body)
+    shortened = openings.shortened(body)
     if shortened is None:
         return None
     short, first = shortened
@@ -121,15 +121,16 @@ def _read_shortened(body: bytes) -> Asked | None:
     return asked
 
 
-def _read_chat(body: bytes) -> Asked | None:
-    """A chat; None where it is none of the usual kind."""
+def _read_new(body: bytes, openings: Openings) -> Asked | None:
+    """A chat that begins as none did, as far as is known."""
     asked = _read_usual(body)
     if asked is not None:
-        _openings.learn(body, asked.inputs[0])
+        openings.learn(body, asked.inputs[0])
     return asked
 
 
 def _read_usual(body: bytes) -> Asked | None:
+    """A chat; None where it is none of the usual kind."""
     try:
         if not body.isascii():
             body.decode()
