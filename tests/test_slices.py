@@ -56,8 +56,15 @@ def test_workers_on_one_core_have_longer_slices(one_core: None, make_server: Cal
     assert slice_ns(0) == usual != slices._SLICE_NS
 
 
+def test_more_than_two_workers_a_core_are_left_alone(one_core: None, make_server: Callable[..., Server]) -> None:
+    if slice_ns(0) == 0:
+        pytest.skip(_UNTOLD)
+    server = make_server(workers=3)
+    assert {slice_ns(thread) for thread in threads_of(server)} == {slice_ns(0)}
+
+
 def test_workers_with_cores_of_their_own_are_left_alone(make_server: Callable[..., Server]) -> None:
-    if slices.cores() < 2:
+    if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("there is but one core")
     if slice_ns(0) == 0:
         pytest.skip(_UNTOLD)

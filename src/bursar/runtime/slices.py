@@ -17,9 +17,11 @@ _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
 _ATTRIBUTES = struct.Struct("IIQiIQQQII")
 
 
-def cores() -> int:
-    """How many cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+def help_where(workers: int) -> bool:
+    """Whether longer slices are for so many workers: where two share a core. With more, each would wait for all the
+    others' slices."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return cores < workers <= 2 * cores
 
 
 def lengthen() -> bool:

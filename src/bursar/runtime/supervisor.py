@@ -51,7 +51,7 @@ class Supervisor:
         told.setblocking(False)
         signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
         try:
-            if self._count > slices.cores():
+            if slices.help_where(self._count):
                 slices.lengthen()  # the workers inherit it
             self._workers = [self._start() for _ in range(self._count)]
             while not self._stopping:
