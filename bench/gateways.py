@@ -262,9 +262,6 @@ def portkey() -> Gateway:
     return Gateway("portkey", begin, install, lambda: PORTKEY.rpartition("@")[2])
 
 
-_NAMES = ("direct", "limit", "bursar", "litellm", "portkey")
-
-
 def named(text: str) -> Gateway:
     """A gateway that is listening already: `NAME=URL[,pid=PID][,header=K:V][,model=PREFIX]`.
 
@@ -274,7 +271,7 @@ def named(text: str) -> Gateway:
     url, *options = rest.split(",")
     if not name or "://" not in url:
         raise ValueError(f"'{text}' is not NAME=URL[,pid=PID][,header=K:V]")
-    if name in _NAMES:
+    if name in ("direct", "limit", "bursar", "litellm", "portkey"):
         raise ValueError(f"'{name}' is the name of a series of the benchmark's own: give the peer another")
     if not url.startswith("http://"):
         raise ValueError(f"'{url}' is not plain HTTP, which alone the benchmark speaks")

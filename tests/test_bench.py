@@ -15,7 +15,7 @@ from bench import gateways, registry, report, run
 from bench.gateways import Gateway, Running
 from bench.load import Job, body_of
 from bench.measure import Bench, _Series
-from bench.processes import Group, free_port
+from bench.processes import GATEWAY_CORE, Group, free_port
 from bench.workloads import ALL, CHAT, PACED, STREAM, Workload
 
 FEW = [
@@ -167,14 +167,21 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Broken).serve_f
 """
 
 
-def test_a_gateway_that_fails_has_no_figures_but_a_reason(tmp_path: Path) -> None:
-    def begin(folder: Path, port: int, _upstream: int) -> gateways.Running:
-        command = [sys.executable, "-c", _BROKEN, str(port)]
-        return gateways.Running("portkey", port, {}, Group.start(command, core=0, cwd=folder, log=folder / "log"))
+def scripted(name: str, script: str) -> Gateway:
+    """A gateway that is this program, which is given its port."""
 
+    def begin(folder: Path, port: int, _upstream: int) -> gateways.Running:
+        command = [sys.executable, "-c", script, str(port)]
+        group = Group.start(command, core=GATEWAY_CORE, cwd=folder, log=folder / "log")
+        return gateways.Running(name, port, {}, group)
+
+    return Gateway(name, begin)
+
+
+def test_a_gateway_that_fails_has_no_figures_but_a_reason(tmp_path: Path) -> None:
     bench = Bench(tmp_path, lambda _text: None)
     try:
-        made = run._measured(bench, [gateways.direct(), gateways.Gateway("portkey", begin)], [FEW[0]], 1)
+        made = run._measured(bench, [gateways.direct(), scripted("portkey", _BROKEN)], [FEW[0]], 1)
     finally:
         bench.close()
     assert made.figures["chat"]["portkey"].failed == made.figures["chat"]["portkey"].calls == 8
@@ -200,13 +207,9 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Untrue).serve_f
 
 
 def test_an_answer_that_was_given_before_and_a_stream_without_its_end_are_failures(tmp_path: Path) -> None:
-    def begin(folder: Path, port: int, _upstream: int) -> gateways.Running:
-        command = [sys.executable, "-c", _UNTRUE, str(port)]
-        return gateways.Running("other", port, {}, Group.start(command, core=0, cwd=folder, log=folder / "log"))
-
     bench = Bench(tmp_path, lambda _text: None)
     try:
-        running = bench.begin(gateways.Gateway("other", begin))
+        running = bench.begin(scripted("other", _UNTRUE))
         assert running is not None
         seen, _ = bench.calls(CHAT, running, 6)
         assert (seen.failed, seen.repeated_ids) == (0, 5)

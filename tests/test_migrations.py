@@ -17,6 +17,7 @@ from bursar.ledger.verify import Verifier
 from bursar.store.engine import Database
 from bursar.store.proof import Proof
 from bursar.store.schema import HEAD, STATEMENT_END, prepare
+from support.server import environment
 from tools import schema as tool
 
 _ANSWER = '{"choices":[{"message":{"content":"said"}}]}'
@@ -69,13 +70,19 @@ def test_several_processes_make_one_new_store_and_one_of_them_makes_it(tmp_path:
         "import asyncio, sys\n"
         "from bursar.store.engine import Database\n"
         "from bursar.store.schema import prepare\n"
+        "print('ready', flush=True)\n"
         "sys.stdin.read()\n"
         f"print(asyncio.run(prepare(Database({url!r}))), 'alembic' in sys.modules)\n"
     )
     makers = [
-        subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
+        )
         for _ in range(4)
     ]
+    for maker in makers:
+        assert maker.stdout is not None
+        assert maker.stdout.readline() == "ready\n"
     for maker in makers:
         assert maker.stdin is not None
         maker.stdin.close()

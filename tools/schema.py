@@ -1,6 +1,6 @@
 """Writes what all migrations together make of a new store as plain SQL: `make schema`.
 
-A new store is made of that, for Alembic alone takes a fifth of a start. The migrations are the truth: a test makes a
+A new store is made of that, for Alembic alone takes a tenth of a start. The migrations are the truth: a test makes a
 store both ways and compares.
 """
 
