@@ -551,7 +551,7 @@ asyncio.run(main())
 
 
 def test_importing_bursar_loads_nothing_heavy() -> None:
-    script = "import bursar, sys; print([m for m in ('msgspec', 'httptools', 'httpx2', 'uvloop', 'fastapi', 'sqlalchemy', 'pydantic', 'asyncio', 'typer') if m in sys.modules])"
+    script = "import bursar, sys; print([m for m in ('msgspec', 'httptools', 'httpx2', 'uvloop', 'fastapi', 'sqlalchemy', 'pydantic', 'asyncio', 'click') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
 
@@ -568,22 +568,34 @@ def test_every_public_name_is_there_when_it_is_named_and_no_other() -> None:
 
 
 def test_a_command_that_does_not_serve_loads_no_web_framework() -> None:
-    script = "import bursar.cli.app, sys; print([m for m in ('fastapi', 'uvicorn', 'httpx2', 'botocore', 'google.auth', 'alembic', 'pydantic') if m in sys.modules])"
+    script = "import bursar.cli.app, bursar.cli.reading, sys; print([m for m in ('fastapi', 'uvicorn', 'httpx2', 'botocore', 'google.auth', 'alembic', 'pydantic') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
 
 
-def test_to_serve_calls_loads_nothing_of_the_control_plane() -> None:
-    script = "import bursar.cli.app, bursar.cli.serving, bursar.runtime.worker, sys; print([m for m in ('fastapi', 'pydantic', 'starlette', 'alembic') if m in sys.modules])"
-    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment())
-    assert out.stdout.strip() == "[]"
+def test_to_make_a_store_and_serve_calls_loads_nothing_of_the_control_plane(tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "import bursar.runtime.worker\n"
+        "from bursar.runtime import serve\n"
+        "async def at_once(*_, **__): print([m for m in ('fastapi', 'pydantic', 'starlette', 'alembic', 'sqlalchemy', 'rich') if m in sys.modules], 'sqlite3' in sys.modules)\n"
+        "serve._serve_until_told = at_once\n"
+        "from bursar.cli import main\n"
+        "sys.argv = ['bursar', 'serve', '--port', '0']\n"
+        "main()\n"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True, env=environment()
+    )
+    assert out.stdout.splitlines()[-1] == "[] True"
+    assert (tmp_path / "data" / "bursar.db").exists()
 
 
 def test_an_open_client_loads_no_web_framework() -> None:
     script = (
         "import asyncio, bursar, sys, tempfile, os\nos.chdir(tempfile.mkdtemp())\n"
         "async def main():\n  async with bursar.open() as c: await c.complete(model='demo', messages=[dict(role='user', content='x')])\n"
-        "asyncio.run(main())\nprint([m for m in ('fastapi', 'pydantic', 'uvicorn', 'starlette', 'typer', 'alembic') if m in sys.modules])"
+        "asyncio.run(main())\nprint([m for m in ('fastapi', 'pydantic', 'uvicorn', 'starlette', 'sqlalchemy', 'click', 'rich', 'alembic') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment())
     assert out.stdout.strip() == "[]"

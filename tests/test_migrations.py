@@ -6,34 +6,16 @@ import hashlib
 import sqlite3
 import subprocess
 import sys
-from importlib import resources
 from pathlib import Path
-
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import Connection
 
 from bursar.ledger.verify import Verifier
 from bursar.store.engine import Database
 from bursar.store.proof import Proof
-from bursar.store.schema import HEAD, STATEMENT_END, prepare
+from bursar.store.schema import HEAD, STATEMENT_END, prepare, upgrade
 from support.server import environment
 from tools import schema as tool
 
 _ANSWER = '{"choices":[{"message":{"content":"said"}}]}'
-
-
-async def _made(database: Database, revision: str) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(resources.files("bursar.store") / "migrations"))
-    config.set_main_option("path_separator", "os")
-
-    def upgrade(connection: Connection) -> None:
-        config.attributes["connection"] = connection
-        command.upgrade(config, revision)
-
-    async with database.write() as c:
-        await c.run_sync(upgrade)
 
 
 def _name(text: str) -> bytes:
@@ -52,7 +34,7 @@ def _entry(c: sqlite3.Connection, call_id: str, seq: int, **more: object) -> Non
 
 
 async def test_a_new_store_is_what_the_migrations_make(tmp_path: Path) -> None:
-    tool.migrated(tmp_path / "migrated.db")
+    upgrade(tmp_path / "migrated.db")
     migrated = tool.dumped(tmp_path / "migrated.db")
     assert tool.TARGET.read_text(encoding="utf-8") == tool.HEADER + migrated, "run `make schema`"
     database = Database(f"sqlite:///{tmp_path / 'new.db'}")
@@ -108,7 +90,7 @@ async def test_a_file_with_tables_of_somebody_elses_gets_ours_beside_them(tmp_pa
 async def test_an_answer_that_was_altered_or_gone_before_is_still_found(tmp_path: Path) -> None:
     path = tmp_path / "l.db"
     database = Database(f"sqlite:///{path}")
-    await _made(database, "0003")
+    upgrade(path, "0003")
     with sqlite3.connect(path) as c:
         for n, text in enumerate(("good", "forged"), 1):
             name = _name("good") if text == "good" else _name("was")
@@ -133,7 +115,7 @@ async def test_an_answer_that_was_altered_or_gone_before_is_still_found(tmp_path
 async def test_answers_that_were_bodies_come_to_stand_in_their_entries(tmp_path: Path) -> None:
     path = tmp_path / "l.db"
     database = Database(f"sqlite:///{path}")
-    await _made(database, "0003")
+    upgrade(path, "0003")
     bodies = ['{"role":"user"}', "{}", _ANSWER, "apart", '{"a":1}']
     with sqlite3.connect(path) as c:
         c.executemany(

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from support.server import Server, wait_for
 from support.upstream import Upstream
 
@@ -220,6 +222,40 @@ def test_the_command_line_shows_calls_usage_and_providers(server: Server) -> Non
     green = server.bursar("verify")
     assert (green.returncode, green.stdout.startswith("green: 10 entries")) == (0, True)
     assert json.loads(server.bursar("verify", "--format", "json").stdout)["green"] is True
+
+
+def test_every_command_says_what_it_is_for_and_what_it_takes(server: Server) -> None:
+    listed = server.bursar("--help").stdout
+    for name in ("serve", "call", "calls", "usage", "verify", "providers", "prices", "keys"):
+        helped = server.bursar(name, "--help")
+        assert helped.returncode == 0, helped.stderr
+        first = helped.stdout.split("\n\n")[1].split()
+        assert f"  {name} " in listed
+        assert " ".join(first[:3]) in listed, "the list says what the command itself says"
+    assert "[env: BURSAR_CONFIG]" in server.bursar("serve", "--help").stdout
+    assert server.bursar("--version").stdout.startswith("bursar ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("call",), "Missing argument 'MODEL'"),
+        (("serv",), "No such command 'serv'"),
+        (("serve", "--port", "65536"), "65536 is not in the range 0<=x<=65535"),
+        (("calls", "--format", "yaml"), "'yaml' is not one of 'table', 'json'"),
+        (("calls", "--since", "then"), "'then' is no time"),
+        (("prices", "find", "up", "m", "--at", "then"), "'then' does not match"),
+        (("providers", "chek"), "No such command 'chek'"),
+        (("keys", "revoke", "none"), "there is no live key 'none'"),
+    ],
+)
+def test_a_command_that_is_wrong_is_refused_with_what_was_wrong(
+    server: Server, arguments: tuple[str, ...], said: str
+) -> None:
+    refused = server.bursar(*arguments)
+    assert refused.returncode == 2
+    assert said in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def test_verify_exits_with_1_and_names_what_it_found(server: Server) -> None:

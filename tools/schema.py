@@ -10,20 +10,10 @@ import sqlite3
 import tempfile
 from pathlib import Path
 
-from sqlalchemy import create_engine
-
 from bursar.store import schema
 
 TARGET = Path(schema.__file__).with_name("schema.sql")
 HEADER = "-- Written by `make schema`; do not edit.\n"
-
-
-def migrated(path: Path) -> None:
-    """A new store at this path, made by the migrations."""
-    engine = create_engine(f"sqlite:///{path}")
-    with engine.begin() as connection:
-        schema.upgrade(connection)
-    engine.dispose()
 
 
 def dumped(path: Path) -> str:
@@ -42,7 +32,7 @@ def dumped(path: Path) -> str:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "new.db"
-        migrated(path)
+        schema.upgrade(path)
         TARGET.write_text(HEADER + dumped(path), encoding="utf-8")
 
 

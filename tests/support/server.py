@@ -23,8 +23,9 @@ from typing import Any
 import msgspec
 
 from bursar.store.engine import Database
-from bursar.store.queries import Queries, Scope
+from bursar.store.queries import Queries
 from bursar.store.schema import prepare
+from bursar.store.scope import Scope
 
 # How often workers tell each other what waits, and a little more.
 _WORD_S = 0.7

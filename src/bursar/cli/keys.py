@@ -7,13 +7,12 @@ import os
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated
 
+import click
 import msgspec
-import typer
 
-from bursar.cli import output
-from bursar.cli.output import Format
+from bursar.cli import options, output
+from bursar.cli.options import Format
 from bursar.http.auth import ADMIN, KeyRing, key_row, new_key
 from bursar.ledger.ledger import now_us
 from bursar.ledger.rows import timestamp
@@ -24,21 +23,28 @@ from bursar.store.keys import KeyStore
 from bursar.store.schema import prepare
 from bursar.types.errors import RequestError
 
-app = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True, add_completion=False)
 
-Config = Annotated[str | None, typer.Option("--config", help="The configuration file [env: BURSAR_CONFIG].")]
-As = Annotated[Format, typer.Option("--format", help="table for people, json for programs: one object a line.")]
+@click.group(cls=options.Group)
+def keys() -> None:
+    """Create, list and revoke API keys."""
 
 
-@app.command()
+@keys.command()
+@click.argument("name", help="What to call the key.")
+@options.config
+@click.option("--role", default="member", help="admin or member.")
+@click.option("--workspace", help="Its workspace; an admin without one sees all.")
+@click.option("--user", help="The user it stands for.")
+@click.option("--acts-for-users/--no-acts-for-users", default=False, help="May name other users with x-bursar-user.")
+@options.shown_as
 def create(
-    name: Annotated[str, typer.Argument(help="What to call the key.")],
-    config_file: Config = None,
-    role: Annotated[str, typer.Option(help="admin or member.")] = "member",
-    workspace: Annotated[str | None, typer.Option(help="Its workspace; an admin without one sees all.")] = None,
-    user: Annotated[str | None, typer.Option(help="The user it stands for.")] = None,
-    acts_for_users: Annotated[bool, typer.Option(help="May name other users with x-bursar-user.")] = False,
-    format: As = Format.table,
+    name: str,
+    config_file: str | None,
+    role: str,
+    workspace: str | None,
+    user: str | None,
+    acts_for_users: bool,
+    format: Format,
 ) -> None:
     """Make a key and show it, once."""
     row, key = asyncio.run(_create(config_file, name, role, workspace, user, acts_for_users))
@@ -68,8 +74,10 @@ async def _create(
         return _shown(msgspec.structs.asdict(row)), key
 
 
-@app.command("list")
-def list_keys(config_file: Config = None, format: As = Format.table) -> None:
+@keys.command("list")
+@options.config
+@options.shown_as
+def list_keys(config_file: str | None, format: Format) -> None:
     """Show the keys, without the keys themselves."""
     rows = asyncio.run(_list(config_file))
     if format is Format.json:
@@ -96,11 +104,10 @@ async def _list(config_file: str | None) -> list[dict[str, object]]:
         return [_shown(msgspec.structs.asdict(row)) for row in await store.all()]
 
 
-@app.command()
-def revoke(
-    key_id: Annotated[str, typer.Argument(help="The key's id, as `bursar keys list` shows it.")],
-    config_file: Config = None,
-) -> None:
+@keys.command()
+@click.argument("key_id", help="The key's id, as `bursar keys list` shows it.")
+@options.config
+def revoke(key_id: str, config_file: str | None) -> None:
     """End a key."""
     if not asyncio.run(_revoke(config_file, key_id)):
         raise RequestError(f"there is no live key '{key_id}'")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from enum import StrEnum
 
 import msgspec
 from rich.console import Console
@@ -14,13 +13,6 @@ from rich.text import Text
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 _STATUS_STYLE = {"completed": "green", "failed": "red", "cancelled": "yellow", "interrupted": "magenta"}
-
-
-class Format(StrEnum):
-    """How to print."""
-
-    table = "table"
-    json = "json"
 
 
 def compact(value: object) -> str:

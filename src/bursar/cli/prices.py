@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
+import click
 import msgspec
-import typer
 
-from bursar.cli import output
+from bursar.cli import options, output
 from bursar.cli.given import object_in, validated
-from bursar.cli.output import Format
+from bursar.cli.options import Format
 from bursar.http.auth import ADMIN_OF_ALL, DEFAULT_WORKSPACE
 from bursar.http.price_rows import (
     NewCurrencyRate,
@@ -34,25 +35,21 @@ from bursar.runtime import registry
 from bursar.runtime import settings as config
 from bursar.runtime.registry import Assembly
 from bursar.store.engine import Database
-from bursar.store.queries import Queries, Scope
+from bursar.store.queries import Queries
 from bursar.store.registry import CurrencyRateRow, PriceRow, RegistryStore
+from bursar.store.scope import Scope
 from bursar.types.errors import RequestError
 from bursar.wire.documents import camel
 
-app = typer.Typer(
-    help="Show, give and look up prices, and the rates of currencies.",
-    invoke_without_command=True,
-    add_completion=False,
-)
-
-Config = Annotated[str | None, typer.Option("--config", help="The configuration file [env: BURSAR_CONFIG].")]
-As = Annotated[Format, typer.Option("--format", help="table for people, json for programs: one object a line.")]
 _AMOUNTS = ("input", "cached", "output")
 
 
-@app.callback()
-def listed(context: typer.Context, config_file: Config = None, format: As = Format.table) -> None:
-    """Show the prices given here; those that come with bursar are looked up with `find`."""
+@click.group(cls=options.Group, invoke_without_command=True)
+@options.config
+@options.shown_as
+@click.pass_context
+def prices(context: click.Context, config_file: str | None, format: Format) -> None:
+    """Show prices, give them, and look up which one counts. Those that come with bursar are looked up with `find`."""
     if context.invoked_subcommand is not None:
         return
 
@@ -92,12 +89,12 @@ def _more(row: dict[str, Any]) -> str | None:
     return ", ".join(told) or None
 
 
-File = Annotated[Path, typer.Argument(help="A file with one JSON object; '-' reads standard input.")]
-
-
-@app.command()
-def add(file: File, config_file: Config = None, format: As = Format.table) -> None:
-    """Give a price: {"model", "provider" or "providerType", "currency", "validFrom", "input", "output", …}."""
+@prices.command()
+@click.argument("file", type=options.PATH, help="A file with one JSON object; '-' reads standard input.")
+@options.config
+@options.shown_as
+def add(file: Path, config_file: str | None, format: Format) -> None:
+    """Give a price. It is an object of "model", "provider" or "providerType", "currency", "validFrom", "input", …"""
     row = new_price(object_in(NewPrice, file), ADMIN_OF_ALL, timestamp(now_us()))
     _add(config_file, row)
     if format is Format.json:
@@ -106,22 +103,25 @@ def add(file: File, config_file: Config = None, format: As = Format.table) -> No
         print(f"given: {row.model} ({row.id})")
 
 
-@app.command()
-def delete(price_id: Annotated[str, typer.Argument(help="The price's id.")], config_file: Config = None) -> None:
-    """Put a price out of use; entries that name it still do."""
+@prices.command()
+@click.argument("price_id", help="The price's id.")
+@options.config
+def delete(price_id: str, config_file: str | None) -> None:
+    """Put a price out of use. Entries that name it still do."""
     print(f"out of use: {_put_out_of_use(config_file, PriceRow, price_id).model}")
 
 
-@app.command()
+@prices.command()
+@click.argument("provider", help="The provider's name.")
+@click.argument("model", help="The model, as it is called there.")
+@click.option("--at", type=click.DateTime(), help="When (UTC); now, where it is left out.")
+@click.option("--workspace", default=DEFAULT_WORKSPACE, help="Whose calls.")
+@options.config
+@options.shown_as
 def find(
-    provider: Annotated[str, typer.Argument(help="The provider's name.")],
-    model: Annotated[str, typer.Argument(help="The model, as it is called there.")],
-    at: Annotated[datetime | None, typer.Option(help="When (UTC); now, where it is left out.")] = None,
-    workspace: Annotated[str, typer.Option(help="Whose calls.")] = DEFAULT_WORKSPACE,
-    config_file: Config = None,
-    format: As = Format.table,
+    provider: str, model: str, at: datetime | None, workspace: str, config_file: str | None, format: Format
 ) -> None:
-    """Show the price that counts for a model of a provider: exit 1 where there is none."""
+    """Show the price that counts for a model of a provider. Exits with 1 where there is none."""
 
     async def work(store: RegistryStore, assembly: Assembly) -> dict[str, Any] | None:
         found = await store.snapshot()
@@ -132,10 +132,10 @@ def find(
                 f"there is no provider '{provider}'; there are {', '.join(o.name for o in known.offers())}"
             )
         made = known.provider(offers[0])
-        prices: Prices = assembly.prices(found.prices, found.rates)
+        table: Prices = assembly.prices(found.prices, found.rates)
         place = Place(offers[0].workspace or workspace, made.name, made.type, made.url_shown, made.vendor)
         us = now_us() if at is None else int(at.replace(tzinfo=UTC).timestamp() * 1_000_000)
-        row = prices.find(place, model, model, us)
+        row = table.find(place, model, model, us)
         return shown_found(row) if row is not None else None
 
     found = _with_store(config_file, work)
@@ -149,7 +149,7 @@ def find(
     else:
         _show(found)
     if found is None:
-        raise typer.Exit(1)
+        sys.exit(1)
 
 
 _PER = {"webSearch": "webSearch /1,000", "searchUnit": "searchUnit /1,000", "request": "request /1,000",
@@ -171,13 +171,12 @@ def _show(found: dict[str, Any]) -> None:
     output.table(("", "since", *heads), shown, numbers=heads, empty="Nothing.")
 
 
-@app.command()
-def missing(
-    since: Annotated[datetime | None, typer.Option(help="Only what was used since then (UTC), by the hour.")] = None,
-    config_file: Config = None,
-    format: As = Format.table,
-) -> None:
-    """Show what has been used and has no price, or no rate into dollars: exit 1 where there is something."""
+@prices.command()
+@click.option("--since", type=click.DateTime(), help="Only what was used since then (UTC), by the hour.")
+@options.config
+@options.shown_as
+def missing(since: datetime | None, config_file: str | None, format: Format) -> None:
+    """Show what was used and has no price, or no rate into dollars. Exits with 1 where there is something."""
     read = config.load(config_file, os.environ)
     hour = int(since.replace(tzinfo=UTC).timestamp()) // 3600 if since is not None else 0
 
@@ -209,16 +208,15 @@ def missing(
             empty = "Everything that was used has a price." if what == "model" else "All of it is told in US dollars."
             output.table(columns, [[row[c] for c in columns] for row in rows], numbers=numbers, empty=empty)
     if models or currencies:
-        raise typer.Exit(1)
+        sys.exit(1)
 
 
-rates = typer.Typer(help="Show and give what currencies are in US dollars.", invoke_without_command=True)
-app.add_typer(rates, name="rates")
-
-
-@rates.callback()
-def rates_listed(context: typer.Context, config_file: Config = None, format: As = Format.table) -> None:
-    """Show what currencies are in US dollars, and since when."""
+@prices.group(cls=options.Group, invoke_without_command=True)
+@options.config
+@options.shown_as
+@click.pass_context
+def rates(context: click.Context, config_file: str | None, format: Format) -> None:
+    """Show what currencies are in US dollars, and give it."""
     if context.invoked_subcommand is not None:
         return
 
@@ -239,14 +237,13 @@ def rates_listed(context: typer.Context, config_file: Config = None, format: As 
 
 
 @rates.command("add")
-def add_rate(
-    currency: Annotated[str, typer.Argument(help="Three capitals, like RUB.")],
-    usd: Annotated[str, typer.Argument(help="What one of it is in US dollars, like 0.0125.")],
-    valid_from: Annotated[str | None, typer.Option(help="The first day it holds, like 2026-11-01.")] = None,
-    config_file: Config = None,
-    format: As = Format.table,
-) -> None:
-    """Give a rate; entries made before keep theirs."""
+@click.argument("currency", help="Three capitals, like RUB.")
+@click.argument("usd", help="What one of it is in US dollars, like 0.0125.")
+@click.option("--valid-from", metavar="DAY", help="The first day it holds, like 2026-11-01.")
+@options.config
+@options.shown_as
+def add_rate(currency: str, usd: str, valid_from: str | None, config_file: str | None, format: Format) -> None:
+    """Give a rate. Entries made before keep theirs."""
     given = validated(NewCurrencyRate, {"currency": currency, "usd": usd, "validFrom": valid_from})
     row = new_currency_rate(given, ADMIN_OF_ALL, timestamp(now_us()))
     _add(config_file, row)
@@ -257,8 +254,10 @@ def add_rate(
 
 
 @rates.command("delete")
-def delete_rate(rate_id: Annotated[str, typer.Argument(help="The rate's id.")], config_file: Config = None) -> None:
-    """Put a rate out of use; entries that name it still do."""
+@click.argument("rate_id", help="The rate's id.")
+@options.config
+def delete_rate(rate_id: str, config_file: str | None) -> None:
+    """Put a rate out of use. Entries that name it still do."""
     print(f"out of use: {_put_out_of_use(config_file, CurrencyRateRow, rate_id).currency}")
 
 

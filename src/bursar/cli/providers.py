@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
+import click
 import msgspec
-import typer
 
-from bursar.cli import output
+from bursar.cli import options, output
 from bursar.cli.given import object_in, read_file
-from bursar.cli.output import Format
+from bursar.cli.options import Format
 from bursar.gateway.registry import Offer, Registry
 from bursar.http.auth import ADMIN_OF_ALL
 from bursar.http.checks import checked
@@ -28,25 +29,23 @@ from bursar.runtime.registry import Assembly
 from bursar.runtime.settings import Settings
 from bursar.store.registry import ProviderRow, RegistryStore
 from bursar.store.vault import Vault
-from bursar.types.call import Context
+from bursar.types.call import OPERATIONS, Context
 from bursar.types.errors import ConfigError, RequestError, StoreError
 from bursar.wire import spec as specs
 from bursar.wire.sample import Sample, read_sample
 from bursar.wire.spec import OperationSpec
 
-app = typer.Typer(
-    help="Show, make, change and check providers, and try how answers are read.",
-    invoke_without_command=True,
-    add_completion=False,
-)
-
-Config = Annotated[str | None, typer.Option("--config", help="The configuration file [env: BURSAR_CONFIG].")]
-As = Annotated[Format, typer.Option("--format", help="table for people, json for programs: one object a line.")]
+_OBJECT = "A file with one JSON object in the documents' names; '-' reads standard input."
+_named = click.argument("name", help="The provider's name, or its id.")
+_in_workspace = click.option("--workspace", help="The workspace it is in, where several have one of this name.")
 
 
-@app.callback()
-def listed(context: typer.Context, config_file: Config = None, format: As = Format.table) -> None:
-    """Show the providers and routes: those of the configuration and those of the store."""
+@click.group(cls=options.Group, invoke_without_command=True)
+@options.config
+@options.shown_as
+@click.pass_context
+def providers(context: click.Context, config_file: str | None, format: Format) -> None:
+    """Show providers and routes; make, change and check providers. Those of the file are changed there."""
     if context.invoked_subcommand is not None:
         return
     found = _known(config_file)
@@ -98,16 +97,12 @@ def _shown(found: Registry, offer: Offer) -> dict[str, Any]:
     return {**row, "type": made.type, "url": made.url_shown, "takes": list(made.endpoints), **more}
 
 
-File = Annotated[
-    Path, typer.Argument(help="A file with one JSON object in the documents' names; '-' reads standard input.")
-]
-Named = Annotated[str, typer.Argument(help="The provider's name, or its id.")]
-Workspace = Annotated[str | None, typer.Option(help="The workspace it is in, where several have one of this name.")]
-
-
-@app.command()
-def add(file: File, config_file: Config = None, format: As = Format.table) -> None:
-    """Make a provider; running servers serve it within a second."""
+@providers.command()
+@click.argument("file", type=options.PATH, help=_OBJECT)
+@options.config
+@options.shown_as
+def add(file: Path, config_file: str | None, format: Format) -> None:
+    """Make a provider. Running servers serve it within a second."""
     given = object_in(NewProvider, file)
 
     async def work(known: _Known) -> ProviderRow:
@@ -119,28 +114,42 @@ def add(file: File, config_file: Config = None, format: As = Format.table) -> No
     _tell(_with_store(config_file, work), format, "made")
 
 
-@app.command()
-def change(
-    name: Named, file: File, workspace: Workspace = None, config_file: Config = None, format: As = Format.table
-) -> None:
+@providers.command()
+@_named
+@click.argument("file", type=options.PATH, help=_OBJECT)
+@_in_workspace
+@options.config
+@options.shown_as
+def change(name: str, file: Path, workspace: str | None, config_file: str | None, format: Format) -> None:
     """Change what the file gives, and leave the rest."""
     _change(config_file, name, workspace, object_in(ProviderChange, file), format, "changed")
 
 
-@app.command()
-def activate(name: Named, workspace: Workspace = None, config_file: Config = None, format: As = Format.table) -> None:
+@providers.command()
+@_named
+@_in_workspace
+@options.config
+@options.shown_as
+def activate(name: str, workspace: str | None, config_file: str | None, format: Format) -> None:
     """Let calls go to a provider."""
     _change(config_file, name, workspace, ProviderChange.model_validate({"isActive": True}), format, "activated")
 
 
-@app.command()
-def deactivate(name: Named, workspace: Workspace = None, config_file: Config = None, format: As = Format.table) -> None:
+@providers.command()
+@_named
+@_in_workspace
+@options.config
+@options.shown_as
+def deactivate(name: str, workspace: str | None, config_file: str | None, format: Format) -> None:
     """Let no call go to a provider any more."""
     _change(config_file, name, workspace, ProviderChange.model_validate({"isActive": False}), format, "deactivated")
 
 
-@app.command()
-def delete(name: Named, workspace: Workspace = None, config_file: Config = None) -> None:
+@providers.command()
+@_named
+@_in_workspace
+@options.config
+def delete(name: str, workspace: str | None, config_file: str | None) -> None:
     """Delete a provider, and its secrets with it."""
 
     async def work(known: _Known) -> ProviderRow:
@@ -151,15 +160,14 @@ def delete(name: Named, workspace: Workspace = None, config_file: Config = None)
     print(f"deleted {_with_store(config_file, work).name}")
 
 
-@app.command()
-def check(
-    name: Named,
-    model: Annotated[str | None, typer.Option(help="The model to ask, where it has none of its own.")] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds it may take.", min=0.1, max=60)] = 10.0,
-    config_file: Config = None,
-    format: As = Format.table,
-) -> None:
-    """Make a tiny call to a provider, active or not: exit 0 where it answers, 1 where it does not."""
+@providers.command()
+@_named
+@click.option("--model", help="The model to ask, where it has none of its own.")
+@click.option("--timeout", type=click.FloatRange(0.1, 60), default=10.0, help="Seconds it may take.")
+@options.config
+@options.shown_as
+def check(name: str, model: str | None, timeout: float, config_file: str | None, format: Format) -> None:
+    """Make a tiny call to a provider, active or not. Exits with 0 where it answers, 1 where it does not."""
     read = config.load(config_file, os.environ)
     found = asyncio.run(_checked(read, name, model, timeout))
     if format is Format.json:
@@ -169,7 +177,7 @@ def check(
     else:
         print(f"{name} does not answer, after {found['ms']} ms: {found['error']}")
     if not found["available"]:
-        raise typer.Exit(1)
+        sys.exit(1)
 
 
 async def _checked(read: Settings, name: str, model: str | None, timeout_s: float) -> dict[str, object]:
@@ -184,9 +192,10 @@ async def _checked(read: Settings, name: str, model: str | None, timeout_s: floa
         return await checked(core.gateway, made, asked, timeout_s, Context(), None)
 
 
-@app.command("rotate-key")
-def rotate_key(config_file: Config = None) -> None:
-    """Make a new master key, and store the secrets of all providers under it; old ones then open nothing more."""
+@providers.command("rotate-key")
+@options.config
+def rotate_key(config_file: str | None) -> None:
+    """Seal the secrets of all providers under a new master key. Old ones then open nothing more."""
     read = config.load(config_file, os.environ)
     print(f"{asyncio.run(registry.rotate(read))} providers' secrets are stored under a new master key")
 
@@ -244,18 +253,19 @@ def _tell(row: ProviderRow, format: Format, done: str) -> None:
         print(f"{done} {row.name} ({row.id})")
 
 
-@app.command("try")
+@providers.command("try")
+@click.argument(
+    "file", type=options.PATH, help="A file with an answer's body, plain or streamed; '-' reads standard input."
+)
+@click.option("--type", help="The provider type whose description reads it.")
+@click.option("--provider", help="Or a configured provider, with its own settings.")
+@click.option("--operation", default="chat", help=f"The kind of call: {', '.join(OPERATIONS)}.")
+@options.config
+@options.shown_as
 def try_(
-    file: Annotated[
-        Path, typer.Argument(help="A file with an answer's body, plain or streamed; '-' reads standard input.")
-    ],
-    type: Annotated[str | None, typer.Option(help="The provider type whose description reads it.")] = None,
-    provider: Annotated[str | None, typer.Option(help="Or a configured provider, with its own settings.")] = None,
-    operation: Annotated[str, typer.Option(help=f"The kind of call: {', '.join(specs.OPERATIONS)}.")] = "chat",
-    config_file: Config = None,
-    format: As = Format.table,
+    file: Path, type: str | None, provider: str | None, operation: str, config_file: str | None, format: Format
 ) -> None:
-    """Read a sample answer and show what is found: text, finish, usage, error."""
+    """Show what is read of a sample answer: text, usage, error."""
     found = read_sample(_description(type, provider, operation, config_file), read_file(file))
     if format is Format.json:
         output.json_lines([msgspec.structs.asdict(found)])

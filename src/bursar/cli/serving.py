@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import os
 import socket
+import sys
 import time
 from collections.abc import Mapping
 
+import click
+
+from bursar.cli import options
 from bursar.gateway.registry import Registry
 from bursar.http.auth import DEFAULT_WORKSPACE
 from bursar.runtime import logs, settings
@@ -19,6 +24,17 @@ from bursar.types.errors import ConfigError
 
 _BIND_WITHIN_S = 5.0
 _SHOWN = 10
+
+
+@click.command()
+@options.config
+@click.option("--host", default="127.0.0.1", help="The address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, help="The port; 0 takes a free one.")
+@click.option("--workers", type=click.IntRange(1, 256), default=1, help="How many processes serve.")
+def serve(config_file: str | None, host: str, port: int, workers: int) -> None:
+    """Start the gateway server."""
+    gc.disable()  # until it serves, for the same reason as while it was loaded: a tenth of the start
+    sys.exit(start(config_file, os.environ, host=host, port=port, workers=workers))
 
 
 def start(config_file: str | None, environ: Mapping[str, str], *, host: str, port: int, workers: int) -> int:
@@ -35,7 +51,7 @@ def start(config_file: str | None, environ: Mapping[str, str], *, host: str, por
         server.run(read, environ, sock)
         return 0
     gc.enable()
-    log = logs.logger(as_json=read.server.json_logs)
+    log = logs.Log(as_json=read.server.json_logs)
     return Supervisor(read, config_file, environ, sock, workers, log).run()
 
 

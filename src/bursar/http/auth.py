@@ -15,7 +15,7 @@ from contextlib import suppress
 import msgspec
 
 from bursar.store.keys import KeyRow
-from bursar.store.queries import Scope
+from bursar.store.scope import Scope
 from bursar.types.call import Context
 from bursar.types.errors import AuthenticationError, ForbiddenError, RequestError
 

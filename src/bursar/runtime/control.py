@@ -17,6 +17,7 @@ from bursar.ledger.rows import timestamp
 from bursar.runtime.core import REGISTRY, Core
 from bursar.runtime.settings import Settings
 from bursar.store.keys import KeyStore
+from bursar.store.queries import Queries
 
 Reload = Callable[[], Awaitable[None]]
 
@@ -29,15 +30,16 @@ def control_of(settings: Settings, core: Core, ring: KeyRing, keys: KeyStore, re
         await core.registry.reload()
         await core.held_everywhere(REGISTRY)
 
+    queries = Queries(core.database)
     prices = PricesState(
         gateway=core.gateway,
         store=core.registry.store,
-        queries=core.queries,
+        queries=queries,
         reload=reload,
         in_file=([shown_of_file(p) for p in settings.prices], [shown_of_file(r) for r in settings.currency_rates]),
     )
     registry = _registry_state(core, reload)
-    return control_plane(State(ring, keys, core.queries, registry, prices, reload_keys, bursar.__version__))
+    return control_plane(State(ring, keys, queries, registry, prices, reload_keys, bursar.__version__))
 
 
 def _registry_state(core: Core, reload: Reload) -> RegistryState:

@@ -31,7 +31,7 @@ from bursar.runtime.settings import Settings, bytes_of
 from bursar.runtime.transports import Transports
 from bursar.store.engine import Database
 from bursar.store.ledger_sql import SqlLedgerStore
-from bursar.store.queries import Queries, token_ratios
+from bursar.store.ratios import token_ratios
 from bursar.store.registry import RegistryStore
 from bursar.store.schema import prepare
 from bursar.store.vault import Vault
@@ -118,7 +118,6 @@ class Core:
         self.registry = registry
         self.vault = vault
         self.turns = turns
-        self.queries = Queries(database)
         self._adopter = adopter
         self._told = told
         self._chores = chores

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, TextIO
-
-import structlog
+from typing import TextIO
 
 from bursar.ledger.ledger import Ended
 from bursar.ledger.records import Opened, Settled
@@ -19,23 +18,47 @@ _WORD_CHARS = 200
 _Key = tuple[str, str, int | None, str]
 
 
-def logger(*, as_json: bool, stream: TextIO | None = None) -> Any:
-    """A structlog logger for people, or with `as_json` for machines."""
-    out = stream or sys.stderr
-    last = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=out.isatty())
-    return structlog.wrap_logger(
-        structlog.PrintLogger(out),
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.EventRenamer("message") if as_json else _same,
-            last,
-        ],
-    )
+class Log:
+    """What happens to the server, an event with its values a line: for people, or for machines as JSON. What libraries
+    warn of is written the same way."""
+
+    def __init__(self, *, as_json: bool, stream: TextIO | None = None) -> None:
+        handler = logging.StreamHandler(stream or sys.stderr)
+        handler.setFormatter(_Lines(as_json=as_json))
+        logging.getLogger().handlers = [handler]
+        self._logger = logging.getLogger("bursar")
+        self._logger.setLevel(logging.INFO)
+
+    def info(self, event: str, **values: object) -> None:
+        self._logger.info(event, extra={"values": values})
+
+    def warning(self, event: str, **values: object) -> None:
+        self._logger.warning(event, extra={"values": values})
+
+    def error(self, event: str, **values: object) -> None:
+        self._logger.error(event, extra={"values": values})
 
 
-def _same(_logger: object, _name: str, event: Any) -> Any:
-    return event
+class _Lines(logging.Formatter):
+    def __init__(self, *, as_json: bool) -> None:
+        super().__init__()
+        self._as_json = as_json
+
+    def format(self, record: logging.LogRecord) -> str:
+        level, event = record.levelname.lower(), record.getMessage()
+        values: dict[str, object] = getattr(record, "values", {})
+        fault = self.formatException(record.exc_info) if record.exc_info else None
+        if self._as_json:
+            more = {"exception": fault} if fault is not None else {}
+            return _json_line(level=level, message=event, **values, **more).rstrip("\n")
+        said = [f"{_now()} [{level}] {event}", *(f"{name}={_shown(value)}" for name, value in values.items())]
+        return " ".join(said) + (f"\n{fault}" if fault is not None else "")
+
+
+def _shown(value: object) -> str:
+    """A value in a line for people: in quotes where it would not stand out as one."""
+    text = str(value)
+    return text if text.isprintable() and text and " " not in text else repr(text)
 
 
 class ResponseLog:
@@ -102,8 +125,11 @@ class ResponseLog:
 
 
 def _json_line(**values: object) -> str:
-    at = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    return encode_json({**values, "timestamp": at}).decode() + "\n"
+    return encode_json({**values, "timestamp": _now()}).decode() + "\n"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _one_word(name: str) -> str:

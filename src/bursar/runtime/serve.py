@@ -14,7 +14,7 @@ import socket
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -137,7 +137,7 @@ async def serve(
     supervised: Supervised | None = None,
 ) -> None:
     """Serves on a bound socket until SIGTERM, SIGINT, or, as a worker, until the supervisor is gone."""
-    log = logs.logger(as_json=settings.server.json_logs)
+    log = logs.Log(as_json=settings.server.json_logs)
     responses = logs.ResponseLog(as_json=settings.server.json_logs)
     cores: list[Core] = []
 
@@ -167,10 +167,9 @@ async def serve(
         await _serve_until_told(app, settings, keys, core.turns, sock, log, pipe)
 
 
-def _teller(log: Any) -> Told:
+def _teller(log: logs.Log) -> Told:
     def tell(event: str, values: dict[str, object]) -> None:
-        with suppress(OSError):
-            log.warning(event, **values)
+        log.warning(event, **values)
 
     return tell
 
@@ -207,7 +206,7 @@ async def _serve_until_told(
     keys: _Keys,
     turns: Turns,
     sock: socket.socket,
-    log: Any,
+    log: logs.Log,
     parent_pipe: int | None,
 ) -> None:
     server = _Server(_config(app.answer, settings, turns))
@@ -218,8 +217,7 @@ async def _serve_until_told(
             return
         app.stopping = True
         server.stop()
-        with suppress(OSError):
-            log.info("stopping", why=why)
+        log.info("stopping", why=why)
 
     def orphaned(pipe: int) -> None:
         loop.remove_reader(pipe)

@@ -17,9 +17,9 @@ import tempfile
 import time
 from collections.abc import Mapping
 from types import FrameType
-from typing import Any
 
 from bursar.runtime import slices
+from bursar.runtime.logs import Log
 from bursar.runtime.settings import Settings
 
 _LOOK_EVERY_S = 5.0
@@ -31,7 +31,7 @@ class Supervisor:
     """Runs `count` workers until a signal; returns its exit status."""
 
     def __init__(self, settings: Settings, config: str | None, environ: Mapping[str, str], sock: socket.socket,
-                 count: int, log: Any) -> None:  # fmt: skip
+                 count: int, log: Log) -> None:  # fmt: skip
         self._settings = settings
         self._config = config
         self._environ = dict(environ)

@@ -1,4 +1,4 @@
-"""Connections to SQLite: one that writes, immediately, and some that only read, briefly.
+"""Connections to SQLite, each in a thread of its own: the drain's, that of what is changed, and some that only read.
 
 The journal is WAL only from SQLite 3.51.3 on: below it a WAL reset can corrupt the file
 (https://sqlite.org/wal.html, "the WAL-reset bug"). The rollback journal is slower, which the spool hides.
@@ -11,22 +11,22 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
-
-from sqlalchemy import Connection, event
-from sqlalchemy.exc import DBAPIError, OperationalError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from typing import TYPE_CHECKING, TypeVar
 
 from bursar.types.errors import ConfigError, StoreError
 
+if TYPE_CHECKING:
+    from bursar.store.reader import Reader
+
 WAL_FROM = (3, 51, 3)
-_BUSY_MS = 1500
+BUSY_MS = 1500
 _STATEMENTS = 64
 _PAGE_BYTES = 8192
+OVERWRITES = "pragma secure_delete = on"
 # A quarter of a core when calls want all of it: their rows take a seventh (docs/why/performance.md).
 _STANDS_BACK = 5
 _KEEPS_CORE_S = 0.002
@@ -42,54 +42,62 @@ def sqlite_path(url: str) -> Path:
 
 
 class Database:
-    """The two engines of one SQLite file. Errors of the database come out as StoreError."""
+    """One SQLite file. Work is a plain function of the driver's own connection, run in one transaction: one visit to a
+    thread, however many statements it has. Errors of the database come out as StoreError."""
 
     def __init__(self, url: str) -> None:
         self.path = sqlite_path(url)
-        self.writer = _engine(self.path, "BEGIN IMMEDIATE", pool_size=1)
-        self.reader = _engine(self.path, "BEGIN", pool_size=3)
-        self._drain = _Thread(self.path)
-
-    @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that holds the write lock from its beginning."""
-        async with _told(self.path), self.writer.begin() as connection:
-            yield connection
-
-    @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that sees one state; keep it to a page, for it holds the drain up."""
-        async with _told(self.path), self.reader.begin() as connection:
-            yield connection
+        self._drain = _Thread(self.path, _stand_back)
+        self._changes = _Thread(self.path, overwrites=True)
+        self._reader: Reader | None = None
 
     async def apply(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Runs plain work on the driver's own connection, in a transaction that holds the write lock from its
-        beginning: one visit to a thread, however many statements it has."""
+        """What the drain writes: holds the write lock from its beginning."""
         return await self._drain.run("begin immediate", work)
 
     async def look(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """The same for work that only reads."""
         return await self._drain.run("begin", work)
 
+    async def change(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """What an administrator writes: the same beside the drain, and what is deleted is overwritten in the file, for
+        it may have been secret."""
+        return await self._changes.run("begin immediate", work)
+
+    @property
+    def reader(self) -> Reader:
+        """What questions about the ledger are asked through. Its library is loaded by who first needs it, for it takes
+        a quarter of a start, and calls do without."""
+        if self._reader is None:
+            from bursar.store.reader import Reader
+
+            self._reader = Reader(self.path)
+        return self._reader
+
     async def close(self) -> None:
-        await self.writer.dispose()
-        await self.reader.dispose()
+        if self._reader is not None:
+            await self._reader.close()
+        await self._changes.close()
         await self._drain.close()
 
 
 class _Thread:
-    """One connection in a thread of its own."""
+    """One connection in a thread of its own, both there once they are needed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, begin: Callable[[], None] | None = None, *, overwrites: bool = False) -> None:
         self._path = path
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="bursar-store", initializer=_stand_back)
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="bursar-store", initializer=begin)
+        self._overwrites = overwrites
+        self._is_used = False
         self._connection: sqlite3.Connection | None = None
 
     async def run(self, begin: str, work: Callable[[sqlite3.Connection], T]) -> T:
+        self._is_used = True
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._work, begin, work)
 
     async def close(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._drop)
+        if self._is_used:
+            await asyncio.get_running_loop().run_in_executor(self._executor, self._drop)
         self._executor.shutdown(wait=False)
 
     def _work(self, begin: str, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -113,9 +121,11 @@ class _Thread:
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self._path, timeout=_BUSY_MS / 1000, isolation_level=None, cached_statements=_STATEMENTS
+            self._path, timeout=BUSY_MS / 1000, isolation_level=None, cached_statements=_STATEMENTS
         )
-        _set_journal(connection)
+        set_journal(connection)
+        if self._overwrites:
+            connection.execute(OVERWRITES).close()
         self._connection = connection
         return connection
 
@@ -153,28 +163,8 @@ class Pace:
                 os.sched_yield()
 
 
-def _engine(path: Path, begin: str, *, pool_size: int) -> AsyncEngine:
-    engine = create_async_engine(
-        f"sqlite+aiosqlite:///{path}",
-        pool_size=pool_size,
-        max_overflow=0,
-        connect_args={"isolation_level": None, "timeout": _BUSY_MS / 1000},
-    )
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
-        _set_journal(connection)
-        # What is deleted here is overwritten in the file, for it may have been secret.
-        connection.execute("pragma secure_delete = on").close()
-
-    @event.listens_for(engine.sync_engine, "begin")
-    def _on_begin(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
-
-    return engine
-
-
-def _set_journal(connection: sqlite3.Connection) -> None:
+def set_journal(connection: sqlite3.Connection) -> None:
+    """Sees to it that a new connection writes as this SQLite does it safely."""
     journal = "wal" if sqlite3.sqlite_version_info >= WAL_FROM else "delete"
     cursor = connection.cursor()
     try:
@@ -185,24 +175,6 @@ def _set_journal(connection: sqlite3.Connection) -> None:
     except sqlite3.OperationalError:
         pass  # a read-only or locked file keeps the journal it has
     cursor.close()
-
-
-@asynccontextmanager
-async def _told(path: Path) -> AsyncIterator[None]:
-    """Says which file an operational error of the database is about."""
-    try:
-        yield
-    except OperationalError as e:
-        if is_refusal(e):
-            raise
-        raise StoreError(f"the store {path} cannot be used now: {e.orig}") from e
-    except sqlite3.OperationalError as e:
-        raise StoreError(f"the store {path} cannot be used now: {e}") from e
-
-
-def is_refusal(error: DBAPIError) -> bool:
-    """`refuses`, for an error as SQLAlchemy tells it."""
-    return refuses(error.orig) if isinstance(error.orig, Exception) else False
 
 
 def refuses(error: Exception) -> bool:

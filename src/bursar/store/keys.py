@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 import msgspec
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bursar.store.engine import Database
 
@@ -48,54 +48,52 @@ class KeyStore:
 
     async def add(self, row: KeyRow) -> None:
         """Stores a new key."""
-        async with self._database.write() as c:
-            await _insert(c, row)
-            await _changed(c)
+
+        def work(c: sqlite3.Connection) -> None:
+            _insert(c, row)
+            _changed(c)
+
+        await self._database.change(work)
 
     async def revoke(self, key_id: str, now: str) -> bool:
         """Ends a key; False where there is no such key, or it had ended before."""
-        async with self._database.write() as c:
-            done = await c.execute(
-                text("update api_keys set revoked_at = :now where id = :id and revoked_at is null"),
-                {"now": now, "id": key_id},
-            )
-            await _changed(c)
+
+        def work(c: sqlite3.Connection) -> bool:
+            done = c.execute("update api_keys set revoked_at = ? where id = ? and revoked_at is null", (now, key_id))
+            _changed(c)
             return done.rowcount == 1
+
+        return await self._database.change(work)
 
     async def put_named(self, row: KeyRow) -> bool:
         """Makes `row` the one live key of its id; False where it already is, and nothing was written."""
-        async with self._database.write() as c:
-            same = await c.execute(
-                text("select 1 from api_keys where id = :id and digest = :digest and revoked_at is null"),
-                {"id": row.id, "digest": row.digest},
-            )
-            if same.first() is not None:
+
+        def work(c: sqlite3.Connection) -> bool:
+            who = (row.id, row.digest)
+            if c.execute("select 1 from api_keys where id = ? and digest = ? and revoked_at is null", who).fetchone():
                 return False
-            await c.execute(
-                text("delete from api_keys where id = :id or digest = :digest"), {"id": row.id, "digest": row.digest}
-            )
-            await _insert(c, row)
-            await _changed(c)
+            c.execute("delete from api_keys where id = ? or digest = ?", who)
+            _insert(c, row)
+            _changed(c)
             return True
+
+        return await self._database.change(work)
 
     async def has_admin(self) -> bool:
         """Whether anyone could administer this store."""
-        async with self._database.read() as c:
-            found = await c.execute(text("select 1 from api_keys where role = 'admin' and revoked_at is null limit 1"))
-            return found.first() is not None
+        sql = "select 1 from api_keys where role = 'admin' and revoked_at is null limit 1"
+        return await self._database.look(lambda c: c.execute(sql).fetchone() is not None)
 
 
-async def _insert(c: AsyncConnection, row: KeyRow) -> None:
-    await c.execute(
-        text(f"insert into api_keys ({', '.join(_COLUMNS)}) values ({', '.join(':' + n for n in _COLUMNS)})"),
+def _insert(c: sqlite3.Connection, row: KeyRow) -> None:
+    c.execute(
+        f"insert into api_keys ({', '.join(_COLUMNS)}) values ({', '.join(':' + n for n in _COLUMNS)})",
         {**msgspec.structs.asdict(row), "acts_for_users": int(row.acts_for_users)},
     )
 
 
-async def _changed(c: AsyncConnection) -> None:
-    await c.execute(
-        text("update ledger_meta set value = cast(cast(value as integer) + 1 as text) where name = 'keys_version'")
-    )
+def _changed(c: sqlite3.Connection) -> None:
+    c.execute("update ledger_meta set value = cast(cast(value as integer) + 1 as text) where name = 'keys_version'")
 
 
 def _row(row: object) -> KeyRow:

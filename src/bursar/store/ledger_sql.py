@@ -20,8 +20,7 @@ from bursar.store.port import (
     Rows,
     SpoolState,
 )
-from bursar.store.sums import GATHER, GATHERED, SCOPES, add_up, corrections_summed, gathered_summed
-from bursar.store.tables import ledger_corrections, ledger_gaps, ledger_rejects
+from bursar.store.sums import CORRECTED, GATHER, GATHERED, SCOPES, add_up, corrections_summed, gathered_summed
 
 # Rows of one statement: a batch is cut into the largest first. Few sizes, so that each is prepared once.
 _CUTS = (128, 16, 1)
@@ -29,9 +28,9 @@ _CUTS = (128, 16, 1)
 _LONG_BODY, _LONG_CUTS = 4096, (16, 1)
 _GATHERED_ROWS = 512
 _OTHERS = {
-    "rejects": tuple(c.name for c in ledger_rejects.columns),
-    "gaps": tuple(c.name for c in ledger_gaps.columns),
-    "corrections": tuple(c.name for c in ledger_corrections.columns),
+    "rejects": ("spool_id", "start", "reason", "detail", "raw", "created_at"),
+    "gaps": ("spool_id", "start", "count", "first_at", "last_at"),
+    "corrections": ("spool_id", "start", "seq", "call_id", "attempt", "reason", "created_at", *CORRECTED),
 }
 
 

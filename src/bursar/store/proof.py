@@ -8,8 +8,7 @@ from sqlalchemy import text
 
 from bursar.store.engine import Database
 from bursar.store.port import BODY_NAME_BYTES
-from bursar.store.sums import SCOPES, corrections_summed, rows_summed
-from bursar.store.tables import ROLLUP_KEYS, SUMS
+from bursar.store.sums import ROLLUP_KEYS, SCOPES, SUMS, corrections_summed, rows_summed
 
 _SHOWN = 20
 
@@ -50,7 +49,7 @@ class Proof:
     """Read-only questions to the store."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self._reader = database.reader
 
     async def doubled(self) -> list[tuple[str, int]]:
         rows = await self._all(
@@ -65,7 +64,7 @@ class Proof:
 
     async def compare(self, hour: int) -> Page:
         """The sums kept for an hour against those of its entries and corrections, in one state of the store."""
-        async with self._database.read() as c:
+        async with self._reader.read() as c:
             true: dict[tuple[object, ...], list[int]] = {}
             for scope in SCOPES:
                 for select in (rows_summed(scope, "e.hour = ?"), corrections_summed(scope, "e.hour = ?")):
@@ -137,7 +136,7 @@ class Proof:
         return SpoolRow(*rows[0]) if rows else None
 
     async def _all(self, sql: str, **values: object) -> list[tuple[Any, ...]]:
-        async with self._database.read() as c:
+        async with self._reader.read() as c:
             return [tuple(r) for r in await c.execute(text(sql), values)]
 
 

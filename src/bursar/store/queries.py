@@ -1,8 +1,4 @@
-"""Reading the ledger: lists page by page, one call whole, sums by group. Every question is asked in a scope.
-
-The scope is the one place where it is decided who sees what: an admin sees a workspace (or all), anyone
-else the entries of one user in one workspace.
-"""
+"""Reading the ledger: lists page by page, one call whole, sums by group. Every question is asked in a scope."""
 
 from __future__ import annotations
 
@@ -10,14 +6,12 @@ import base64
 import json
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import NamedTuple
 
-import msgspec
 from sqlalchemy import text
 
 from bursar.store.engine import Database
-from bursar.store.sums import rows_summed
-from bursar.store.tables import ROLLUP_KEYS, SUMS
+from bursar.store.scope import Scope
+from bursar.store.sums import ROLLUP_KEYS, SUMS, rows_summed
 from bursar.types.errors import RequestError
 from bursar.wire.usage import details_of
 
@@ -67,33 +61,11 @@ GROUPS = {
 _SHOWN_SUMS = tuple(s for s in SUMS if s not in ("cost_nanos", "cost_usd_nanos", "request_bytes", "output_bytes"))
 
 
-class Scope(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose entries may be seen: None is every workspace, every user. `key` narrows to one key's calls: what
-    is its own to a key that stands for no user."""
-
-    workspace: str | None = None
-    user: str | None = None
-    key: str | None = None
-
-    def where(self, alias: str = "l") -> tuple[list[str], dict[str, object]]:
-        conditions, values = [], {}
-        if self.workspace is not None:
-            conditions.append(f"{alias}.workspace = :scope_workspace")
-            values["scope_workspace"] = self.workspace
-        if self.user is not None:
-            conditions.append(f"{alias}.user_id = :scope_user")
-            values["scope_user"] = self.user
-        if self.key is not None:
-            conditions.append(f"{alias}.key_id = :scope_key")
-            values["scope_key"] = self.key
-        return conditions, values  # type: ignore[return-value]
-
-
 class Queries:
     """Questions to the ledger; each is one short transaction."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self._reader = database.reader
 
     async def calls(
         self, scope: Scope, filters: Mapping[str, object], *, limit: int, cursor: str | None = None
@@ -147,7 +119,7 @@ class Queries:
             f"select r.currency, sum(r.cost_nanos) as cost, {sums} and r.without_rate > 0 "
             "group by r.currency order by without_rate desc"
         )
-        async with self._database.read() as c:
+        async with self._reader.read() as c:
             priceless = [dict(row._mapping) for row in await c.execute(text(models), values)]
             for row in priceless:
                 del row["without_rate"]
@@ -155,7 +127,7 @@ class Queries:
         return priceless, [{**row, "cost": money(row["cost"])} for row in rateless]
 
     async def last_seq(self) -> int:
-        async with self._database.read() as c:
+        async with self._reader.read() as c:
             return int((await c.execute(text("select value from ledger_meta where name = 'seq'"))).scalar_one())
 
     async def call(self, scope: Scope, call_id: str) -> list[dict[str, object]]:
@@ -186,7 +158,7 @@ class Queries:
             f"from {'r' if source else 'ledger_rollups r'} where {' and '.join(conditions)} "
             f"group by {keys} order by {keys}"
         )
-        async with self._database.read() as c:
+        async with self._reader.read() as c:
             rows = (await c.execute(text(sql), values)).mappings().all()
         return _merged([dict(row) for row in rows], groups)
 
@@ -206,7 +178,7 @@ class Queries:
         columns = (*LIST_COLUMNS, *BODY_COLUMNS) if bodies else LIST_COLUMNS
         where = f"where {' and '.join(conditions)} " if conditions else ""
         sql = f"select {', '.join('l.' + c for c in columns)} from llm_call_logs l {where}{order} limit :limit"
-        async with self._database.read() as c:
+        async with self._reader.read() as c:
             rows = (await c.execute(text(sql), {**values, "limit": limit})).mappings().all()
         return [_entry_shown(dict(row)) for row in rows]
 
@@ -311,26 +283,3 @@ def _read_cursor(cursor: str) -> tuple[str, str, int]:
         return str(at), str(call_id), min(max(int(attempt), 0), 2**31)
     except (ValueError, TypeError, OverflowError, RecursionError):
         raise RequestError("'cursor' is not one that a page of calls gave", field="cursor") from None
-
-
-class TokenRatios(NamedTuple):
-    """What completed attempts of one model taught: how many, and their bytes and tokens."""
-
-    observations: int
-    request_bytes: int
-    input_tokens: int
-    output_bytes: int
-    output_tokens: int
-
-
-async def token_ratios(database: Database) -> dict[tuple[str, str], TokenRatios]:
-    """For each (provider, model), the bytes and tokens of entries whose usage the provider reported."""
-    async with database.read() as c:
-        rows = await c.execute(
-            text(
-                "select provider, model, sum(completed), sum(request_bytes), sum(prompt_tokens), "
-                "sum(output_bytes), sum(completion_tokens) from ledger_rollups "
-                "where scope = 'all' and usage_source = 'provider' group by provider, model"
-            )
-        )
-        return {(r[0], r[1]): TokenRatios(r[2], r[3], r[4], r[5], r[6]) for r in rows}

@@ -3,11 +3,10 @@ process when to read them again."""
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
-from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
 
 from bursar.store.engine import Database
 from bursar.types.errors import RequestError
@@ -167,14 +166,13 @@ class RegistryStore:
 
     async def one(self, kind: type[R], row_id: str) -> R | None:
         """The row of that id."""
-        async with self._database.read() as c:
-            found = (await c.execute(text(_select(kind, "where id = :id")), {"id": row_id})).first()
-            return _row(kind, found) if found is not None else None
+        found = await self._database.look(lambda c: c.execute(_select(kind, "where id = ?"), (row_id,)).fetchone())
+        return _row(kind, found) if found is not None else None
 
     async def snapshot(self) -> Snapshot:
         """Everything, of one version, read in the store's thread: there may be thousands."""
 
-        def work(connection: Any) -> Snapshot:
+        def work(connection: sqlite3.Connection) -> Snapshot:
             version = connection.execute("select value from ledger_meta where name = 'registry_version'").fetchone()
 
             def rows(kind: type[R]) -> list[R]:
@@ -190,32 +188,27 @@ class RegistryStore:
     async def add(self, row: Row) -> None:
         """Stores a new row. Raises ConflictError."""
         names = row.__struct_fields__
-        insert = text(
-            f"insert into {_TABLES[type(row)]} ({', '.join(names)}) values ({', '.join(':' + n for n in names)})"
-        )
-        async with self._database.write() as c:
-            try:
-                await c.execute(insert, _stored(row))
-            except IntegrityError:
-                raise _conflict(row) from None
+        insert = f"insert into {_TABLES[type(row)]} ({', '.join(names)}) values ({', '.join(':' + n for n in names)})"
+        try:
+            await self._database.change(lambda c: c.execute(insert, _stored(row)).close())
+        except sqlite3.IntegrityError:
+            raise _conflict(row) from None
 
     async def put(self, row: Row) -> bool:
         """Writes a row in place of the one of its id; False where there is none any more. Raises ConflictError."""
         names = [n for n in row.__struct_fields__ if n not in ("id", "created_at")]
-        update = text(f"update {_TABLES[type(row)]} set {', '.join(f'{n} = :{n}' for n in names)} where id = :id")
+        update = f"update {_TABLES[type(row)]} set {', '.join(f'{n} = :{n}' for n in names)} where id = :id"
         values = _stored(row)
         values.pop("created_at")
-        async with self._database.write() as c:
-            try:
-                return (await c.execute(update, values)).rowcount == 1
-            except IntegrityError:
-                raise _conflict(row) from None
+        try:
+            return await self._database.change(lambda c: c.execute(update, values).rowcount == 1)
+        except sqlite3.IntegrityError:
+            raise _conflict(row) from None
 
     async def remove(self, kind: type[R], row_id: str) -> bool:
         """Deletes a row; what it held is overwritten in the file. False where there was none."""
-        async with self._database.write() as c:
-            done = await c.execute(text(f"delete from {_TABLES[kind]} where id = :id"), {"id": row_id})
-            return done.rowcount == 1
+        delete = f"delete from {_TABLES[kind]} where id = ?"
+        return await self._database.change(lambda c: c.execute(delete, (row_id,)).rowcount == 1)
 
 
 def _select(kind: type[R], where: str = "") -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 import uuid
 from importlib import resources
+from pathlib import Path
 
-from sqlalchemy import Connection, inspect, text
-
-from bursar.store.engine import Database
+from bursar.store.engine import BUSY_MS, OVERWRITES, Database, set_journal
 from bursar.types.errors import StoreError
 
 HEAD = "0004"
@@ -24,66 +25,85 @@ async def prepare(database: Database) -> str:
         database.path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise StoreError(f"the folder of the store {database.path} cannot be made: {e.strerror}") from e
-    store_id = await _store_id(database)
-    if store_id is not None:
-        return store_id
-    async with database.write() as c:
-        await c.run_sync(_make)
-        await c.execute(
-            text("insert into ledger_meta (name, value) values ('store_id', :id) on conflict do nothing"),
-            {"id": str(uuid.uuid4())},
-        )
-    store_id = await _store_id(database)
+    store_id = await database.look(_store_id)
+    if store_id is None and not await database.change(_make):
+        await asyncio.to_thread(upgrade, database.path)
+    store_id = store_id or await database.change(_named)
     if store_id is None:
         raise StoreError(f"the store {database.path} could not be brought to schema {HEAD}")
     return store_id
 
 
-async def _store_id(database: Database) -> str | None:
+def _store_id(c: sqlite3.Connection) -> str | None:
     """The id of a store at the newest schema, else None."""
-    async with database.read() as c:
-        if await c.run_sync(_version) != HEAD:
-            return None
-        return (await c.execute(text("select value from ledger_meta where name = 'store_id'"))).scalar()
-
-
-def _version(connection: Connection) -> str | None:
-    """Which schema a store has; None where it has none."""
-    if not inspect(connection).has_table("alembic_version"):
+    if _version(c) != HEAD:
         return None
-    return connection.exec_driver_sql("select version_num from alembic_version").scalar()
+    row = c.execute("select value from ledger_meta where name = 'store_id'").fetchone()
+    return str(row[0]) if row is not None else None
 
 
-def _make(connection: Connection) -> None:
-    """A store where there is none, or one that was made before brought to the newest schema."""
-    if _version(connection) == HEAD:  # by another process, while this one waited for the lock
-        return
-    if connection.exec_driver_sql("select count(*) from sqlite_master").scalar():
-        upgrade(connection)
-        return
+def _version(c: sqlite3.Connection) -> str | None:
+    """Which schema a store has; None where it has none."""
+    if c.execute("select 1 from sqlite_master where type = 'table' and name = 'alembic_version'").fetchone() is None:
+        return None
+    row = c.execute("select version_num from alembic_version").fetchone()
+    return str(row[0]) if row is not None else None
+
+
+def _make(c: sqlite3.Connection) -> bool:
+    """Makes a store where there is nothing yet; whether it is at the newest schema now."""
+    if c.execute("select 1 from sqlite_master limit 1").fetchone() is not None:
+        return _version(c) == HEAD  # made before, or by another process while this one waited for the lock
     written = (resources.files("bursar.store") / "schema.sql").read_text(encoding="utf-8")
     for statement in written.split(STATEMENT_END)[:-1]:
-        connection.exec_driver_sql(statement)
+        c.execute(statement)
+    return True
 
 
-def upgrade(connection: Connection) -> None:
-    """Carries out the migrations there are to the newest one. Raises StoreError."""
-    # Alembic is heavy, and needed only for a store that is there and older: it is loaded here and not before.
+def _named(c: sqlite3.Connection) -> str | None:
+    """Gives a store its id, where it has none; returns the one it has, None where its schema is another."""
+    if _version(c) != HEAD:
+        return None
+    c.execute(
+        "insert into ledger_meta (name, value) values ('store_id', ?) on conflict do nothing", (str(uuid.uuid4()),)
+    )
+    return _store_id(c)
+
+
+def upgrade(path: Path, revision: str = "head") -> None:
+    """Carries out the migrations there are to a revision, in one transaction. Raises StoreError."""
+    # Both are heavy, and needed only for a store that is there and older: they are loaded here and not before.
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError
+    from sqlalchemy import create_engine, event
+    from sqlalchemy.exc import OperationalError
 
     config = Config()
     config.set_main_option("script_location", str(resources.files("bursar.store") / "migrations"))
     config.set_main_option("path_separator", "os")
-    config.attributes["connection"] = connection
+    engine = create_engine(f"sqlite:///{path}", connect_args={"isolation_level": None, "timeout": BUSY_MS / 1000})
+
+    @event.listens_for(engine, "connect")
+    def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
+        set_journal(connection)
+        connection.execute(OVERWRITES).close()
+
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("begin immediate"))
     try:
-        command.upgrade(config, "head")
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, revision)
     except CommandError as e:
         raise StoreError(f"the store was made by another version of bursar: {e}") from e
+    except OperationalError as e:
+        raise StoreError(f"the store {path} cannot be used now: {e.orig}") from e
+    finally:
+        engine.dispose()
 
 
 async def read_meta(database: Database, name: str) -> str | None:
     """One value of the store's own notes; None where there is none."""
-    async with database.read() as c:
-        return (await c.execute(text("select value from ledger_meta where name = :n"), {"n": name})).scalar()
+    sql = "select value from ledger_meta where name = ?"
+    row = await database.look(lambda c: c.execute(sql, (name,)).fetchone())
+    return str(row[0]) if row is not None else None

@@ -6,7 +6,51 @@ empty name, so that a list by user adds up to the whole.
 
 from __future__ import annotations
 
-from bursar.store.tables import CORRECTED, ROLLUP_KEYS, SUMS
+SUMS = (
+    "calls",
+    "attempts",
+    "completed",
+    "failed",
+    "cancelled",
+    "interrupted",
+    "without_usage",
+    "estimated",
+    "without_price",
+    "without_rate",
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "cached_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "cost_nanos",
+    "cost_usd_nanos",
+    "response_time_ms",
+    "request_bytes",
+    "output_bytes",
+)
+ROLLUP_KEYS = (
+    "workspace",
+    "hour",
+    "scope",
+    "scope_id",
+    "provider",
+    "model",
+    "purpose",
+    "function",
+    "currency",
+    "usage_source",
+)
+CORRECTED = (
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "cached_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "cost_nanos",
+    "cost_usd_nanos",
+)
 
 
 def _count(condition: str) -> str:

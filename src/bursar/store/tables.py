@@ -21,6 +21,8 @@ from sqlalchemy import (
     text,
 )
 
+from bursar.store.sums import CORRECTED, ROLLUP_KEYS, SUMS
+
 metadata = MetaData()
 
 ledger_meta = Table(
@@ -171,42 +173,6 @@ ledger_gaps = Table(
     Column("last_at", String, nullable=False),
 )
 
-SUMS = (
-    "calls",
-    "attempts",
-    "completed",
-    "failed",
-    "cancelled",
-    "interrupted",
-    "without_usage",
-    "estimated",
-    "without_price",
-    "without_rate",
-    "prompt_tokens",
-    "completion_tokens",
-    "total_tokens",
-    "cached_tokens",
-    "cache_write_tokens",
-    "reasoning_tokens",
-    "cost_nanos",
-    "cost_usd_nanos",
-    "response_time_ms",
-    "request_bytes",
-    "output_bytes",
-)
-ROLLUP_KEYS = (
-    "workspace",
-    "hour",
-    "scope",
-    "scope_id",
-    "provider",
-    "model",
-    "purpose",
-    "function",
-    "currency",
-    "usage_source",
-)
-
 _LATER = {"without_rate": text("0")}
 
 ledger_rollups = Table(
@@ -217,17 +183,6 @@ ledger_rollups = Table(
     *(Column(name, BigInteger, nullable=False, server_default=_LATER.get(name)) for name in SUMS),
     Index("ledger_rollups_hour", "hour"),
     Index("ledger_rollups_scope", "workspace", "scope", "scope_id", "hour"),
-)
-
-CORRECTED = (
-    "prompt_tokens",
-    "completion_tokens",
-    "total_tokens",
-    "cached_tokens",
-    "cache_write_tokens",
-    "reasoning_tokens",
-    "cost_nanos",
-    "cost_usd_nanos",
 )
 
 ledger_corrections = Table(
