@@ -102,11 +102,17 @@ class Client(Http1Transport):
         return self.made[-1]
 
 
+async def left(client: Client) -> None:
+    """Waits until every request has left: that is when a turn of the loop ends."""
+    while not client.busy or any(connection._request is not None for connection in client.busy):  # noqa: ASYNC110
+        await asyncio.sleep(0)
+
+
 async def answered(client: Client, feed: Callable[[_Connection], None]) -> tuple[Exchange, bytes]:
     """Sends, lets `feed` give the connection its bytes, and reads the answer to its end."""
     deadline = time.monotonic() + 30
     sending = asyncio.ensure_future(client.send(request(), connect_timeout_s=5, deadline=deadline))
-    await asyncio.sleep(0)
+    await left(client)
     busy = next(iter(client.busy))
     feed(busy)
     exchange = await sending
@@ -302,7 +308,7 @@ def test_an_end_mark_before_the_end_waits_a_moment_for_it() -> None:
         client = Client()
         deadline = time.monotonic() + 30
         sending = asyncio.ensure_future(client.send(request(), connect_timeout_s=5, deadline=deadline))
-        await asyncio.sleep(0)
+        await left(client)
         connection, wire = client.last
         connection.data_received(CHUNKED[:-5])
         exchange = await sending
@@ -314,7 +320,7 @@ def test_an_end_mark_before_the_end_waits_a_moment_for_it() -> None:
         assert not client.busy
         # The next one on the same connection says its end and then nothing: after a moment it is closed.
         again = asyncio.ensure_future(client.send(request(), connect_timeout_s=5, deadline=deadline))
-        await asyncio.sleep(0)
+        await left(client)
         assert len(client.made) == 1
         connection.data_received(CHUNKED[:-5])
         (await again).done()
@@ -327,12 +333,43 @@ def test_an_end_mark_before_the_end_waits_a_moment_for_it() -> None:
     run(work())
 
 
+async def test_bytes_that_come_before_a_request_has_left_are_nobody_s_answer() -> None:
+    client = Client()
+    deadline = time.monotonic() + 30
+    exchange, _ = await answered(client, lambda connection: connection.data_received(PLAIN))
+    exchange.done()
+    sending = asyncio.ensure_future(client.send(request(), connect_timeout_s=5, deadline=deadline))
+    while not client.busy:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    connection, wire = client.last
+    connection.data_received(PLAIN)
+    with pytest.raises(HungUpError):
+        await sending
+    assert wire.aborted
+    assert len(wire.written) == 1, "the second request never left"
+    await client.close()
+
+
+async def test_a_request_that_is_given_up_before_it_has_left_is_not_sent() -> None:
+    client = Client()
+    sending = asyncio.ensure_future(client.send(request(), connect_timeout_s=5, deadline=time.monotonic() + 30))
+    while not client.busy:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    connection, wire = client.last
+    assert connection.exchange is not None
+    connection.exchange.abort()
+    with pytest.raises(HungUpError):
+        await sending
+    assert wire.aborted
+    assert wire.written == []
+
+
 def test_a_slow_reader_holds_the_connection_back() -> None:
     async def work() -> None:
         client = Client()
         deadline = time.monotonic() + 30
         sending = asyncio.ensure_future(client.send(request(), connect_timeout_s=5, deadline=deadline))
-        await asyncio.sleep(0)
+        await left(client)
         connection, wire = client.last
         connection.data_received(b"HTTP/1.1 200 OK\r\ncontent-length: 5000000\r\n\r\n")
         for _ in range(30):
@@ -577,7 +614,7 @@ async def test_an_exchange_that_ends_while_its_reader_is_put_off_is_told_and_one
     deadline = time.monotonic() + 30
     for cancelled in (False, True):
         sending = asyncio.ensure_future(client.send(request(), connect_timeout_s=5, deadline=deadline))
-        await asyncio.sleep(0)
+        await left(client)
         (busy,) = client.busy
         busy.data_received(CHUNKED[:50])
         exchange = await sending
@@ -608,7 +645,7 @@ def test_heads_of_odd_sizes_are_not_kept() -> None:
             sending = asyncio.ensure_future(
                 client.send(request(x=f"{n}" + "y" * 5000), connect_timeout_s=5, deadline=time.monotonic() + 30)
             )
-            await asyncio.sleep(0)
+            await left(client)
             client.last[0].data_received(ZERO)
             (await sending).done()
         assert client._heads == {}

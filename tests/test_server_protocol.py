@@ -327,6 +327,12 @@ class _Connection:
     def on_response_complete(self) -> None:
         self.ended += 1
 
+    def write(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def close(self) -> None:
+        self.transport.close()
+
 
 async def _cycle(app: Callable[..., Any]) -> _Connection:
     connection = _Connection()
@@ -457,6 +463,91 @@ async def test_requests_and_bodies_wait_for_their_turn_and_leaving_meanwhile_cal
         while protocol.tasks:  # noqa: ASYNC110
             await asyncio.sleep(0)
     assert begun == ["/0", "/1", "/2"]
+
+
+async def _connected(answer: Callable[[Cycle], Any]) -> tuple[asyncio.Server, list[Protocol], Any, Any]:
+    """A server that answers so, and a client's connection to it."""
+    config = uvicorn.Config(answer, interface="asgi3", proxy_headers=False, ws="none", lifespan="off", log_config=None)
+    made: list[Protocol] = []
+
+    def accept() -> Protocol:
+        made.append(Protocol(config, ServerState(), {}))
+        return made[-1]
+
+    server = await asyncio.get_running_loop().create_server(accept, "127.0.0.1", 0)
+    return server, made, *await asyncio.open_connection(*server.sockets[0].getsockname())
+
+
+async def test_an_answer_leaves_whole_though_its_connection_is_closed_in_the_same_turn() -> None:
+    ended: list[bool] = []
+
+    async def answer(cycle: Cycle) -> None:
+        cycle.begin(200, b"", 10)
+        cycle.write(b"hello")
+        cycle.write(b"world", more=False)
+        ended.append(not cycle.protocol.transport.get_write_buffer_size())
+        cycle.protocol.shutdown()  # as uvicorn does it with connections whose answer has ended
+
+    server, _, reader, writer = await _connected(answer)
+    async with server, asyncio.timeout(20):
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert (await reader.read()).endswith(b"\r\n\r\nhelloworld")
+        writer.close()
+    assert ended == [True]
+
+
+async def test_what_is_wrong_behind_a_request_is_said_behind_its_answer() -> None:
+    async def answer(cycle: Cycle) -> None:
+        cycle.answer(200, b"", b"first")
+
+    server, made, reader, writer = await _connected(answer)
+    async with server, asyncio.timeout(20):
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        while not (made and made[0]._out):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        made[0].data_received(b"\0 is no request\r\n\r\n")
+        said = await reader.read()
+        writer.close()
+    assert said.startswith(b"HTTP/1.1 200 ")
+    assert said.index(b"first") < said.index(b"HTTP/1.1 400 ")
+
+
+async def test_a_long_answer_is_not_kept_though_it_never_waits() -> None:
+    most = 0
+
+    async def answer(cycle: Cycle) -> None:
+        nonlocal most
+        cycle.begin(200, b"")
+        for _ in range(300):
+            cycle.write(b"x" * 10_000)
+            most = max(most, len(cycle.protocol._out))
+            if cycle.is_choked:
+                await cycle.drained()
+        cycle.write(b"", more=False)
+
+    server, _, reader, writer = await _connected(answer)
+    async with server, asyncio.timeout(20):
+        writer.write(b"GET / HTTP/1.0\r\nhost: x\r\n\r\n")
+        body = await reader.read()
+        writer.close()
+    assert body.count(b"x" * 10_000) == 300
+    assert 10_000 < most < 100_000
+
+
+async def test_what_cannot_leave_holds_nobody_else_s_back() -> None:
+    loop = asyncio.get_running_loop()
+    told: list[str] = []
+    loop.set_exception_handler(lambda _, context: told.append(context["message"]))
+    turns, left = Turns(), []
+
+    def fault() -> None:
+        raise RuntimeError
+
+    for flush in (lambda: left.append(1), fault, lambda: left.append(2)):
+        turns.leave(loop, flush)
+    assert left == []
+    await asyncio.sleep(0)
+    assert (left, told) == ([1, 2], ["what was written could not leave"])
 
 
 def test_a_fault_in_the_middle_of_a_stream_never_looks_like_its_end() -> None:

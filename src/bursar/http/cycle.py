@@ -189,7 +189,7 @@ class Cycle(msgspec.Struct, eq=False):
             return
         end = b"\r\n" if self.keep_alive else _CLOSE
         data = b"%b%b%bcontent-length: %d\r\n%b" % (_STATUS_LINES[status], lines, self.own_lines, len(body), end)
-        self.protocol.transport.write(data if self.head.method == b"HEAD" else data + body)
+        self.protocol.write(data if self.head.method == b"HEAD" else data + body)
         self._end()
 
     def begin(self, status: int, lines: bytes, length: int | None = None) -> None:
@@ -222,7 +222,7 @@ class Cycle(msgspec.Struct, eq=False):
                 raise RuntimeError("the body of the answer is not as long as its head says")
             data = head + body
         if data:
-            self.protocol.transport.write(data)
+            self.protocol.write(data)
         if not more:
             self._end()
 
@@ -231,7 +231,7 @@ class Cycle(msgspec.Struct, eq=False):
         if self.response_complete or self.disconnected or self.protocol.transport.is_closing():
             return
         if self._started and self._answer_head is None:
-            self.protocol.transport.close()
+            self.protocol.close()
             return
         self._started = False
         self.answer(500, _FAULT_LINES, _FAULT)
@@ -240,7 +240,7 @@ class Cycle(msgspec.Struct, eq=False):
         self.response_complete = True
         self.set()
         if not self.keep_alive:
-            self.protocol.transport.close()
+            self.protocol.close()
         self.protocol.on_response_complete()
 
     def _taken(self) -> bytes:
@@ -255,7 +255,7 @@ class Cycle(msgspec.Struct, eq=False):
             self._permitted = True
             expects = self.head.named.get(b"expect", b"").lower() == b"100-continue"
             if expects and not (self._started or self._parts or self.protocol.transport.is_closing()):
-                self.protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                self.protocol.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self.protocol.flow.resume_reading()
         self._waiter = self.protocol.loop.create_future()
         await self._waiter

@@ -18,6 +18,7 @@ from bursar.net.turns import Turns
 
 _MOST_HEADS = 1024
 _MOST_HEAD_BYTES = 4096
+_MOST_AT_ONCE = 64 * 1024
 
 
 class Protocol(HttpToolsProtocol):
@@ -29,6 +30,7 @@ class Protocol(HttpToolsProtocol):
     _next: Cycle | None = None
     _parses = False  # whether the parser is inside a request
     _first: bytes | None = None  # what a request in the parser begins with, up to the end of its head
+    _out: bytes = b""  # what has not left yet
 
     def __init__(
         self, *given: Any, turns: Turns | None = None, heads: dict[bytes, Head] | None = None, **named: Any
@@ -38,6 +40,27 @@ class Protocol(HttpToolsProtocol):
         super().__init__(*given, **named)
         self.turns = turns or Turns()
         self._heads = heads if heads is not None else {}
+
+    def write(self, data: bytes) -> None:
+        """Writes to the client, with what is written to others in this turn of the loop; at once where it is much."""
+        if not self._out:
+            self._out = data
+            self.turns.leave(self.loop, self.flush)
+        else:
+            self._out += data
+        if len(self._out) >= _MOST_AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what was put off."""
+        data, self._out = self._out, b""
+        if data and not self.transport.is_closing():
+            self.transport.write(data)
+
+    def close(self) -> None:
+        """Ends the connection, once everything has left that was written."""
+        self.flush()
+        self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         # Most requests come in one piece, with a head that was read before to the byte: what the parser would say of
@@ -144,6 +167,17 @@ class Protocol(HttpToolsProtocol):
     def _unset_keepalive_if_required(self) -> None:
         """uvicorn cancels its keep-alive timer with every byte, and makes another after each answer; ours goes
         on, and looks whether the connection was quiet when it is due."""
+
+    def eof_received(self) -> None:
+        self.flush()
+
+    def send_400_response(self, msg: str) -> None:
+        self.flush()
+        super().send_400_response(msg)
+
+    def shutdown(self) -> None:
+        self.flush()
+        super().shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.timeout_keep_alive_task is not None:

@@ -182,6 +182,7 @@ class _Connection(asyncio.Protocol):
     """One connection. `exchange` is the one under way, None while it is idle."""
 
     _transport: asyncio.Transport
+    _request: bytes | None = None  # what has not left yet
 
     def __init__(self, owner: Http1Transport, origin: Origin) -> None:
         self._owner = owner
@@ -200,11 +201,17 @@ class _Connection(asyncio.Protocol):
     def begin(self, request: bytes) -> Exchange:
         self.exchange = exchange = Exchange(self, self._loop, self._owner.turns)
         exchange.begin()
-        self._transport.write(request)
+        self._request = request
+        self._owner.turns.leave(self._loop, self._leave)
         return exchange
 
+    def _leave(self) -> None:
+        request, self._request = self._request, None
+        if request is not None and not self._transport.is_closing():
+            self._transport.write(request)
+
     def data_received(self, data: bytes) -> None:
-        if self.exchange is None:
+        if self.exchange is None or self._request is not None:
             # Nobody asked: whatever this is, it must not be taken for the next caller's answer.
             self.abort()
         else:

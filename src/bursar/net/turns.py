@@ -1,4 +1,4 @@
-"""How much goes on in one turn of the loop.
+"""How much goes on in one turn of the loop, and when what it writes leaves.
 
 A loop runs everything that is ready before it looks at its timers and connections again. Where hundreds of calls are
 ready at once, that is as long as all of them take together, and everybody else waits for it.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from time import monotonic
 
 _TURN_S = 0.003
@@ -30,6 +31,7 @@ class Turns:
         self._woken = self._asked = 0
         self._ends = 0.0
         self._begins = False
+        self._leaving: list[Callable[[], None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def wake(self, waiter: asyncio.Future[None]) -> None:
@@ -47,13 +49,19 @@ class Turns:
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """Says that somebody will go on in the loop's next turn."""
         if loop is not self._loop:
-            # Whoever waited in another loop has ended with it.
-            self._loop, self._begins, self._woken = loop, False, 0
-            self._waiting.clear()
-            self._late.clear()
+            self._belong_to(loop)
         if not self._begins:
             self._begins = True
             loop.call_soon(self._begun)
+
+    def leave(self, loop: asyncio.AbstractEventLoop, flush: Callable[[], None]) -> None:
+        """Calls `flush` when this turn has ended: what is written in a turn leaves in a row, for to write is much code,
+        and what is done many times in a row is done from the cache."""
+        if loop is not self._loop:
+            self._belong_to(loop)
+        self._leaving.append(flush)
+        if len(self._leaving) == 1:
+            loop.call_soon(self._leave)
 
     def is_over(self) -> bool:
         """Asked by each who goes on: whether this turn has taken its time, so that `next` is to be awaited first."""
@@ -70,6 +78,22 @@ class Turns:
             await waiter
             if not self.is_over():
                 return
+
+    def _belong_to(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begins anew: whoever waited in another loop has ended with it."""
+        self._loop, self._begins, self._woken = loop, False, 0
+        self._waiting.clear()
+        self._late.clear()
+        self._leaving.clear()
+
+    def _leave(self) -> None:
+        leaving, self._leaving = self._leaving, []
+        for flush in leaving:
+            try:
+                flush()
+            except Exception as error:  # the others' must leave all the same
+                context = {"message": "what was written could not leave", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(context)
 
     def _begun(self) -> None:
         """The first thing in a turn: those who were woken since the last go on behind it."""
