@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
@@ -15,10 +16,12 @@ from bursar.runtime.logs import Log
 
 @pytest.fixture(autouse=True)
 def _handlers() -> Iterator[None]:
-    root = logging.getLogger()
-    before = root.handlers
+    loggers = [logging.getLogger(name) for name in ("bursar", "uvicorn", "asyncio")]
+    before = [(one.handlers, one.propagate, one.level) for one in loggers]
     yield
-    root.handlers = before
+    for one, (handlers, propagates, level) in zip(loggers, before, strict=True):
+        one.handlers, one.propagate = handlers, propagates
+        one.setLevel(level)
 
 
 def test_events_are_lines_for_people() -> None:
@@ -30,6 +33,32 @@ def test_events_are_lines_for_people() -> None:
     assert first.endswith(" [info] stopping why=SIGTERM")
     assert datetime.fromisoformat(first.split()[0]).tzinfo is not None
     assert second.partition(" [")[2] == r"warning] the store is away error='no such\nfile' count=3 empty=''"
+
+
+def test_no_event_makes_a_line_of_its_own_or_is_lost() -> None:
+    out = io.StringIO()
+    Log(as_json=False, stream=out)
+    logging.getLogger("asyncio").error(
+        "Task exception was never retrieved\nfuture: \x1b[31m%s", "ä", extra={"values": [1]}
+    )
+    (line,) = out.getvalue().splitlines()
+    assert line.endswith(r"[error] Task exception was never retrieved\nfuture: \x1b[31mä")
+
+
+def test_values_named_as_a_line_s_own_fields_and_of_any_type_are_told() -> None:
+    out = io.StringIO()
+    Log(as_json=True, stream=out).info("said", level=1, message="two", path=Path("/x"), none=None)
+    (line,) = map(json.loads, out.getvalue().splitlines())
+    assert (line["level"], line["message"], line["path"], line["none"]) == ("info", "said", "/x", None)
+
+
+def test_an_application_s_own_logging_stays_its_own() -> None:
+    out = io.StringIO()
+    root = logging.getLogger().handlers[:]
+    Log(as_json=True, stream=out)
+    assert logging.getLogger().handlers == root
+    logging.getLogger("theirs").warning("theirs")
+    assert out.getvalue() == ""
 
 
 def test_events_are_objects_for_machines_and_so_is_what_libraries_warn_of() -> None:

@@ -8,9 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from bursar.ledger.verify import Verifier
+from bursar.store import engine
 from bursar.store.engine import Database
 from bursar.store.proof import Proof
+from bursar.store.queries import Queries
 from bursar.store.schema import HEAD, STATEMENT_END, prepare, upgrade
 from support.server import environment
 from tools import schema as tool
@@ -147,4 +151,29 @@ async def test_answers_that_were_bodies_come_to_stand_in_their_entries(tmp_path:
     assert left == {'{"role":"user"}', "{}", '{"a":1}'}
     report = await Verifier(Proof(database), tmp_path / "spool", "x").verify()
     assert not [f for f in report.findings if f.name.startswith("body")]
+    await database.close()
+
+
+@pytest.mark.parametrize("name", ["q?x=1.db", "a b%20c.db", "#1.db"])
+async def test_a_store_of_any_name_is_one_file_to_all_who_open_it(tmp_path: Path, name: str) -> None:
+    upgrade(tmp_path / name, "0003")
+    database = Database(f"sqlite:///{tmp_path / name}")
+    await prepare(database)
+    assert await Queries(database).last_seq() == 0
+    await database.close()
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+async def test_what_an_administrator_deletes_is_overwritten_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As it is where SQLite is not built to overwrite everything.
+    monkeypatch.setattr(engine, "set_journal", lambda connection: connection.execute("pragma secure_delete = off"))
+    database = Database(f"sqlite:///{tmp_path / 'l.db'}")
+
+    def overwrites(connection: sqlite3.Connection) -> bool:
+        return connection.execute("pragma secure_delete").fetchone() == (1,)
+
+    assert await database.change(overwrites)
+    assert not await database.apply(overwrites), "what the drain writes is deleted by nobody"
     await database.close()

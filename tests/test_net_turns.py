@@ -185,3 +185,21 @@ def test_everyone_goes_on_however_many_come_and_however_long_they_take(coming: l
             assert [name for name, _ in loop.went_on] == list(range(sum(some for some, _ in coming)))
 
     asyncio.run(all_of_them())
+
+
+def test_what_could_not_leave_in_a_loop_that_ended_holds_nothing_back_in_the_next() -> None:
+    turns, left = Turns(), []
+
+    async def work(name: str, *, ends: bool) -> None:
+        turns.leave(asyncio.get_running_loop(), lambda: left.append(name))
+        if not ends:
+            await asyncio.sleep(0)
+
+    for name, ends in (("first", True), ("second", False)):
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(work(name, ends=ends))
+        task.add_done_callback(lambda _, loop=loop: loop.stop())
+        loop.call_soon(loop.stop) if ends else None
+        loop.run_forever()
+        loop.close()
+    assert left == ["second"]

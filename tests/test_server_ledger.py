@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -247,6 +248,7 @@ def test_every_command_says_what_it_is_for_and_what_it_takes(server: Server) -> 
         (("prices", "find", "up", "m", "--at", "then"), "'then' does not match"),
         (("providers", "chek"), "No such command 'chek'"),
         (("keys", "revoke", "none"), "there is no live key 'none'"),
+        (("providers", "check", "up", "--timeout", "nan"), "--timeout is no number of seconds"),
     ],
 )
 def test_a_command_that_is_wrong_is_refused_with_what_was_wrong(
@@ -256,6 +258,31 @@ def test_a_command_that_is_wrong_is_refused_with_what_was_wrong(
     assert refused.returncode == 2
     assert said in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_a_store_that_is_none_is_told_in_one_line(server: Server) -> None:
+    database = server.folder / "data" / "bursar.db"
+    server.stop()
+    database.write_bytes(b"this is no database, though it is as long as one might be" * 100)
+    for command in ("calls", "usage", "verify"):
+        refused = server.bursar(command)
+        assert refused.returncode == 2
+        assert refused.stderr.startswith(f"bursar: the store {database.relative_to(server.folder)} cannot be used")
+        assert len(refused.stderr.splitlines()) == 1
+
+
+def test_a_command_that_is_interrupted_exits_with_130_and_says_nothing(server: Server) -> None:
+    server.chat()
+    server.settled()
+    command = [sys.executable, "-m", "bursar", "calls", "--follow", "--format", "json"]
+    following = subprocess.Popen(
+        command, cwd=server.folder, env=server.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert following.stdout is not None
+    assert json.loads(following.stdout.readline())["status"] == "completed"
+    following.send_signal(signal.SIGINT)
+    _, err = following.communicate(timeout=20)
+    assert (following.returncode, err.strip()) == (130, "")
 
 
 def test_verify_exits_with_1_and_names_what_it_found(server: Server) -> None:

@@ -485,7 +485,7 @@ async def test_an_answer_leaves_whole_though_its_connection_is_closed_in_the_sam
         cycle.begin(200, b"", 10)
         cycle.write(b"hello")
         cycle.write(b"world", more=False)
-        ended.append(not cycle.protocol.transport.get_write_buffer_size())
+        ended.append(cycle.protocol._out.endswith(b"helloworld"))
         cycle.protocol.shutdown()  # as uvicorn does it with connections whose answer has ended
 
     server, _, reader, writer = await _connected(answer)
@@ -494,6 +494,21 @@ async def test_an_answer_leaves_whole_though_its_connection_is_closed_in_the_sam
         assert (await reader.read()).endswith(b"\r\n\r\nhelloworld")
         writer.close()
     assert ended == [True]
+
+
+async def test_an_answer_leaves_though_its_client_says_in_the_same_turn_that_it_sends_no_more() -> None:
+    async def answer(cycle: Cycle) -> None:
+        cycle.answer(200, b"", b"hello")
+
+    server, made, reader, writer = await _connected(answer)
+    async with server, asyncio.timeout(20):
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        while not (made and made[0]._out):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        if not made[0].eof_received():  # as the transport does it
+            made[0].transport.close()
+        assert (await reader.read()).endswith(b"\r\n\r\nhello")
+        writer.close()
 
 
 async def test_what_is_wrong_behind_a_request_is_said_behind_its_answer() -> None:

@@ -23,7 +23,7 @@ _COMMANDS = {
 
 
 class _Commands(click.Group):
-    """Commands are loaded when they are asked for: what the others stand on would make every start longer."""
+    """Commands are loaded when they are asked for or listed: what the others stand on would make every start longer."""
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from decimal import Decimal
 
@@ -10,7 +11,6 @@ import click
 import bursar
 from bursar.cli import options, output
 from bursar.cli.options import Format
-from bursar.cli.run import run
 from bursar.types.call import Context
 from bursar.types.events import ReasoningDelta, TextDelta
 
@@ -40,7 +40,7 @@ def call(
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": sys.stdin.read() if prompt == "-" else prompt})
     context = Context(user=user, session=session, purpose=purpose)
-    run(_call(config_file, model, messages, context, stream=stream and format is Format.table, format=format))
+    asyncio.run(_call(config_file, model, messages, context, stream=stream and format is Format.table, format=format))
 
 
 async def _call(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import sys
 from collections.abc import Awaitable, Callable
@@ -168,6 +169,8 @@ def delete(name: str, workspace: str | None, config_file: str | None) -> None:
 @options.shown_as
 def check(name: str, model: str | None, timeout: float, config_file: str | None, format: Format) -> None:
     """Make a tiny call to a provider, active or not. Exits with 0 where it answers, 1 where it does not."""
+    if math.isnan(timeout):
+        raise RequestError("--timeout is no number of seconds")
     read = config.load(config_file, os.environ)
     found = asyncio.run(_checked(read, name, model, timeout))
     if format is Format.json:

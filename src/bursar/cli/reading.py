@@ -15,7 +15,6 @@ import click
 
 from bursar.cli import options, output
 from bursar.cli.options import Format
-from bursar.cli.run import run
 from bursar.ledger.verify import Verifier
 from bursar.runtime import settings as config
 from bursar.store.engine import Database
@@ -55,10 +54,10 @@ def calls(
 ) -> None:
     """Show entries, newest first; or one call whole."""
     if call_id is not None:
-        run(_one_call(config_file, call_id, format))
+        asyncio.run(_one_call(config_file, call_id, format))
         return
     filters = {**named, "since": _when(since), "until": _when(until)}
-    run(_calls(config_file, filters, limit, follow, format))
+    asyncio.run(_calls(config_file, filters, limit, follow, format))
 
 
 async def _one_call(config_file: str | None, call_id: str, format: Format) -> None:
@@ -126,7 +125,7 @@ def usage(
 ) -> None:
     """Show sums of calls, tokens and cost. Each has the numbers of calls it misses something of."""
     filters = {**named, "since": _when(since), "until": _when(until)}
-    run(_usage(config_file, filters, [g for g in by.split(",") if g], format))
+    asyncio.run(_usage(config_file, filters, [g for g in by.split(",") if g], format))
 
 
 async def _usage(config_file: str | None, filters: dict[str, Any], groups: list[str], format: Format) -> None:
@@ -156,7 +155,7 @@ async def _usage(config_file: str | None, filters: dict[str, Any], groups: list[
 @options.shown_as
 def verify(config_file: str | None, format: Format) -> None:
     """Prove the ledger: green, or every finding by name. Exits with 0 or 1, and writes nothing."""
-    if not run(_verify(config_file, format)):
+    if not asyncio.run(_verify(config_file, format)):
         sys.exit(1)
 
 
@@ -187,6 +186,7 @@ async def _opened(config_file: str | None) -> AsyncIterator[tuple[Database, conf
     if not database.path.exists():
         raise StoreError(f"there is no ledger at {database.path} yet: make a call first, or name another --config")
     try:
+        await database.look(lambda _connection: None)  # one that cannot be opened is told in one line
         yield database, settings
     finally:
         await database.close()

@@ -15,28 +15,31 @@ from bursar.wire.assemble import encode_json
 
 _MOST_ALARMS = 1000
 _WORD_CHARS = 200
+_VALUES = "bursar_values"
 _Key = tuple[str, str, int | None, str]
 
 
 class Log:
-    """What happens to the server, an event with its values a line: for people, or for machines as JSON. What libraries
-    warn of is written the same way."""
+    """What happens to the server, an event with its values a line: for people, or for machines as JSON. What the HTTP
+    server and asyncio warn of is written the same way; all other logging is the application's own."""
 
     def __init__(self, *, as_json: bool, stream: TextIO | None = None) -> None:
         handler = logging.StreamHandler(stream or sys.stderr)
         handler.setFormatter(_Lines(as_json=as_json))
-        logging.getLogger().handlers = [handler]
+        for name in ("bursar", "uvicorn", "asyncio"):
+            logger = logging.getLogger(name)
+            logger.handlers, logger.propagate = [handler], False
         self._logger = logging.getLogger("bursar")
         self._logger.setLevel(logging.INFO)
 
     def info(self, event: str, **values: object) -> None:
-        self._logger.info(event, extra={"values": values})
+        self._logger.info(event, extra={_VALUES: values})
 
     def warning(self, event: str, **values: object) -> None:
-        self._logger.warning(event, extra={"values": values})
+        self._logger.warning(event, extra={_VALUES: values})
 
     def error(self, event: str, **values: object) -> None:
-        self._logger.error(event, extra={"values": values})
+        self._logger.error(event, extra={_VALUES: values})
 
 
 class _Lines(logging.Formatter):
@@ -46,13 +49,22 @@ class _Lines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         level, event = record.levelname.lower(), record.getMessage()
-        values: dict[str, object] = getattr(record, "values", {})
+        values: dict[str, object] = getattr(record, _VALUES, {})
         fault = self.formatException(record.exc_info) if record.exc_info else None
         if self._as_json:
-            more = {"exception": fault} if fault is not None else {}
-            return _json_line(level=level, message=event, **values, **more).rstrip("\n")
-        said = [f"{_now()} [{level}] {event}", *(f"{name}={_shown(value)}" for name, value in values.items())]
+            known = {name: v if isinstance(v, int | float | None) else str(v) for name, v in values.items()}
+            if fault is not None:
+                known["exception"] = fault
+            return _json_line(**{**known, "level": level, "message": event}).rstrip("\n")
+        said = [
+            f"{_now()} [{level}] {_one_line(event)}",
+            *(f"{name}={_shown(value)}" for name, value in values.items()),
+        ]
         return " ".join(said) + (f"\n{fault}" if fault is not None else "")
+
+
+def _one_line(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _shown(value: object) -> str:

@@ -180,7 +180,7 @@ def _app(settings: Settings, core: Core, keys: _Keys, metrics: Metrics, overview
         await core.held_everywhere(KEYS)
 
     def load() -> Asgi:
-        # It takes a fifth of a second to load, which no call needs.
+        # It takes half a second to load, which no call needs.
         from bursar.runtime.control import control_of
 
         control = control_of(settings, core, keys.ring, keys.store, reload_keys)

@@ -67,7 +67,7 @@ class Database:
     @property
     def reader(self) -> Reader:
         """What questions about the ledger are asked through. Its library is loaded by who first needs it, for it takes
-        a quarter of a start, and calls do without."""
+        a third of a start, and calls do without."""
         if self._reader is None:
             from bursar.store.reader import Reader
 

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import URL, Connection, event
+from sqlalchemy.exc import DatabaseError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from bursar.store.engine import BUSY_MS, refuses, set_journal
@@ -21,7 +21,7 @@ class Reader:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._engine = create_async_engine(
-            f"sqlite+aiosqlite:///{path}",
+            URL.create("sqlite+aiosqlite", database=str(path)),
             pool_size=3,
             max_overflow=0,
             connect_args={"isolation_level": None, "timeout": BUSY_MS / 1000},
@@ -41,11 +41,13 @@ class Reader:
         try:
             async with self._engine.begin() as connection:
                 yield connection
-        except OperationalError as e:
+        except DatabaseError as e:
             if isinstance(e.orig, Exception) and refuses(e.orig):
                 raise
             raise StoreError(f"the store {self._path} cannot be used now: {e.orig}") from e
-        except sqlite3.OperationalError as e:
+        except sqlite3.DatabaseError as e:
+            if refuses(e):
+                raise
             raise StoreError(f"the store {self._path} cannot be used now: {e}") from e
 
     async def close(self) -> None:

@@ -76,13 +76,14 @@ def upgrade(path: Path, revision: str = "head") -> None:
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError
-    from sqlalchemy import create_engine, event
-    from sqlalchemy.exc import OperationalError
+    from sqlalchemy import URL, create_engine, event
+    from sqlalchemy.exc import DatabaseError
 
     config = Config()
     config.set_main_option("script_location", str(resources.files("bursar.store") / "migrations"))
     config.set_main_option("path_separator", "os")
-    engine = create_engine(f"sqlite:///{path}", connect_args={"isolation_level": None, "timeout": BUSY_MS / 1000})
+    url = URL.create("sqlite", database=str(path))
+    engine = create_engine(url, connect_args={"isolation_level": None, "timeout": BUSY_MS / 1000})
 
     @event.listens_for(engine, "connect")
     def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
@@ -96,7 +97,7 @@ def upgrade(path: Path, revision: str = "head") -> None:
             command.upgrade(config, revision)
     except CommandError as e:
         raise StoreError(f"the store was made by another version of bursar: {e}") from e
-    except OperationalError as e:
+    except DatabaseError as e:
         raise StoreError(f"the store {path} cannot be used now: {e.orig}") from e
     finally:
         engine.dispose()
