@@ -10,6 +10,7 @@ import re
 import sqlite3
 from pathlib import Path
 
+from bursar.store import ledger_sql
 from bursar.store.engine import Database
 from bursar.store.schema import prepare
 from bursar.store.tables import metadata
@@ -65,6 +66,11 @@ def test_migrations_make_the_tables_that_the_code_knows(tmp_path: Path) -> None:
             for index in table.indexes:
                 declared.execute(str(CreateIndex(index).compile(dialect=sqlite.dialect())))
         assert _shape(migrated) == _shape(declared)
+
+
+def test_what_the_drain_writes_beside_entries_has_all_the_columns_of_its_tables() -> None:
+    for name, columns in ledger_sql._OTHERS.items():
+        assert columns == tuple(column.name for column in metadata.tables[f"ledger_{name}"].columns)
 
 
 def _shape(connection: sqlite3.Connection) -> dict[str, object]:

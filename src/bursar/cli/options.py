@@ -26,7 +26,7 @@ PATH = click.Path(path_type=Path)
 
 
 class Group(click.Group):
-    """Commands in the order in which they are written; without one of them, the group is a command itself."""
+    """Commands in the order in which they are written."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)

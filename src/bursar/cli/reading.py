@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -25,6 +25,15 @@ from bursar.store.scope import Scope
 from bursar.types.errors import RequestError, StoreError
 
 _FOLLOW_EVERY_S = 0.3
+_COMMON = ("function", "purpose", "session", "user", "provider", "model")
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def _filtered(command: Command) -> Command:
+    """The filters that entries and sums have in common."""
+    for name in _COMMON:  # the last one stands first in the help
+        command = click.option(f"--{name}")(command)
+    return command
 
 
 @click.command()
@@ -32,13 +41,8 @@ _FOLLOW_EVERY_S = 0.3
 @options.config
 @click.option("--limit", type=click.IntRange(min=1), default=20, help="How many entries at most.")
 @click.option("--follow", "-f", is_flag=True, help="Go on showing entries as they settle.")
-@click.option("--model")
-@click.option("--provider")
 @click.option("--status")
-@click.option("--user")
-@click.option("--session")
-@click.option("--purpose")
-@click.option("--function")
+@_filtered
 @click.option("--since", metavar="TIME", help="From this time on (UTC).")
 @click.option("--until", metavar="TIME", help="Before this time (UTC).")
 @options.shown_as
@@ -111,12 +115,7 @@ async def _follow(
 @click.command()
 @options.config
 @click.option("--by", default="model", help=f"Groups, with commas: {', '.join(GROUPS)}.")
-@click.option("--model")
-@click.option("--provider")
-@click.option("--user")
-@click.option("--session")
-@click.option("--purpose")
-@click.option("--function")
+@_filtered
 @click.option("--since", metavar="TIME", help="From this hour on (UTC).")
 @click.option("--until", metavar="TIME", help="Before this hour (UTC).")
 @options.shown_as

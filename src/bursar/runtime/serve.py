@@ -180,7 +180,7 @@ def _app(settings: Settings, core: Core, keys: _Keys, metrics: Metrics, overview
         await core.held_everywhere(KEYS)
 
     def load() -> Asgi:
-        # It takes half a second to load, which no call needs.
+        # It takes longer to load than all the rest, and no call needs it.
         from bursar.runtime.control import control_of
 
         control = control_of(settings, core, keys.ring, keys.store, reload_keys)
