@@ -25,8 +25,8 @@ def table(report: Report, workload: str) -> tuple[Row, list[Row]]:
     """One workload: head and rows, a gateway a row."""
     by = report.figures[workload]
     limit, direct, bursar = (f if (f := by.get(name)) and f.holds else None for name in ("limit", "direct", "bursar"))
-    head = ["", "requests/s", "CPU µs/request", "÷ limit", "÷ bursar", "added p50 ms", "added p99 ms", "first byte ms",
-            "its p99", "failed"]  # fmt: skip
+    head = ["", "calls a second", "CPU µs a call", "÷ limit", "÷ bursar", "added p50 ms", "added p99 ms",
+            "first byte ms", "its p99", "failed"]  # fmt: skip
     rows = []
     for name, f in by.items():
         if not f.holds:
@@ -165,6 +165,7 @@ def markdown(report: Report) -> str:
 
 def show(report: Report) -> None:
     """The tables on the terminal."""
+    from rich import box
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -172,12 +173,22 @@ def show(report: Report) -> None:
     console = Console()
 
     def put(title: str, head: Row, rows: list[Row]) -> None:
-        drawn = Table(title=title, title_justify="left", title_style="bold")
+        # Ten columns fit into a terminal of 80 only without lines between them.
+        drawn = Table(
+            title=title,
+            title_justify="left",
+            title_style="bold",
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+            pad_edge=False,
+            show_edge=False,
+        )
         for n, name in enumerate(head):
-            drawn.add_column(name, justify="left" if n == 0 else "right")
+            drawn.add_column(name, justify="left" if n == 0 else "right", no_wrap=n == 0)
         for row in rows:
             drawn.add_row(*row)
         console.print(drawn)
+        console.print()
 
     for workload in report.figures:
         put(workload, *table(report, workload))
@@ -244,7 +255,10 @@ def _divided(a: float | None, b: float | None) -> float | None:
 
 
 def _number(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None else f"{value:,.{digits}f}"
+    if value is None:
+        return "–"
+    most = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else digits  # three digits are more than hold
+    return f"{value:,.{min(digits, most)}f}"
 
 
 def _lines(head: Row, rows: list[Row]) -> list[str]:

@@ -14,7 +14,7 @@ import pytest
 from bench import gateways, registry, report, run
 from bench.gateways import Gateway, Running
 from bench.load import Job, body_of
-from bench.measure import Bench, _Series
+from bench.measure import Bench, Figures, _Series
 from bench.processes import GATEWAY_CORE, Group, free_port
 from bench.workloads import ALL, CHAT, PACED, STREAM, Workload
 
@@ -189,6 +189,32 @@ def test_a_gateway_that_fails_has_no_figures_but_a_reason(tmp_path: Path) -> Non
     assert "| portkey | – | – | – | – | – | – | – | – | 8 of 8 |" in text
     assert "its log says `Error: it broke`" in text
     assert {g.name: g for g in report.goals(made)}["chat, CPU: Portkey ÷ bursar"].seen is None
+
+
+def test_the_tables_fit_into_a_terminal_of_80_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def of(slow: float, failed: int = 0) -> Figures:
+        return Figures(
+            requests_s=99_999 / slow, cpu_us=31.25 * slow, p50_ms=8.126 * slow, p99_ms=13.271 * slow,
+            first_p50_ms=4.622 * slow, first_p99_ms=12.849 * slow, loop_gap_ms=5.0, busy=0.5, calls=99_999,
+            failed=failed, first_failure="500: broken", cpu_pieces_us=[31.25 * slow],
+        )  # fmt: skip
+
+    by = {"direct": of(1), "limit": of(1), "bursar": of(6), "litellm": of(1_000), "portkey": of(20, failed=99_999)}
+    ledger = run.Ledger(rows=9, calls=9, failed=0, is_green=True)
+    once = {name: run.Once(version="1.106.2 (another 1.13.8)", cold_start_s=8.46, idle_mb=344.5) for name in by}
+    made = run.Report(
+        at="now", machine={}, pinned=True, rounds=7, figures={"chat": by}, once=once, ledger=ledger,
+        own={"decode_us": 5.5, "full ÷ beside": 1.02},
+    )  # fmt: skip
+    monkeypatch.setenv("COLUMNS", "80")
+    report.show(made)
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "…" not in shown
+    for said in ("99,999", "31,250", "1,000", "13,258", "12,849", "litellm", "portkey", "chat, CPU: LiteLLM ÷ bursar"):
+        assert said in shown
 
 
 _UNTRUE = """
