@@ -45,8 +45,8 @@ def test_there_is_one_way_to_a_provider_and_one_end_of_an_entry() -> None:
     assert callers("open", "ledger") == ["gateway/running.py"]
     assert callers("send", "transport") == ["gateway/credentials.py", "gateway/running.py"]  # the former for tokens
     assert callers("send", "client") == ["net/library.py"]
-    assert callers("create_connection", "asyncio.get_running_loop()") == ["net/http1.py"]
-    assert callers("create_connection", "loop") == []
+    assert callers("create_connection", "loop") == ["net/http1.py"]
+    assert callers("create_connection", "asyncio.get_running_loop()") == []
 
 
 def test_migrations_make_the_tables_that_the_code_knows(tmp_path: Path) -> None:

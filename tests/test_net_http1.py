@@ -18,9 +18,10 @@ import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bursar.net.connection import Connection
 from bursar.net.exchange import Exchange
 from bursar.net.head import head_of
-from bursar.net.http1 import Http1Transport, _Connection
+from bursar.net.http1 import Http1Transport
 from bursar.net.transport import HungUpError, NotSentError
 from bursar.wire.encode import Request
 from support.turns import Reluctant
@@ -89,16 +90,16 @@ class Client(Http1Transport):
 
     def __init__(self) -> None:
         super().__init__(turns=Reluctant())  # every wait is put off once before it goes on
-        self.made: list[tuple[_Connection, Wire]] = []
+        self.made: list[tuple[Connection, Wire]] = []
 
-    async def _connect(self, origin: Any, timeout_s: float, deadline: float) -> _Connection:
-        connection, wire = _Connection(self, origin), Wire()
+    async def _connect(self, origin: Any, timeout_s: float, deadline: float) -> Connection:
+        connection, wire = Connection(self, origin), Wire()
         connection.connection_made(wire)
         self.made.append((connection, wire))
         return connection
 
     @property
-    def last(self) -> tuple[_Connection, Wire]:
+    def last(self) -> tuple[Connection, Wire]:
         return self.made[-1]
 
 
@@ -108,7 +109,7 @@ async def left(client: Client) -> None:
         await asyncio.sleep(0)
 
 
-async def answered(client: Client, feed: Callable[[_Connection], None]) -> tuple[Exchange, bytes]:
+async def answered(client: Client, feed: Callable[[Connection], None]) -> tuple[Exchange, bytes]:
     """Sends, lets `feed` give the connection its bytes, and reads the answer to its end."""
     deadline = time.monotonic() + 30
     sending = asyncio.ensure_future(client.send(request(), connect_timeout_s=5, deadline=deadline))
@@ -135,7 +136,7 @@ def test_an_answer_cut_at_every_byte_is_the_same_and_keeps_its_connection_where_
         for cut in range(len(answer) + 1):
             client = Client()
 
-            def feed(connection: _Connection, cut: int = cut) -> None:
+            def feed(connection: Connection, cut: int = cut) -> None:
                 connection.data_received(answer[:cut])
                 if connection.exchange is not None:
                     connection.data_received(answer[cut:])
@@ -157,7 +158,7 @@ def test_a_connection_closed_at_every_byte_is_told_unless_the_answer_was_whole(a
         for cut in range(len(answer)):
             client = Client()
 
-            def feed(connection: _Connection, cut: int = cut) -> None:
+            def feed(connection: Connection, cut: int = cut) -> None:
                 connection.data_received(answer[:cut])
                 connection.connection_lost(None)
 
@@ -176,7 +177,7 @@ def test_bytes_byte_by_byte_and_an_answer_that_ends_with_its_connection() -> Non
     async def work() -> None:
         client = Client()
 
-        def feed(connection: _Connection) -> None:
+        def feed(connection: Connection) -> None:
             for n in range(len(UNTIL_EOF)):
                 connection.data_received(UNTIL_EOF[n : n + 1])
             connection.connection_lost(None)
@@ -216,7 +217,7 @@ def test_a_connection_is_used_again_only_after_a_clean_end_and_no_caller_reads_a
             data = marked + (b"" if late else garbage)
             places = sorted({min(c, len(data)) for c in cuts} | {0, len(data)})
 
-            def feed(connection: _Connection, data: bytes = data, places: list[int] = places) -> None:
+            def feed(connection: Connection, data: bytes = data, places: list[int] = places) -> None:
                 for a, b in itertools.pairwise(places):
                     if connection.exchange is None:
                         return
@@ -263,7 +264,7 @@ def test_what_is_no_answer_is_told_and_its_connection_closed(answer: bytes, said
     async def work() -> None:
         client = Client()
 
-        def feed(connection: _Connection) -> None:
+        def feed(connection: Connection) -> None:
             for at in range(0, len(answer), 16_384):
                 if connection.exchange is not None:
                     connection.data_received(answer[at : at + 16_384])
@@ -291,7 +292,7 @@ def test_a_request_that_was_not_sent_whole_closes_its_connection() -> None:
     async def work() -> None:
         client = Client()
 
-        def feed(connection: _Connection) -> None:
+        def feed(connection: Connection) -> None:
             client.last[1].unsent = 1
             connection.data_received(PLAIN)
 
@@ -342,11 +343,44 @@ async def test_bytes_that_come_before_a_request_has_left_are_nobody_s_answer() -
     while not client.busy:  # noqa: ASYNC110
         await asyncio.sleep(0)
     connection, wire = client.last
-    connection.data_received(PLAIN)
-    with pytest.raises(HungUpError):
-        await sending
+    connection.data_received(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nSTRAY")
     assert wire.aborted
-    assert len(wire.written) == 1, "the second request never left"
+    # It goes by another connection, and its own answer is the one it gets.
+    await left(client)
+    other, wire_of_other = client.last
+    assert other is not connection
+    assert len(wire.written) == len(wire_of_other.written) == 1
+    other.data_received(PLAIN)
+    exchange = await sending
+    assert await exchange.read(deadline) == BODY
+    exchange.done()
+    await client.close()
+
+
+async def test_a_connection_that_ends_before_a_request_has_left_is_not_used_for_it() -> None:
+    client = Client()
+    deadline = time.monotonic() + 30
+    exchange, _ = await answered(client, lambda connection: connection.data_received(PLAIN))
+    exchange.done()
+    sending = asyncio.ensure_future(client.send(request(), connect_timeout_s=5, deadline=deadline))
+    while not client.busy:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    client.last[1].abort()
+    client.last[0].connection_lost(None)
+    await left(client)
+    assert len(client.made) == 2
+    # A new one that ends so is told: another would end so too.
+    client.last[0].data_received(PLAIN)
+    assert (await sending).status == 200
+    client.last[0].abort()
+    again = asyncio.ensure_future(client.send(request(), connect_timeout_s=5, deadline=deadline))
+    while not client.busy:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    client.last[1].abort()
+    client.last[0].connection_lost(None)
+    with pytest.raises(NotSentError, match="before the request left"):
+        await again
+    assert len(client.made) == 3
     await client.close()
 
 
@@ -566,7 +600,7 @@ async def test_tls_by_the_machine_s_trust_or_a_given_one() -> None:
 
 async def test_a_call_that_connects_while_the_client_closes_sends_nothing() -> None:
     class Slow(Client):
-        async def _connect(self, origin: Any, timeout_s: float, deadline: float) -> _Connection:
+        async def _connect(self, origin: Any, timeout_s: float, deadline: float) -> Connection:
             await asyncio.sleep(0)
             return await super()._connect(origin, timeout_s, deadline)
 
@@ -596,7 +630,7 @@ def test_gzip_of_several_members_is_one_text() -> None:
         for cut in range(60, len(answer)):
             client = Client()
 
-            def feed(connection: _Connection, cut: int = cut) -> None:
+            def feed(connection: Connection, cut: int = cut) -> None:
                 connection.data_received(answer[:cut])
                 connection.data_received(answer[cut:])
 

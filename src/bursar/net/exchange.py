@@ -14,13 +14,15 @@ import httptools
 import msgspec
 
 from bursar.net.inflate import Inflater, inflater
-from bursar.net.transport import HungUpError
+from bursar.net.transport import HungUpError, NotSentError
 from bursar.net.turns import Turns
 
 _LINGER_S = 1.0
 _BUFFERED_BYTES = 1024 * 1024
 # What an answer may send without any of it being body: its headers, trailers, chunk extensions.
 _QUIET_BYTES = 256 * 1024
+# One header of many lines: each is put behind the others, which are copied.
+_FIELD_BYTES = 16 * 1024
 
 
 class Connection(Protocol):
@@ -82,7 +84,13 @@ class Exchange(msgspec.Struct, eq=False):
 
     async def read(self, deadline: float) -> bytes:
         while True:
-            if self._parts:
+            if self._inflater is not None and self._inflater.has_more:
+                # A few bytes may become many: what they become is as long as a turn of the loop allows.
+                if self._turns.is_over():
+                    await self._turns.next()
+                if data := self._inflater.feed(b""):
+                    return data
+            elif self._parts:
                 data = self._taken()
                 if self._inflater is not None:
                     data = self._inflater.feed(data)
@@ -126,22 +134,22 @@ class Exchange(msgspec.Struct, eq=False):
         except httptools.HttpParserUpgrade:
             self._broke("it switched to another protocol")
         except httptools.HttpParserError as e:
-            self._broke(f"it is not HTTP: {e}")
+            self._broke(f"it is not HTTP: {e.__context__ or e}")
         else:
             if not self._complete or self._lingers:
                 self._account(len(data))
         self._wake()
 
     def connection_ended(self, error: Exception | None) -> None:
-        """The other side has closed."""
+        """The connection has; a NotSentError says that the request had not left."""
         self._part()
         if not self._complete:
             if error is None and self.headed and self._ends_with_connection():
                 self._complete = True
             else:
-                self._failure = self._failure or HungUpError(
-                    str(error or "the connection was closed before the answer's end")
-                )
+                if not isinstance(error, NotSentError):
+                    error = HungUpError(str(error or "the connection was closed before the answer's end"))
+                self._failure = self._failure or error
         self._wake()
 
     def check(self, now: float) -> None:
@@ -164,7 +172,11 @@ class Exchange(msgspec.Struct, eq=False):
         name, headers = name.lower(), self.headers
         if self.headed:
             return  # trailers come behind the body, when the headers are somebody's already
-        headers[name] = value if name not in headers else b"%b, %b" % (headers[name], value)
+        if name in headers:
+            value = b"%b, %b" % (headers[name], value)
+            if len(value) > _FIELD_BYTES:
+                raise ValueError("one of its headers comes again and again")
+        headers[name] = value
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()

@@ -1,7 +1,8 @@
 """The transport for real providers: HTTP/1.1 on httptools, as lean as the way of a call asks for.
 
 A connection carries one exchange at a time, and is used again only after the clean end of an answer: said by
-the answer itself, with nothing behind it, with the request fully sent. Everything else closes it.
+the answer itself, with nothing behind it, with the request fully sent. Everything else closes it. One that turns out
+to be closed, or has something to say, before the next request has left is not used for it: another one is.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 
+from bursar.net.connection import Connection
 from bursar.net.exchange import Exchange
 from bursar.net.guard import Guard
 from bursar.net.head import Head, Origin, head_of
@@ -36,8 +38,8 @@ class Http1Transport:
         """`tls` makes the trust, which is the machine's own where none is given; `guard` says where connections may
         not lead; `turns` says when callers hear of what has come."""
         self.turns = turns or Turns()
-        self._idle: dict[Origin, deque[_Connection]] = {}
-        self.busy: set[_Connection] = set()
+        self._idle: dict[Origin, deque[Connection]] = {}
+        self.busy: set[Connection] = set()
         self._heads: dict[tuple[str, tuple[tuple[str, str], ...]], Head] = {}
         self._make_tls = tls or context_of
         self._tls: ssl.SSLContext | None = None
@@ -50,29 +52,35 @@ class Http1Transport:
     async def send(self, request: Request, *, connect_timeout_s: float, deadline: float) -> Exchange:
         head = self._heads.get((request.url, request.headers)) if request.method == POST else None
         head = head or self._head(request)
-        connection = self._idle_one(head.origin)
-        if connection is None:
-            connection = await self._connect(head.origin, connect_timeout_s, deadline)
-            if self._closed:
-                # Its call has been ended meanwhile: nothing may leave for it any more.
-                connection.abort()
-                raise NotSentError("the client was closed")
-        exchange = connection.begin(b"%b%d\r\n\r\n%b" % (head.data, len(request.body), request.body))
-        self.busy.add(connection)
-        if self._rests:
-            self._sweep()
-        try:
-            while not exchange.headed:
-                await exchange.news(deadline)
-                if self.turns.is_over():
-                    await self.turns.next()
-            coding = exchange.headers.get(b"content-encoding")
-            if coding is not None:
-                exchange.inflate(coding.decode("latin-1"))
-        except BaseException:
-            exchange.abort()
-            raise
-        return exchange
+        data = b"%b%d\r\n\r\n%b" % (head.data, len(request.body), request.body)
+        while True:
+            connection = self._idle_one(head.origin)
+            if connection is None:
+                connection = await self._connect(head.origin, connect_timeout_s, deadline)
+                if self._closed:
+                    # Its call has been ended meanwhile: nothing may leave for it any more.
+                    connection.abort()
+                    raise NotSentError("the client was closed")
+            exchange = connection.begin(data)
+            self.busy.add(connection)
+            if self._rests:
+                self._sweep()
+            try:
+                while not exchange.headed:
+                    await exchange.news(deadline)
+                    if self.turns.is_over():
+                        await self.turns.next()
+                coding = exchange.headers.get(b"content-encoding")
+                if coding is not None:
+                    exchange.inflate(coding.decode("latin-1"))
+            except NotSentError:
+                if self._closed or not connection.used:
+                    raise
+            except BaseException:
+                exchange.abort()
+                raise
+            else:
+                return exchange
 
     @property
     def is_idle(self) -> bool:
@@ -86,7 +94,7 @@ class Http1Transport:
         for connection in [*self.busy, *(c for idle in self._idle.values() for c in idle)]:
             connection.abort()
 
-    def take_back(self, connection: _Connection) -> None:
+    def take_back(self, connection: Connection) -> None:
         """Keeps a connection whose exchange ended cleanly."""
         self.busy.discard(connection)
         if self._closed:
@@ -98,7 +106,7 @@ class Http1Transport:
             idle = self._idle[connection.origin] = deque()
         idle.append(connection)
 
-    def lost(self, connection: _Connection) -> None:
+    def lost(self, connection: Connection) -> None:
         """Forgets a connection that is closed."""
         self.busy.discard(connection)
         idle = self._idle.get(connection.origin)
@@ -114,7 +122,7 @@ class Http1Transport:
         self._heads[request.url, request.headers] = head
         return head
 
-    def _idle_one(self, origin: Origin) -> _Connection | None:
+    def _idle_one(self, origin: Origin) -> Connection | None:
         idle = self._idle.get(origin)
         while idle:
             # The one used last is the one least likely to be closed by now.
@@ -124,7 +132,7 @@ class Http1Transport:
             connection.abort()
         return None
 
-    async def _connect(self, origin: Origin, timeout_s: float, deadline: float) -> _Connection:
+    async def _connect(self, origin: Origin, timeout_s: float, deadline: float) -> Connection:
         self._connecting += 1
         try:
             if origin.tls and self._tls is None:
@@ -133,7 +141,8 @@ class Http1Transport:
                 if self._guard is None:
                     connection = await self._reached(origin, origin.host)
                 else:
-                    connection = await self._reached_one(origin, await self._guard.addresses(origin.host, origin.port))
+                    addresses = await self._guard.addresses(origin.host, origin.port)
+                    connection = await self._reached_one(origin, addresses, timeout_s / len(addresses))
         except TimeoutError:
             raise NotSentError(f"no connection within {timeout_s:g} s") from None
         except (OSError, ssl.SSLError, UnicodeError, ValueError) as e:
@@ -142,21 +151,26 @@ class Http1Transport:
             self._connecting -= 1
         return connection
 
-    async def _reached_one(self, origin: Origin, addresses: list[str]) -> _Connection:
-        """A connection to the first of these addresses that takes one."""
+    async def _reached_one(self, origin: Origin, addresses: list[str], each_s: float) -> Connection:
+        """A connection to the first of these addresses that takes one, each but the last within `each_s`."""
         for address in addresses[:-1]:
-            with suppress(OSError):
-                return await self._reached(origin, address)
+            with suppress(OSError):  # a TimeoutError is one
+                async with asyncio.timeout(each_s):
+                    return await self._reached(origin, address)
         return await self._reached(origin, addresses[-1])
 
-    async def _reached(self, origin: Origin, address: str) -> _Connection:
-        _, connection = await asyncio.get_running_loop().create_connection(
-            lambda: _Connection(self, origin),
-            address,
-            origin.port,
-            ssl=self._tls if origin.tls else None,
-            server_hostname=origin.host if origin.tls else None,
-        )
+    async def _reached(self, origin: Origin, address: str) -> Connection:
+        loop = asyncio.get_running_loop()
+        transport, connection = await loop.create_connection(lambda: Connection(self, origin), address, origin.port)
+        if self._tls is not None and origin.tls:
+            try:
+                secured = await loop.start_tls(transport, connection, self._tls, server_hostname=origin.host)
+            except BaseException:
+                transport.abort()
+                raise
+            if secured is None:  # it was closed meanwhile
+                raise ConnectionResetError("it was closed while TLS began")
+            connection.secured(secured)
         return connection
 
     def _sweep(self) -> None:
@@ -167,83 +181,14 @@ class Http1Transport:
             self._sweeper.cancel()
         for connection in list(self.busy):
             connection.check(now)
-        for idle in self._idle.values():
+        for origin, idle in list(self._idle.items()):
             while idle and now - idle[0].idle_since >= _IDLE_S:
                 idle.popleft().abort()
+            if not idle:
+                del self._idle[origin]
         self._rests = not self.busy
-        if self.busy or any(self._idle.values()):
+        if self.busy or self._idle:
             wait_s = _IDLE_SWEEP_S if self._rests else _SWEEP_S
             self._sweeper = asyncio.get_running_loop().call_later(wait_s, self._sweep)
         else:
             self._sweeper = None
-
-
-class _Connection(asyncio.Protocol):
-    """One connection. `exchange` is the one under way, None while it is idle."""
-
-    _transport: asyncio.Transport
-    _request: bytes | None = None  # what has not left yet
-
-    def __init__(self, owner: Http1Transport, origin: Origin) -> None:
-        self._owner = owner
-        self.origin = origin
-        self.idle_since = 0.0
-        self.exchange: Exchange | None = None
-
-    @property
-    def is_usable(self) -> bool:
-        return not self._transport.is_closing()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]
-        self._loop = asyncio.get_running_loop()
-
-    def begin(self, request: bytes) -> Exchange:
-        self.exchange = exchange = Exchange(self, self._loop, self._owner.turns)
-        exchange.begin()
-        self._request = request
-        self._owner.turns.leave(self._loop, self._leave)
-        return exchange
-
-    def _leave(self) -> None:
-        request, self._request = self._request, None
-        if request is not None and not self._transport.is_closing():
-            self._transport.write(request)
-
-    def data_received(self, data: bytes) -> None:
-        if self.exchange is None or self._request is not None:
-            # Nobody asked: whatever this is, it must not be taken for the next caller's answer.
-            self.abort()
-        else:
-            self.exchange.feed(data)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._owner.lost(self)
-        exchange, self.exchange = self.exchange, None
-        if exchange is not None:
-            exchange.connection_ended(error)
-
-    def check(self, now: float) -> None:
-        if self.exchange is not None:
-            self.exchange.check(now)
-
-    def release(self) -> None:
-        """The exchange has ended cleanly. What is still to be written would be the last request's."""
-        self.exchange = None
-        if self._transport.is_closing() or self._transport.get_write_buffer_size():
-            self.abort()
-        else:
-            self._owner.take_back(self)
-
-    def abort(self) -> None:
-        exchange, self.exchange = self.exchange, None
-        self._owner.lost(self)
-        self._transport.abort()
-        if exchange is not None:
-            exchange.connection_ended(ConnectionAbortedError("the connection was closed on this side"))
-
-    def pause(self) -> None:
-        self._transport.pause_reading()
-
-    def resume(self) -> None:
-        self._transport.resume_reading()
