@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.console import Console
 from bench import report as tables
 from bench.gateways import ROOT, named
 from bench.measure import Bench
+from bench.processes import end_when_told
 from bench.run import ROUNDS, Report, quick, save, whole
 
 _DOCUMENT = ROOT / "docs" / "BENCHMARKS.md"
@@ -35,16 +35,19 @@ def main() -> int:
     parser.add_argument("--from", dest="saved", metavar="FILE", help="write docs/BENCHMARKS.md from a saved run")
     given = parser.parse_args()
     if given.saved:
-        _DOCUMENT.write_text(tables.markdown(msgspec.json.decode(Path(given.saved).read_bytes(), type=Report)))
-        return 0
+        return _from_saved(parser, given.saved)
     try:
         peers = [named(text) for text in given.peer]
     except ValueError as e:
         parser.error(str(e))
+    names = [peer.name for peer in peers]
+    if len(names) != len(set(names)):
+        parser.error("two of the peers have the same name")
+    if given.rounds < 1 or not 0 <= given.upstream_port < 65536:
+        parser.error("--rounds is at least 1, and --upstream-port a port")
     if given.quick and (peers or given.rounds != ROUNDS):
         parser.error("--quick measures the limit and bursar alone: leave --peer and --rounds away")
-    # Told to end, it ends what it started.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    end_when_told()
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="bursar-bench-") as folder, console.status("starting") as status:
         told = status.update if console.is_terminal else lambda text: print(text, file=sys.stderr, flush=True)
@@ -67,5 +70,22 @@ def main() -> int:
     return 1 if missed else 0
 
 
+def _from_saved(parser: argparse.ArgumentParser, file: str) -> int:
+    """The document anew, from a run that was saved."""
+    if len(sys.argv) > 3 or (len(sys.argv) > 2 and "=" in sys.argv[1]):
+        parser.error("--from writes the document of a saved run: leave the other options away")
+    try:
+        saved = msgspec.json.decode(Path(file).read_bytes(), type=Report)
+    except (OSError, msgspec.MsgspecError, UnicodeError) as e:
+        parser.error(f"{file} cannot be read as a saved run: {e}")
+    if saved.is_quick:
+        parser.error(f"{file} is of a quick run, which the document is not of: take .bench/whole.json")
+    _DOCUMENT.write_text(tables.markdown(saved))
+    return 0
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

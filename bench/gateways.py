@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -105,7 +106,6 @@ def start(gateway: Gateway, folder: Path, upstream: int) -> Running:
 
     Raises PeerMissingError with the end of its log where it does not come.
     """
-    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     gateway.prepare(folder, upstream)
     began = time.perf_counter()
@@ -275,24 +275,31 @@ def portkey() -> Gateway:
 def named(text: str) -> Gateway:
     """A gateway that is listening already: `NAME=URL[,pid=PID][,header=K:V][,model=PREFIX]`.
 
-    Without its process id its processor time and memory are not known.
+    Without its process id its processor time and memory are not known. A header's value cannot have a comma.
     """
     name, _, rest = text.partition("=")
     url, *options = rest.split(",")
     if not name or "://" not in url:
         raise ValueError(f"'{text}' is not NAME=URL[,pid=PID][,header=K:V]")
+    if not re.fullmatch(r"\w[\w. -]*", name):
+        raise ValueError(f"'{name}' is no name for a row of a table: take letters, digits, dots and dashes")
     if name in ("direct", "limit", "bursar", "litellm", "portkey"):
         raise ValueError(f"'{name}' is the name of a series of the benchmark's own: give the peer another")
     if not url.startswith("http://"):
         raise ValueError(f"'{url}' is not plain HTTP, which alone the benchmark speaks")
     host, _, path = url.partition("://")[2].partition("/")
-    if host.rpartition(":")[0] not in ("127.0.0.1", "localhost"):
+    host, _, port = host.partition(":")
+    if host not in ("127.0.0.1", "localhost"):
         raise ValueError(f"'{url}' is not on this machine: only http://127.0.0.1:PORT/… is measured")
+    if not (port.isdigit() and 0 < int(port) < 65536):
+        raise ValueError(f"'{url}' does not say the port: http://127.0.0.1:PORT/…")
     headers: dict[str, str] = {}
-    running = Running(name, int(host.rpartition(":")[2]), headers, None, base="/" + path.strip("/") if path else "/v1")
+    running = Running(name, int(port), headers, None, base="/" + path.strip("/") if path else "/v1")
     for option in options:
         key, _, value = option.partition("=")
         if key == "pid":
+            if not value.isdigit() or Group(int(value)).ended:
+                raise ValueError(f"'{value}' is not the id of a process that runs here")
             running.group = Group(int(value))
         elif key == "header":
             header, _, said = value.partition(":")

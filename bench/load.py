@@ -1,7 +1,7 @@
 """The load: so many connections that each ask again as soon as they are answered.
 
-Every request's last message is like no other; every answer's id is kept, and one that comes twice is counted as
-a fault of the gateway.
+Every request's last message is like no other: it says the round and a number, which the provider puts into its answer.
+An answer to another request and one that is not whole are counted as faults of the gateway.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import time
 
 import httptools
 import msgspec
+
+from bench.upstream import CHUNKS, REPLY
 
 
 class Job(msgspec.Struct, kw_only=True):
@@ -26,7 +28,7 @@ class Job(msgspec.Struct, kw_only=True):
     prompt_bytes: int = 0
     own_prompt: bool = False
     headers: dict[str, str] = {}
-    seed: str = ""
+    round: int = 0
     within_s: float = 120.0
 
 
@@ -37,7 +39,6 @@ class Seen(msgspec.Struct, kw_only=True):
     calls: int
     answered: int
     failed: int
-    repeated_ids: int
     seconds: float
     p50_ms: float
     p99_ms: float
@@ -48,7 +49,7 @@ class Seen(msgspec.Struct, kw_only=True):
 
 def body_of(job: Job, number: int) -> bytes:
     """The JSON of one request."""
-    said = f"{job.seed} request {number}: what does it cost to say this once more?"
+    said = f"round {job.round} request {number}: what does it cost to say this once more?"
     if job.path.endswith("/embeddings"):
         return msgspec.json.encode({"model": job.model, "input": said})
     system = "You are a careful assistant. Answer in one sentence."
@@ -67,15 +68,17 @@ def body_of(job: Job, number: int) -> bytes:
 
 
 class _Run:
+    """A job under way."""
+
     def __init__(self, job: Job) -> None:
         self.job = job
         self.left = job.calls
         self.answered = 0
         self.failed = 0
+        self.unanswered = 0
         self.first_failure: str | None = None
         self.whole_s: list[float] = []
         self.first_s: list[float] = []
-        self.ids: list[bytes | int] = []
         self.done = asyncio.get_running_loop().create_future()
         marker = "REQUEST-NUMBER"
         template = body_of(job, 0).replace(b"request 0:", f"request {marker}:".encode())
@@ -84,13 +87,28 @@ class _Run:
         self._head = f"POST {job.path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{head}content-length: ".encode()
         self._before, self._after = before, after
 
-    def request(self) -> bytes | None:
-        if self.left == 0:
-            return None
+    def request(self) -> bytes:
+        """The next one; its number is that of those that are left."""
         self.left -= 1
         number = b"%d" % self.left
         length = len(self._before) + len(number) + len(self._after)
         return b"%b%d\r\n\r\n%b%b%b" % (self._head, length, self._before, number, self._after)
+
+    def wrong(self, status: int, body: bytes, number: int) -> str | None:
+        """What is wrong with an answer to that request, if anything is."""
+        if status != 200:
+            return f"{status}: {body!r}"
+        own = b"chatcmpl-%06d%06d" % (self.job.round, number)
+        if self.job.path.endswith("/embeddings"):
+            own, whole = b"%d%06d" % (self.job.round, number), True  # they have no id: the last number of the vector
+        elif self.job.stream:
+            # Not every gateway hands on the first and the last of its frames.
+            whole = body.count(b"data:") > CHUNKS - 4 and b"[DONE]" in body[-64:]
+        else:
+            whole = REPLY in body
+        if own not in body:
+            return f"not the answer to this request, which is {own!r}: {body!r}"
+        return None if whole else f"not all of the answer: {body!r}"
 
     def ended(self) -> None:
         self.answered += 1
@@ -113,14 +131,14 @@ class _Connection(asyncio.Protocol):
         self._ask()
 
     def _ask(self) -> None:
-        request = self._run.request()
-        self._asked = request is not None
-        if request is None:
+        self._asked = self._run.left > 0
+        if not self._asked:
             self._transport.close()
             return
+        request = self._run.request()
+        self._number = self._run.left
         self._first: float | None = None
-        self._body: bytes = b""
-        self._tail: bytes = b""
+        self._parts: list[bytes] = []
         self._began = time.perf_counter()
         self._transport.write(request)
 
@@ -130,20 +148,13 @@ class _Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         if self._first is None:
             self._first = time.perf_counter()
-            self._body = body
-        self._tail = body
+        self._parts.append(body)
 
     def on_message_complete(self) -> None:
         run, now = self._run, time.perf_counter()
-        status = self._parser.get_status_code()
-        if status != 200:
-            run.fault(f"{status}: {self._body!r}")
-        elif run.job.stream and b"[DONE]" not in self._tail and b"[DONE]" not in self._body:
-            run.fault(f"a stream without its end: {self._tail!r}")
-        else:
-            at = self._body.find(b"chatcmpl-")
-            # Embeddings have no id that every gateway hands on: there the vectors themselves are like no others.
-            run.ids.append(self._body[at : at + 21] if at >= 0 else hash(self._body))
+        why = run.wrong(self._parser.get_status_code(), b"".join(self._parts), self._number)
+        if why is not None:
+            run.fault(why)
         run.whole_s.append(now - self._began)
         run.first_s.append((self._first or now) - self._began)
         keeps = self._parser.should_keep_alive()
@@ -163,7 +174,15 @@ class _Connection(asyncio.Protocol):
 
 
 async def _connect(run: _Run) -> None:
-    await asyncio.get_running_loop().create_connection(lambda: _Connection(run), "127.0.0.1", run.job.port)
+    try:
+        await asyncio.get_running_loop().create_connection(lambda: _Connection(run), "127.0.0.1", run.job.port)
+    except OSError as e:
+        # Nobody is there any more: what is left is not asked.
+        for _ in range(run.left):
+            run.fault(f"no connection: {e}")
+            run.unanswered += 1
+            run.ended()
+        run.left = 0
 
 
 async def perform(job: Job) -> Seen:
@@ -180,9 +199,8 @@ async def perform(job: Job) -> Seen:
     whole, first = sorted(run.whole_s), sorted(run.first_s)
     return Seen(
         calls=job.calls,
-        answered=run.answered,
+        answered=run.answered - run.unanswered,
         failed=run.failed,
-        repeated_ids=len(run.ids) - len(set(run.ids)),
         seconds=seconds,
         p50_ms=_percentile(whole, 0.5),
         p99_ms=_percentile(whole, 0.99),

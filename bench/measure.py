@@ -3,6 +3,7 @@ falls on all of them alike. Figures are medians over the rounds."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -28,6 +29,10 @@ Told = Callable[[str], None]
 Look = Callable[[str, Running], None]
 
 
+class LostError(Exception):
+    """A gateway that cannot be measured any more."""
+
+
 class Figures(msgspec.Struct, kw_only=True):
     """What one gateway did under one workload: medians. `cpu_us` is None where its processes are not known."""
 
@@ -38,7 +43,7 @@ class Figures(msgspec.Struct, kw_only=True):
     first_p50_ms: float
     first_p99_ms: float
     loop_gap_ms: float | None  # the longest of a round, median of them
-    loop_gap_most_ms: float | None = None  # the longest of all rounds
+    gap_pieces_ms: list[float] = []  # of each round
     busy: float | None
     calls: int
     failed: int
@@ -47,13 +52,17 @@ class Figures(msgspec.Struct, kw_only=True):
     cpu_pieces_us: list[float] = []
 
     def cpu_over(self, other: Figures | None) -> float | None:
-        """What a call takes of the processor for what it takes with the other: the median over the pieces, each against
-        the other's of the same round. A machine whose minutes differ by a half says nothing of a tenth otherwise."""
-        if other is None or not (self.holds and other.holds):
-            return None
-        # Where one could not be started in a later round, the rounds before it are pairs.
-        ratios = [a / b for a, b in zip(self.cpu_pieces_us, other.cpu_pieces_us, strict=False)]
+        """What a call takes of the processor for what it takes with the other: the median of `ratios`. A machine whose
+        minutes differ by a half says nothing of a tenth otherwise."""
+        ratios = self.ratios(other)
         return median(ratios) if ratios else None
+
+    def ratios(self, other: Figures | None) -> list[float]:
+        """Each piece against the other's of the same round; none where one of them failed."""
+        if other is None or not (self.holds and other.holds):
+            return []
+        # Where one could not be started in a later round, the rounds before it are pairs.
+        return [a / b for a, b in zip(self.cpu_pieces_us, other.cpu_pieces_us, strict=False) if b]
 
     @property
     def holds(self) -> bool:
@@ -83,10 +92,10 @@ class _Series:
             first_p50_ms=median(s.first_p50_ms for s in seen),
             first_p99_ms=median(s.first_p99_ms for s in seen),
             loop_gap_ms=median(self.gaps_ms) if self.gaps_ms else None,
-            loop_gap_most_ms=max(self.gaps_ms, default=None),
+            gap_pieces_ms=self.gaps_ms,
             busy=cpu * rate / 1e6 if cpu is not None else None,
             calls=sum(s.calls for s in seen),
-            failed=sum(s.failed + s.repeated_ids for s in seen),
+            failed=sum(s.failed for s in seen),
             first_failure=next((s.first_failure for s in seen if s.first_failure), None),
             said=self.said,
             cpu_pieces_us=self.cpu_us,
@@ -105,7 +114,7 @@ class Bench:
         self.upstream_port = int(self._line())
         self.gateways: list[Running] = []
         self.missing: dict[str, str] = {}
-        self._round = 0
+        self._round = self._started = 0
 
     def close(self) -> None:
         for gateway in self.gateways:
@@ -118,7 +127,8 @@ class Bench:
         try:
             gateway.install(self._told)
             self._told(f"starting {gateway.name}")
-            running = start(gateway, self.folder / gateway.name.replace(" ", ""), self.upstream_port)
+            self._started += 1
+            running = start(gateway, self.folder / f"gateway-{self._started}", self.upstream_port)
         except PeerMissingError as e:
             self.missing[gateway.name] = str(e)
             self._told(f"without {gateway.name}: {e}")
@@ -127,8 +137,11 @@ class Bench:
         return running
 
     def end(self, running: Running) -> None:
+        """Stops a gateway, and removes what it has left in its folder."""
         running.stop()
         self.gateways.remove(running)
+        if running.log is not None:
+            shutil.rmtree(running.log.parent, ignore_errors=True)
 
     def rounds(
         self,
@@ -140,7 +153,8 @@ class Bench:
         """Figures by workload and gateway. In every round each gateway is started anew, with nothing stored: two
         processes of one program differ by more than two rounds of one process do.
 
-        `look` is called with each gateway before its first workload of a round and behind its last one.
+        `look` is called with each gateway before its first workload of a round and behind its last one; with "lost" in
+        the place of the latter where it failed so that it could not be measured, which ends it for the rounds to come.
         """
         series = self._in_turn(gateways, workloads, rounds, look)
         return {
@@ -149,10 +163,12 @@ class Bench:
 
     def compared(
         self, one: Gateway, other: Gateway, workload: Workload, rounds: int, pieces: int, look: Look
-    ) -> tuple[Figures, Figures]:
-        """The figures of two, from several pieces a round, measured right after each other."""
+    ) -> tuple[Figures, Figures] | None:
+        """The figures of two, from several pieces a round, measured right after each other; None where one of them
+        could not be measured."""
         series = self._in_turn([one, other], [workload], rounds, look, pieces)
-        return series[workload.name, one.name].figures(), series[workload.name, other.name].figures()
+        both = [series[workload.name, gateway.name] for gateway in (one, other)]
+        return (both[0].figures(), both[1].figures()) if all(s.seen for s in both) else None
 
     def _in_turn(
         self, gateways: Sequence[Gateway], workloads: Sequence[Workload], rounds: int, look: Look, pieces: int = 1
@@ -166,14 +182,25 @@ class Bench:
                 look("before", gateway)
             for workload, piece in product(workloads, range(pieces)):
                 # Each gateway is first in turn.
-                first = (n + piece) % len(running)
+                first = (n + piece) % max(1, len(running))
                 for gateway in (*running[first:], *running[:first]):
                     self._told(f"round {n + 1} of {rounds}: {workload.name}: {gateway.name}")
-                    self._measure(series[workload.name, gateway.name], workload, gateway)
+                    try:
+                        self._measure(series[workload.name, gateway.name], workload, gateway)
+                    except (OSError, LostError) as e:  # a TimeoutError is one
+                        self._lose(gateway, f"{workload.name}: {e}")
+                        look("lost", gateway)
+                        running.remove(gateway)
+                        self.end(gateway)
             for gateway in running:
                 look("behind", gateway)
                 self.end(gateway)
         return series
+
+    def _lose(self, gateway: Running, why: str) -> None:
+        said = gateway.said()
+        self.missing[gateway.name] = why + (f"; its log says `{said}`" if said else "")
+        self._told(f"{gateway.name} is lost: {self.missing[gateway.name]}")
 
     def calls(self, workload: Workload, gateway: Running, calls: int, *, within_s: float = 120.0) -> tuple[Seen, float]:
         """So many calls: what the load saw, and the processor time they took until the spool was empty."""
@@ -184,13 +211,15 @@ class Bench:
             model=gateway.model(workload.model),
             headers=gateway.headers,
             calls=calls,
-            seed=f"round {self._round}",
+            round=self._round,
         )
         job.within_s = within_s
         before = gateway.group.cpu_us() if gateway.group is not None else 0.0
         seen = self._perform(job)
+        if gateway.group is not None and gateway.group.ended:
+            raise LostError("its process has ended")
         gateway.calls += seen.answered
-        gateway.failed += seen.failed + seen.repeated_ids
+        gateway.failed += seen.failed
         gateway.drained()
         after = gateway.group.cpu_us() if gateway.group is not None else 0.0
         return seen, after - before

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -54,7 +55,7 @@ class Group:
 
     @property
     def ended(self) -> bool:
-        return self._process is not None and self._process.poll() is not None
+        return self._process.poll() is not None if self._process is not None else not psutil.pid_exists(self.pid)
 
     def cpu_us(self) -> float:
         """User and system time of all its processes so far, in microseconds."""
@@ -95,6 +96,12 @@ def _cpu_us(process: psutil.Process) -> float:
     except (psutil.NoSuchProcess, OSError):
         return 0.0
     return float(times.user + times.system) * 1e6
+
+
+def end_when_told() -> None:
+    """Told to end, or with its terminal gone, this program ends what it has started, as it does on Ctrl-C."""
+    for name in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, lambda number, _frame: sys.exit(128 + number))
 
 
 def free_port() -> int:

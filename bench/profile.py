@@ -16,6 +16,7 @@ from pathlib import Path
 from bench import gateways
 from bench.gateways import CACHE, Running
 from bench.measure import Bench
+from bench.processes import end_when_told
 from bench.workloads import CHAT, LONG, STREAM, Workload
 
 _WORKLOADS = {"chat": CHAT, "long": LONG, "stream": STREAM}
@@ -30,6 +31,7 @@ def main() -> int:
     if name not in _WORKLOADS:
         print(f"'{name}' is none of {', '.join(_WORKLOADS)}", file=sys.stderr)
         return 2
+    end_when_told()
     with tempfile.TemporaryDirectory(prefix="bursar-profile-") as folder:
         bench = Bench(Path(folder), lambda text: print(text, file=sys.stderr))
         try:
@@ -59,11 +61,15 @@ def _record(bench: Bench, workload: Workload, running: Running, form: list[str],
     )  # fmt: skip
     calls, cpu_us = 0, 0.0
     ends = time.monotonic() + _SECONDS
-    while time.monotonic() < ends:
-        seen, used = bench.calls(workload, running, _CALLS)
-        calls, cpu_us = calls + seen.calls, cpu_us + used
-    if profiler.wait(60) != 0:
-        raise RuntimeError("py-spy could not look into the process: it needs the right to trace it (ptrace)")
+    try:
+        while time.monotonic() < ends:
+            seen, used = bench.calls(workload, running, _CALLS)
+            calls, cpu_us = calls + seen.calls, cpu_us + used
+        if profiler.wait(60) != 0:
+            raise RuntimeError("py-spy could not look into the process: it needs the right to trace it (ptrace)")
+    finally:
+        profiler.kill()
+        profiler.wait()
     return calls, cpu_us
 
 

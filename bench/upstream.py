@@ -1,13 +1,13 @@
-"""The provider behind every gateway: OpenAI's format, each answer with an id of its own, as cheap as it can be.
+"""The provider behind every gateway: OpenAI's format, as cheap as it can be.
 
-A model whose name begins with `stream` is answered by 32 chunks; one that ends with `-5ms` by chunks that far
-apart.
+Each answer to the load has the round and the number of its request as its id, so that no two are alike. A model whose
+name begins with `stream` is answered by 32 chunks; one that ends with `-5ms` by chunks that far apart.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
+import re
 
 import httptools
 
@@ -47,11 +47,11 @@ _WORDS = [
     "last",
     "token",
 ]
-_REPLY = " ".join(_WORDS).encode()
+REPLY = " ".join(_WORDS).encode()
 _USAGE = b'{"prompt_tokens":19,"completion_tokens":32,"total_tokens":51,"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}'  # noqa: E501
 _CHAT_TAIL = (
     b'","object":"chat.completion","created":1789000000,"model":"gpt-4o-mini-2024-07-18","choices":[{"index":0,'
-    b'"message":{"role":"assistant","content":"' + _REPLY + b'","refusal":null,"annotations":[]},"logprobs":null,'
+    b'"message":{"role":"assistant","content":"' + REPLY + b'","refusal":null,"annotations":[]},"logprobs":null,'
     b'"finish_reason":"stop"}],"usage":' + _USAGE + b',"service_tier":"default","system_fingerprint":"fp_560af6e559"}'
 )
 _EMBEDDING = b",".join(b"%.8f" % (((n * 7919) % 2001 - 1000) / 1e4) for n in range(255))
@@ -70,7 +70,13 @@ _DELTAS = [
     ),
     b'{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}]',
 ]
-_ids = itertools.count(1)
+_ASKED = re.compile(rb"round (\d{1,6}) request (\d{1,6}):")
+
+
+def _asked_in(body: bytes) -> tuple[int, int]:
+    """The round and the number that a request of the load says in its last message; zeros where it says none."""
+    found = _ASKED.match(body, max(0, body.rfind(b"round ", 0, max(0, body.rfind(b" request ")))))
+    return (int(found[1]), int(found[2])) if found is not None else (0, 0)
 
 
 def _chunked(data: bytes) -> bytes:
@@ -107,8 +113,9 @@ class _Connection(asyncio.Protocol):
             return
         # The model stands in the beginning or at the end of a body, wherever its messages are.
         first, last = self._body[0][:1024], self._body[-1][-1024:]
+        asked = _asked_in(b"".join(self._body))
         url, self._url, self._body = self._url, b"", []
-        id = b"chatcmpl-%012d" % next(_ids)
+        id = b"chatcmpl-%06d%06d" % asked
         if url.endswith(b"/embeddings"):
             self._plain(_EMBEDDINGS % float(id[9:]))
         elif b'"stream-chat' in first or b'"stream-chat' in last:

@@ -20,7 +20,7 @@ class Workload:
     own_prompt: bool = False
     most: int = 6000
 
-    def job(self, *, port: int, base: str, model: str, headers: dict[str, str], calls: int, seed: str) -> Job:
+    def job(self, *, port: int, base: str, model: str, headers: dict[str, str], calls: int, round: int) -> Job:
         return Job(
             port=port,
             path=base + self.path,
@@ -31,7 +31,7 @@ class Workload:
             prompt_bytes=self.prompt_bytes,
             own_prompt=self.own_prompt,
             headers=headers,
-            seed=seed,
+            round=round,
         )
 
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sqlite3
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 
+from bench import __main__ as program
 from bench import gateways, registry, report, run
 from bench.gateways import Gateway, Running
-from bench.load import Job, body_of
+from bench.load import Job, Seen, body_of
 from bench.measure import Bench, Figures, _Series
-from bench.processes import GATEWAY_CORE, Group, free_port
+from bench.processes import GATEWAY_CORE, Group, free_port, wait_for
+from bench.upstream import REPLY
 from bench.workloads import ALL, CHAT, PACED, STREAM, Workload
 
 FEW = [
@@ -86,7 +92,8 @@ def test_a_large_registry_is_filled_served_from_and_compared(tmp_path: Path) -> 
         assert running is not None
         seen, _ = bench.calls(CHAT, running, 8)
         assert (seen.calls, seen.failed) == (8, 0)
-        with sqlite3.connect(tmp_path / running.name.replace(" ", "") / "data" / "bursar.db") as c:
+        assert running.folder is not None
+        with sqlite3.connect(running.folder / "data" / "bursar.db") as c:
             counts = [
                 c.execute(f"select count(*) from {t}").fetchone()[0]
                 for t in ("llm_providers", "api_keys", "llm_prices")
@@ -118,9 +125,12 @@ def test_two_gateways_are_compared_in_pieces_right_after_each_other(
     limit = gateways.limit()
     other = Gateway("other", lambda *where: replace(limit.start(*where), name="other"))
     try:
-        one, two = bench.compared(limit, other, FEW[0], 1, 3, lambda when, running: seen.append((when, running.name)))
+        both = bench.compared(limit, other, FEW[0], 1, 3, lambda when, running: seen.append((when, running.name)))
     finally:
         bench.close()
+    assert both is not None
+    one, two = both
+    assert two.ratios(one) == [8.0, 15.0, 3.0]
     assert two.cpu_over(one) == 8.0  # of 8, 15 and 3: each pair by itself
     assert (one.cpu_us, two.cpu_us) == (1.0, 8.0)
     assert (one.calls, one.failed, two.calls, two.failed) == (24, 0, 24, 0)
@@ -136,15 +146,18 @@ def test_what_the_load_says_is_what_was_answered(tmp_path: Path) -> None:
         assert running is not None
         running.base = "/nowhere"  # the provider answers everywhere; ids are still its own
         seen, cpu_us = bench.calls(CHAT, running, 6)
-        assert (seen.calls, seen.failed, seen.repeated_ids, cpu_us) == (6, 0, 0, 0.0)
+        assert (seen.calls, seen.failed, cpu_us) == (6, 0, 0.0)
         assert seen.p50_ms <= seen.p99_ms
         seen, _ = bench.calls(STREAM, running, 6)
         assert seen.failed == 0
         seen, _ = bench.calls(PACED, running, 3)
         assert seen.p50_ms > 30 * 5
         running.port = 1
-        with pytest.raises(RuntimeError, match="the load ended"):
-            bench.calls(CHAT, running, 6)
+        calls = running.calls
+        seen, _ = bench.calls(CHAT, running, 6)
+        assert (seen.calls, seen.answered, seen.failed) == (6, 0, 6)
+        assert "no connection" in (seen.first_failure or "")
+        assert running.calls == calls
     finally:
         bench.close()
 
@@ -171,7 +184,7 @@ def scripted(name: str, script: str) -> Gateway:
     """A gateway that is this program, which is given its port."""
 
     def begin(folder: Path, port: int, _upstream: int) -> gateways.Running:
-        command = [sys.executable, "-c", script, str(port)]
+        command = [sys.executable, "-c", script, str(port), REPLY.decode()]
         group = Group.start(command, core=GATEWAY_CORE, cwd=folder, log=folder / "log")
         return gateways.Running(name, port, {}, group)
 
@@ -217,13 +230,164 @@ def test_the_tables_fit_into_a_terminal_of_80_columns(
         assert said in shown
 
 
+_MORTAL = """
+import http.server, itertools, json, os, re, sys
+class Mortal(http.server.BaseHTTPRequestHandler):
+    protocol_version, left = "HTTP/1.1", itertools.count(20, -1)
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if next(Mortal.left) == 0:
+            print("Error: it had enough", flush=True)
+            os._exit(3)
+        said = (re.findall("round ([0-9]+) request ([0-9]+)", str(asked)) or [("0", "0")])[0]
+        body = json.dumps({"id": "chatcmpl-%06d%06d" % tuple(map(int, said)), "content": sys.argv[2]}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Mortal).serve_forever()
+"""
+
+
+def test_a_gateway_that_dies_is_missing_from_then_on_and_the_others_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.measure._SETTLED_S", 0)
+    bench = Bench(tmp_path, lambda _text: None)
+    mortal = scripted("portkey", _MORTAL)
+    try:
+        made = run._measured(bench, [gateways.limit(), mortal], FEW[:2], 2)
+        assert "its process has ended" in made.missing["portkey"]
+        assert "its log says `Error: it had enough`" in made.missing["portkey"]
+        for workload in FEW[:2]:
+            assert list(made.figures[workload.name]) == ["limit"]
+            assert len(made.figures[workload.name]["limit"].cpu_pieces_us) == 2
+        assert bench.compared(gateways.limit(), mortal, FEW[0], 1, 1, lambda _when, _running: None) is None
+        assert bench.gateways == []
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        bench.close()
+
+
+def test_of_a_bursar_that_dies_nothing_is_proved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.measure._SETTLED_S", 0)
+    bench = Bench(tmp_path, lambda _text: None)
+    perform = bench._perform
+    jobs: list[Job] = []
+
+    def killing(job: Job) -> Seen:
+        jobs.append(job)
+        if len(jobs) == 2:
+            (bursar,) = bench.gateways
+            assert bursar.group is not None
+            os.kill(bursar.group.pid, signal.SIGKILL)
+            bursar.group._process.wait()  # type: ignore[union-attr]
+        return perform(job)
+
+    monkeypatch.setattr(bench, "_perform", killing)
+    try:
+        made = run._measured(bench, [gateways.bursar()], FEW[:2], 2)
+    finally:
+        bench.close()
+    assert "its process has ended" in made.missing["bursar"]
+    assert not made.ledger.is_green
+    assert "not measured: rows ÷ calls, verify green" in report.missed(made, whole=True)
+    assert "not measured: chat, CPU: bursar ÷ limit" in report.missed(made, whole=True)
+
+
+def test_processes_below_a_gateway_are_counted_and_a_peer_that_has_ended_has_no_figures(tmp_path: Path) -> None:
+    script = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'while True: pass'])"
+    group = Group.start([sys.executable, "-c", script], core=GATEWAY_CORE, cwd=tmp_path, log=tmp_path / "log")
+    try:
+        wait_for(lambda: len(group._all()) == 2, 20, "no child")
+        before = group.cpu_us()
+        wait_for(lambda: group.cpu_us() > before + 200_000, 60, "its child's time is not counted")
+        own = psutil.Process(group.pid).cpu_times()
+        assert (own.user + own.system) * 1e6 < group.cpu_us()
+        peer = gateways.named(f"other=http://127.0.0.1:4000,pid={group.pid}").start(Path(), 0, 0)
+        assert peer.group is not None
+        assert not peer.group.ended
+    finally:
+        group.stop()
+    assert peer.group.ended
+    with pytest.raises(ValueError, match="is not the id of a process"):
+        gateways.named(f"other=http://127.0.0.1:4000,pid={group.pid}")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--rounds", "0"], "--rounds is at least 1"),
+        (["--rounds=-1"], "--rounds is at least 1"),
+        (["--upstream-port", "99999"], "--upstream-port a port"),
+        (["--quick", "--rounds", "2"], "leave --peer and --rounds away"),
+        (["--peer", "a=http://127.0.0.1:1", "--peer", "a=http://127.0.0.1:2"], "the same name"),
+        (["--peer", "../a=http://127.0.0.1:1"], "is no name"),
+        (["--peer", "..=http://127.0.0.1:1"], "is no name"),
+        (["--from", "FOLDER/none.json"], "cannot be read"),
+        (["--from", "FOLDER/text.json"], "cannot be read"),
+        (["--from", "FOLDER/quick.json"], "is of a quick run"),
+        (["--from", "FOLDER/quick.json", "--quick"], "leave the other options away"),
+    ],
+)
+def test_options_that_make_no_sense_are_told_in_one_line_and_nothing_is_written(
+    given: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = tmp_path / "BENCHMARKS.md"
+    monkeypatch.setattr("bench.__main__._DOCUMENT", document)
+    (tmp_path / "text.json").write_text("no JSON")
+    made = run.Report(
+        at="now", machine={}, pinned=True, rounds=1, figures={}, once={}, is_quick=True,
+        ledger=run.Ledger(rows=9, calls=9, is_green=True),
+    )  # fmt: skip
+    (tmp_path / "quick.json").write_bytes(msgspec.json.encode(made))
+    monkeypatch.setattr(sys, "argv", ["bench", *(one.replace("FOLDER", str(tmp_path)) for one in given)])
+    with pytest.raises(SystemExit) as ended:
+        program.main()
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert not document.exists()
+    made.is_quick = False
+    (tmp_path / "whole.json").write_bytes(msgspec.json.encode(made))
+    monkeypatch.setattr(sys, "argv", ["bench", "--from", str(tmp_path / "whole.json")])
+    assert program.main() == 0
+    assert "# Benchmarks" in document.read_text()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_told_to_end_it_ends_what_it_has_started(how: signal.Signals, tmp_path: Path) -> None:
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-m", "bench", "--quick"]
+    with subprocess.Popen(
+        command, cwd=gateways.ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("round 1"):
+                break
+        started = psutil.Process(process.pid).children(recursive=True)
+        assert len(started) >= 3  # provider and clients, the limit, bursar
+        process.send_signal(how)
+        process.stderr.read()
+        assert process.wait(30) != 0
+    assert psutil.wait_procs(started, timeout=10)[1] == []
+    assert list(tmp_path.glob("bursar-bench-*")) == []
+
+
 _UNTRUE = """
-import http.server, json, sys
+import http.server, json, re, sys
 class Untrue(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        body = b'data: {"id": "cut off"}\\n\\n' if asked.get("stream") else b'{"id": "always this"}'
+        model, text = asked["model"], sys.argv[2]
+        # To each it says what is the answer to the round's request 3.
+        id = '{"id": "chatcmpl-%06d000003", ' % int((re.findall("round ([0-9]+) ", str(asked)) or [0])[0])
+        body = id + '"content": "%s"}' % ("" if "textless" in model else text)
+        if asked.get("stream"):
+            body = "data: %s\\n\\n" % body * (20 if "few" in model else 32)
+            body += "" if "endless" in model else "data: [DONE]\\n\\n"
+        body = body.encode()
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -232,22 +396,27 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Untrue).serve_f
 """
 
 
-def test_an_answer_that_was_given_before_and_a_stream_without_its_end_are_failures(tmp_path: Path) -> None:
+def test_an_answer_to_another_request_and_one_that_is_not_whole_are_failures(tmp_path: Path) -> None:
     bench = Bench(tmp_path, lambda _text: None)
     try:
         running = bench.begin(scripted("other", _UNTRUE))
         assert running is not None
         seen, _ = bench.calls(CHAT, running, 6)
-        assert (seen.failed, seen.repeated_ids) == (0, 5)
-        assert running.failed >= 5
-        seen, _ = bench.calls(STREAM, running, 6)
+        assert (seen.failed, running.failed) == (5, 5)
+        assert "not the answer to this request" in (seen.first_failure or "")
+        running.prefix = "textless-"
+        seen, _ = bench.calls(CHAT, running, 6)
         assert seen.failed == 6
+        for prefix, failed in (("few-", 6), ("endless-", 6), ("whole-", 5)):
+            running.prefix = prefix
+            seen, _ = bench.calls(STREAM, running, 6)
+            assert seen.failed == failed, prefix
     finally:
         bench.close()
 
 
 def test_every_request_is_its_own() -> None:
-    job = Job(port=1, path="/v1/chat/completions", model="m", calls=2, connections=1, prompt_bytes=30_000, seed="r")
+    job = Job(port=1, path="/v1/chat/completions", model="m", calls=2, connections=1, prompt_bytes=30_000, round=1)
     bodies = [body_of(job, n) for n in range(100)]
     assert len(set(bodies)) == 100
     assert all(30_000 < len(b) < 31_000 for b in bodies)
