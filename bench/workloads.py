@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.load import Job
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One kind of call from so many connections at a time. `most` bounds the calls of one round."""
+    """One kind of call from so many connections at a time. `most` bounds the calls of one piece; `pieces` is how many
+    the limit and bursar get in a round."""
 
     name: str
     model: str
@@ -19,6 +20,7 @@ class Workload:
     prompt_bytes: int = 0
     own_prompt: bool = False
     most: int = 6000
+    pieces: int = 1
 
     def job(self, *, port: int, base: str, model: str, headers: dict[str, str], calls: int, round: int) -> Job:
         return Job(
@@ -35,10 +37,10 @@ class Workload:
         )
 
 
-CHAT = Workload("chat", "chat", 64)
-LONG = Workload("chat, 30 KB prompt", "chat", 64, prompt_bytes=30_000, most=3000)
+CHAT = Workload("chat", "chat", 64, pieces=3)
+LONG = Workload("chat, 30 KB prompt", "chat", 64, prompt_bytes=30_000, most=3000, pieces=3)
 OWN = Workload("chat, 30 KB of its own", "chat", 64, prompt_bytes=30_000, own_prompt=True, most=3000)
-STREAM = Workload("stream of 32", "stream-chat", 64, stream=True, most=3000)
+STREAM = Workload("stream of 32", "stream-chat", 64, stream=True, most=3000, pieces=3)
 PACED = Workload("stream of 32, 5 ms apart", "stream-chat-5ms", 200, stream=True, most=2000)
 EMBEDDINGS = Workload("embeddings", "embed", 64, path="/embeddings")
 
@@ -54,4 +56,4 @@ ALL = (
     Workload("stream of 32, 10 at a time", "stream-chat", 10, stream=True, most=3000),
     Workload("embeddings, 10 at a time", "embed", 10, path="/embeddings"),
 )
-QUICK = (CHAT, LONG, STREAM)
+QUICK = tuple(replace(workload, pieces=1) for workload in (CHAT, LONG, STREAM))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import psutil
@@ -17,7 +18,7 @@ import pytest
 
 from bench import __main__ as program
 from bench import gateways, registry, report, run
-from bench.gateways import Gateway, Running
+from bench.gateways import Gateway, PeerMissingError, Running
 from bench.load import Job, Seen, body_of
 from bench.measure import Bench, Figures, _Series
 from bench.processes import GATEWAY_CORE, Group, free_port, wait_for
@@ -119,7 +120,7 @@ def test_two_gateways_are_compared_in_pieces_right_after_each_other(
 
     def measured(series: _Series, workload: Workload, gateway: Running) -> None:
         measure(series, workload, gateway)
-        series.cpu_us[-1] = next(cpu)
+        series.cpu_us[-1][-1] = next(cpu)
 
     monkeypatch.setattr(bench, "_measure", measured)
     limit = gateways.limit()
@@ -137,6 +138,40 @@ def test_two_gateways_are_compared_in_pieces_right_after_each_other(
     assert seen == [("before", "limit"), ("before", "other"), ("behind", "limit"), ("behind", "other")]
     in_turn = ["limit", "other", "other", "limit", "limit", "other"]
     assert [line for line in told if line.startswith("round")] == [f"round 1 of 1: {CHAT.name}: {n}" for n in in_turn]
+
+
+def test_what_is_held_against_a_goal_is_measured_more_often_and_paired_by_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.measure._SETTLED_S", 0)
+    bench = Bench(tmp_path, lambda _text: None)
+    limit, often = gateways.limit(), replace(FEW[0], pieces=3)
+    bursar = Gateway("bursar", lambda *where: replace(limit.start(*where), name="bursar"))
+    starts = iter([True, False, True])
+
+    def now_and_then(*where: Any) -> Running:
+        if not next(starts):
+            raise PeerMissingError("not now")
+        return replace(limit.start(*where), name="litellm")
+
+    begin = bench.begin
+
+    def begun(gateway: Gateway) -> Running | None:
+        running = begin(gateway)
+        bench.missing.clear()
+        return running
+
+    monkeypatch.setattr(bench, "begin", begun)
+    try:
+        by = bench.rounds([limit, bursar, Gateway("litellm", now_and_then)], [often], 3)[often.name]
+    finally:
+        bench.close()
+    sizes = {name: [len(one) for one in figures.cpu_pieces_us] for name, figures in by.items()}
+    assert sizes == {"limit": [3, 3, 3], "bursar": [3, 3, 3], "litellm": [1, 0, 1]}
+    assert len(by["bursar"].ratios(by["limit"])) == 9
+    first, third = by["bursar"].cpu_pieces_us[0][0], by["bursar"].cpu_pieces_us[2][0]
+    peer = by["litellm"].cpu_pieces_us
+    assert by["litellm"].ratios(by["bursar"]) == [peer[0][0] / first, peer[2][0] / third]
 
 
 def test_what_the_load_says_is_what_was_answered(tmp_path: Path) -> None:
@@ -211,7 +246,7 @@ def test_the_tables_fit_into_a_terminal_of_80_columns(
         return Figures(
             requests_s=99_999 / slow, cpu_us=31.25 * slow, p50_ms=8.126 * slow, p99_ms=13.271 * slow,
             first_p50_ms=4.622 * slow, first_p99_ms=12.849 * slow, loop_gap_ms=5.0, busy=0.5, calls=99_999,
-            failed=failed, first_failure="500: broken", cpu_pieces_us=[31.25 * slow],
+            failed=failed, first_failure="500: broken", cpu_pieces_us=[[31.25 * slow]],
         )  # fmt: skip
 
     by = {"direct": of(1), "limit": of(1), "bursar": of(6), "litellm": of(1_000), "portkey": of(20, failed=99_999)}
@@ -261,7 +296,7 @@ def test_a_gateway_that_dies_is_missing_from_then_on_and_the_others_are_measured
         assert "its log says `Error: it had enough`" in made.missing["portkey"]
         for workload in FEW[:2]:
             assert list(made.figures[workload.name]) == ["limit"]
-            assert len(made.figures[workload.name]["limit"].cpu_pieces_us) == 2
+            assert [len(one) for one in made.figures[workload.name]["limit"].cpu_pieces_us] == [1, 1]
         assert bench.compared(gateways.limit(), mortal, FEW[0], 1, 1, lambda _when, _running: None) is None
         assert bench.gateways == []
         assert list(tmp_path.iterdir()) == []
