@@ -35,6 +35,8 @@ def main() -> int:
     parser.add_argument("--from", dest="saved", metavar="FILE", help="write docs/BENCHMARKS.md from a saved run")
     given = parser.parse_args()
     if given.saved:
+        if given.quick or given.peer or given.upstream_port or given.rounds != ROUNDS:
+            parser.error("--from writes the document of a saved run: leave the other options away")
         return _from_saved(parser, given.saved)
     try:
         peers = [named(text) for text in given.peer]
@@ -72,8 +74,6 @@ def main() -> int:
 
 def _from_saved(parser: argparse.ArgumentParser, file: str) -> int:
     """The document anew, from a run that was saved."""
-    if len(sys.argv) > 3 or (len(sys.argv) > 2 and "=" in sys.argv[1]):
-        parser.error("--from writes the document of a saved run: leave the other options away")
     try:
         saved = msgspec.json.decode(Path(file).read_bytes(), type=Report)
     except (OSError, msgspec.MsgspecError, UnicodeError) as e:

@@ -180,9 +180,7 @@ def _workers(bench: Bench, report: Report, rounds: int) -> None:
     report.own["one worker cpu_us"], report.own["two workers cpu_us"] = one.cpu_us or 0.0, two.cpu_us or 0.0
     if two.loop_gap_ms is not None:
         report.own["two workers gap_ms"] = two.loop_gap_ms
-    if ratios := two.ratios(one):
-        report.own["two workers ÷ one"] = median(ratios)
-        report.own["two workers ÷ one, least"], report.own["two workers ÷ one, most"] = min(ratios), max(ratios)
+    _keep(report, "two workers ÷ one", two.ratios(one))
 
 
 def _registry(bench: Bench, report: Report, rounds: int, pieces: int) -> None:
@@ -199,11 +197,17 @@ def _registry(bench: Bench, report: Report, rounds: int, pieces: int) -> None:
         return
     plain, full = both
     report.own["beside cpu_us"], report.own["full cpu_us"] = plain.cpu_us or 0.0, full.cpu_us or 0.0
-    if ratios := full.ratios(plain):
-        report.own["full ÷ beside"] = median(ratios)
-        report.own["full ÷ beside, least"], report.own["full ÷ beside, most"] = min(ratios), max(ratios)
-        report.own["full gap_ms"] = full.loop_gap_ms or 0.0
+    _keep(report, "full ÷ beside", full.ratios(plain))
+    if full.loop_gap_ms is not None:
+        report.own["full gap_ms"] = full.loop_gap_ms
     report.own["full cold_start_s"] = median(seconds)
+
+
+def _keep(report: Report, name: str, ratios: list[float]) -> None:
+    """Keeps the median of the pieces' ratios, and what they lie between."""
+    if ratios:
+        report.own[name] = median(ratios)
+        report.own[f"{name}, least"], report.own[f"{name}, most"] = min(ratios), max(ratios)
 
 
 def _starts(bench: Bench, report: Report, told: Told) -> None:

@@ -109,6 +109,20 @@ async def left(client: Client) -> None:
         await asyncio.sleep(0)
 
 
+async def about_to_leave(client: Client) -> asyncio.Task[Exchange]:
+    """Sends, and returns when the request has its connection and has not left yet."""
+    sending = asyncio.ensure_future(client.send(request(), connect_timeout_s=5, deadline=time.monotonic() + 30))
+    while not client.busy:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    return sending
+
+
+async def used_once(client: Client) -> None:
+    """Makes a connection, and lets it become idle behind an answer."""
+    exchange, _ = await answered(client, lambda connection: connection.data_received(PLAIN))
+    exchange.done()
+
+
 async def answered(client: Client, feed: Callable[[Connection], None]) -> tuple[Exchange, bytes]:
     """Sends, lets `feed` give the connection its bytes, and reads the answer to its end."""
     deadline = time.monotonic() + 30
@@ -336,12 +350,8 @@ def test_an_end_mark_before_the_end_waits_a_moment_for_it() -> None:
 
 async def test_bytes_that_come_before_a_request_has_left_are_nobody_s_answer() -> None:
     client = Client()
-    deadline = time.monotonic() + 30
-    exchange, _ = await answered(client, lambda connection: connection.data_received(PLAIN))
-    exchange.done()
-    sending = asyncio.ensure_future(client.send(request(), connect_timeout_s=5, deadline=deadline))
-    while not client.busy:  # noqa: ASYNC110
-        await asyncio.sleep(0)
+    await used_once(client)
+    sending = await about_to_leave(client)
     connection, wire = client.last
     connection.data_received(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nSTRAY")
     assert wire.aborted
@@ -352,19 +362,15 @@ async def test_bytes_that_come_before_a_request_has_left_are_nobody_s_answer() -
     assert len(wire.written) == len(wire_of_other.written) == 1
     other.data_received(PLAIN)
     exchange = await sending
-    assert await exchange.read(deadline) == BODY
+    assert await exchange.read(time.monotonic() + 30) == BODY
     exchange.done()
     await client.close()
 
 
 async def test_a_connection_that_ends_before_a_request_has_left_is_not_used_for_it() -> None:
     client = Client()
-    deadline = time.monotonic() + 30
-    exchange, _ = await answered(client, lambda connection: connection.data_received(PLAIN))
-    exchange.done()
-    sending = asyncio.ensure_future(client.send(request(), connect_timeout_s=5, deadline=deadline))
-    while not client.busy:  # noqa: ASYNC110
-        await asyncio.sleep(0)
+    await used_once(client)
+    sending = await about_to_leave(client)
     client.last[1].abort()
     client.last[0].connection_lost(None)
     await left(client)
@@ -373,9 +379,7 @@ async def test_a_connection_that_ends_before_a_request_has_left_is_not_used_for_
     client.last[0].data_received(PLAIN)
     assert (await sending).status == 200
     client.last[0].abort()
-    again = asyncio.ensure_future(client.send(request(), connect_timeout_s=5, deadline=deadline))
-    while not client.busy:  # noqa: ASYNC110
-        await asyncio.sleep(0)
+    again = await about_to_leave(client)
     client.last[1].abort()
     client.last[0].connection_lost(None)
     with pytest.raises(NotSentError, match="before the request left"):
@@ -386,9 +390,7 @@ async def test_a_connection_that_ends_before_a_request_has_left_is_not_used_for_
 
 async def test_a_request_that_is_given_up_before_it_has_left_is_not_sent() -> None:
     client = Client()
-    sending = asyncio.ensure_future(client.send(request(), connect_timeout_s=5, deadline=time.monotonic() + 30))
-    while not client.busy:  # noqa: ASYNC110
-        await asyncio.sleep(0)
+    sending = await about_to_leave(client)
     connection, wire = client.last
     assert connection.exchange is not None
     connection.exchange.abort()
