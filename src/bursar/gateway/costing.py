@@ -33,7 +33,7 @@ def cost_of(gateway: Gateway, attempt: Attempt, usage: Usage) -> Cost | None:
     """The cost of an attempt; None where nobody can say."""
     opened = attempt.entry.opened
     at = opened.created_us
-    found = reported(usage) or _priced(gateway, attempt, usage)
+    found = (reported(usage) if usage.cost_nanos is not None else None) or _priced(gateway, attempt, usage)
     if found is None:
         return None
     usd, rate = gateway.prices.in_usd(found.nanos, found.currency, at)

@@ -15,7 +15,7 @@ from bursar.types.usage import ESTIMATED, NONE, PROVIDER, PROVIDER_PARTIAL, Usag
 
 MIN_OBSERVATIONS = 20
 _ESTIMATED = frozenset({CHAT_COMPLETION, STREAM_COMPLETION})
-_MOST = 8
+_MOST = 2
 
 
 class _Seen(msgspec.Struct):

@@ -249,7 +249,7 @@ class Running(msgspec.Struct, eq=False):
             answer = attempt.answer = await transport.send(
                 request, connect_timeout_s=timeouts.connect_s, deadline=deadline
             )
-            data = await answer.read(deadline)
+            data = answer.at_hand() or await answer.read(deadline)
         except TimeoutError:
             raise attempt.timed_out("first byte", provider.timeouts.first_byte_s) from None
         except (NotSentError, HungUpError) as e:

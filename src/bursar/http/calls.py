@@ -97,8 +97,8 @@ async def serve(gateway: Gateway, ring: KeyRing, most_bytes: int, cycle: Cycle) 
         principal = ring.authenticate(headers.get(b"authorization") or key_of(headers))
         if cycle.head.method != b"POST":
             raise MethodError(f"{cycle.head.path} knows POST only")
-        body = await cycle.body(most_bytes)
-        if body is None:
+        body = cycle.at_hand(most_bytes)
+        if body is None and (body := await cycle.body(most_bytes)) is None:
             return
         running = gateway.run(_call(gateway, call_id, operation, principal, cycle.head, body))
         await running.start()

@@ -145,6 +145,12 @@ class Cycle(msgspec.Struct, eq=False):
         if self._waiter is not None:
             self.set()
 
+    def at_hand(self, most: int) -> bytes | None:
+        """The whole body where it has come, is no longer than this, and fits in one read; else None: `body` tells."""
+        if not self.complete or self.disconnected or self._size > min(most, HIGH_WATER_LIMIT):
+            return None
+        return self._taken()
+
     async def body(self, most: int) -> bytes | None:
         """The whole body, None where the client left before it was sent. Raises TooLargeError beyond `most` bytes."""
         if not self.complete:

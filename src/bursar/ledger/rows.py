@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import chain, islice, repeat
 from typing import Any
@@ -11,7 +11,7 @@ import msgspec
 
 from bursar.ledger import records
 from bursar.ledger.bodies import texts_crc
-from bursar.ledger.records import Correction, Gap, Opened, Record, Settled, Span
+from bursar.ledger.records import Correction, Gap, Opened, Record, Settled, Span, SpoolHeader
 from bursar.store.port import Batch, Row, Rows
 
 _HOUR_US = 3_600_000_000
@@ -38,7 +38,10 @@ SETTLED_COLUMNS = ("completed_at", *_S[_ENDED], "usd_rate", "answered_crc", "out
 """The columns that are known when it is settled."""
 _STARTED: dict[str, object] = {"status": "started", "usage_source": "none", "output_bytes": 0}
 _AT_ONCE = 128
-
+_TIMES: dict[type[Record], tuple[str, ...]] = {
+    SpoolHeader: (), Opened: ("created_us",), Settled: ("completed_us",), Gap: ("first_us", "last_us"),
+    Correction: ("created_us",),
+}  # fmt: skip
 
 UNREADABLE = (msgspec.MsgspecError, ValueError, OverflowError)
 """What is raised of a record that is none, or one the store cannot hold."""
@@ -51,10 +54,12 @@ class _Clock:
         self._begun_us = -1_000_000
         self._text = ""
 
-    def texts(self, times_us: Iterable[int | None]) -> list[str | None]:
+    def texts(self, times_us: Sequence[int | None]) -> list[str | None]:
         """Times in microseconds since 1970 as the store's UTC text."""
-        texts: list[str | None] = []
         begun_us, text = self._begun_us, self._text
+        if None not in times_us and begun_us <= min(times_us) and max(times_us) - begun_us < 1_000_000:  # type: ignore[type-var, operator]
+            return [f"{text}{us - begun_us:06d}" for us in times_us]  # type: ignore[operator]
+        texts: list[str | None] = []
         for us in times_us:
             if us is None:
                 texts.append(None)
@@ -75,10 +80,15 @@ def timestamp(us: int) -> str:
     return text
 
 
-def _check_time(us: int | None) -> None:
-    """Raises ValueError where this is no time the store can hold."""
-    if us is not None and not 0 <= us < _END_US:
-        raise ValueError(f"{us} is no time in microseconds since 1970")
+def _readable(payload: bytes) -> Record:
+    """The record of a payload. Raises what is in `UNREADABLE` where it is none, or its time is none the store can
+    hold."""
+    record = records.decode(payload)
+    for name in _TIMES[type(record)]:
+        us = getattr(record, name)
+        if us is not None and not 0 <= us < _END_US:
+            raise ValueError(f"{us} is no time in microseconds since 1970")
+    return record
 
 
 Columns = list[Sequence[object]]
@@ -129,41 +139,22 @@ class BatchBuilder:
 
     def add_records(self, records: Sequence[Record], ends: Sequence[int]) -> None:
         """Adds good records that follow each other and end at these offsets."""
-        start = self._batch.new_offset
-        for record, end in zip(records, ends, strict=True):
-            kind = type(record)
-            if kind is Settled:
-                self._settle(record)  # type: ignore[arg-type]
-            elif kind is Opened:
-                self._open_entry(record)  # type: ignore[arg-type]
-            else:
-                self._add_other(record, start)
-            start = end
-        self._batch.records += len(records)
-        self._batch.new_offset = start
+        batch = self._batch
+        starts = (batch.new_offset, *ends)
+        for n in self._take(records):
+            self._add_other(records[n], starts[n])
+        batch.records += len(records)
+        batch.new_offset = starts[-1]
 
     def add_good(self, payloads: list[bytes], ends: list[int], base: int) -> None:
         """Adds the payloads of records that follow each other and end at `ends`, in bytes that stand at `base`."""
-        decode = records.decode
-        batch = self._batch
-        for payload, end in zip(payloads, ends, strict=True):
-            try:
-                record = decode(payload)
-                kind = type(record)
-                if kind is Opened:
-                    _check_time(record.created_us)  # type: ignore[union-attr]
-                    self._open_entry(record)  # type: ignore[arg-type]
-                elif kind is Settled:
-                    _check_time(record.completed_us)  # type: ignore[union-attr]
-                    self._settle(record)  # type: ignore[arg-type]
-                else:
-                    self._add_framed(payload, base + end)
-                    continue
-            except UNREADABLE:
+        try:
+            good = [_readable(payload) for payload in payloads]
+        except UNREADABLE:
+            for payload, end in zip(payloads, ends, strict=True):
                 self._add_framed(payload, base + end)
-                continue
-            batch.records += 1
-        batch.new_offset = base + ends[-1]
+        else:
+            self.add_records(good, [base + end for end in ends])
 
     def add(self, span: Span, data: bytes, base: int, *, refused: str | None = None) -> None:
         """Adds a span of `data`, which stands at `base` in its file. With `refused`, the store's reason, it is
@@ -179,26 +170,46 @@ class BatchBuilder:
             self._reject(span, data, base, "refused", refused)
             return
         try:
-            record = records.decode(payload)
-            if isinstance(record, Opened):
-                _check_time(record.created_us)
-                self._open_entry(record)
-            elif isinstance(record, Settled):
-                _check_time(record.completed_us)
-                self._settle(record)
-            else:
+            record = _readable(payload)
+            if self._take((record,)):
                 self._add_other(record, span.start)
         except UNREADABLE as e:
             self._reject(span, data, base, "unreadable", str(e))
 
     def _add_framed(self, payload: bytes, end: int) -> None:
-        """Adds a record by its payload, the long way: one of a kind that is rare, or unreadable."""
+        """Adds a record by its payload, the long way: one that may be unreadable."""
         start = end - len(payload) - records.OVERHEAD
         self.add(Span(start, end, payload), records.framed(payload), start)
 
     def add_settled(self, settled: Settled) -> None:
         """Adds an end that stands in no spool: that of an entry whose process is gone."""
-        self._settle(settled)
+        self._take((settled,))
+
+    def _take(self, records: Sequence[Any]) -> list[int]:
+        """Takes the beginnings and the ends of entries among them; which of them are something else."""
+        begins, ends = self._open.setdefault, self._open.pop
+        others: list[int] = []
+        for n, record in enumerate(records):
+            kind = type(record)
+            if kind is Settled:
+                opened = ends((record.call_id, record.attempt), None)
+                if opened is None:
+                    self._ends.append(record)
+                else:
+                    self._begun.append(opened)
+                    self._ended.append(record)
+            elif kind is Opened:
+                if begins((record.call_id, record.attempt), record) is not record:
+                    self._lay_out_begun([record])  # the store will refuse the second of them
+                if record.bodies:
+                    self._bring(record.workspace, record.bodies)
+            else:
+                others.append(n)
+        while len(self._begun) >= _AT_ONCE:
+            self._lay_out_whole()
+        while len(self._ends) >= _AT_ONCE:
+            self._lay_out_ends()
+        return others
 
     def _add_other(self, record: Record, start: int) -> None:
         match record:
@@ -227,31 +238,10 @@ class BatchBuilder:
             }
         )
 
-    def _open_entry(self, record: Opened) -> None:
-        key = (record.call_id, record.attempt)
-        before = self._open.get(key)
-        if before is not None:
-            self._lay_out_begun([before])  # the store will refuse the second of them
-        if record.bodies:
-            self._bring(record.workspace, record.bodies)
-        self._open[key] = record
-
-    def _settle(self, record: Settled) -> None:
-        opened = self._open.pop((record.call_id, record.attempt), None)
-        if opened is None:
-            self._ends.append(record)
-            if len(self._ends) >= _AT_ONCE:
-                self._lay_out_ends()
-            return
-        self._begun.append(opened)
-        self._ended.append(record)
-        if len(self._begun) >= _AT_ONCE:
-            self._lay_out_whole()
-
     def _lay_out_whole(self) -> None:
         """Entries that were opened and settled."""
-        begun, self._begun = self._begun, []
-        ended, self._ended = self._ended, []
+        begun, self._begun = self._begun[:_AT_ONCE], self._begun[_AT_ONCE:]
+        ended, self._ended = self._ended[:_AT_ONCE], self._ended[_AT_ONCE:]
         columns = [*self._of_begun(begun), *self._of_ended(list(zip(*map(_astuple, ended), strict=True)))]
         self._batch.entries.append(_laid_out((*OPENED_COLUMNS, *SETTLED_COLUMNS), columns, len(begun)))
 
@@ -263,7 +253,7 @@ class BatchBuilder:
 
     def _lay_out_ends(self) -> None:
         """Ends of entries that were opened in an earlier batch."""
-        ended, self._ends = self._ends, []
+        ended, self._ends = self._ends[:_AT_ONCE], self._ends[_AT_ONCE:]
         fields: Columns = list(zip(*map(_astuple, ended), strict=True))
         columns = [fields[_S.index("call_id")], fields[_S.index("attempt")], *self._of_ended(fields)]
         names = ("call_id", "attempt", *SETTLED_COLUMNS)

@@ -33,9 +33,10 @@ class SpoolFullError(LedgerError):
 
 class Recent:
     """Records of a spool that need not be read again: those from the byte `start` on, one behind the other, and where
-    each of them ends. `grows` is false once one was not taken: it waits to be emptied then, and to begin anew."""
+    each of them ends, up to the byte `until`. That is 0 once one was not taken: it waits to be emptied then, and to
+    begin anew."""
 
-    __slots__ = ("ends", "grows", "records", "start", "until")
+    __slots__ = ("ends", "records", "start", "until")
 
     def __init__(self) -> None:
         self.begin_at(0)
@@ -44,7 +45,6 @@ class Recent:
         """Begins anew at the spool's end."""
         self.start = start
         self.until = start + _RECENT_BYTES
-        self.grows = True
         self.records: list[Record] = []
         self.ends = array("q")
 
@@ -54,7 +54,8 @@ class Recent:
         ends, self.ends = self.ends[:most], self.ends[most:]
         if taken:
             self.start = ends[-1]
-            self.until = self.start + _RECENT_BYTES
+            if self.until:
+                self.until = self.start + _RECENT_BYTES
         return taken, ends
 
 
@@ -90,12 +91,13 @@ class Spool:
         disk breaks its word.
         """
         entries += self.open_entries
-        start = self.end
-        end = start + len(frame)
-        if end + entries * SETTLE_RESERVE > self._allocated:
-            self._make_room(end + entries * SETTLE_RESERVE)
+        start, size = self.end, len(frame)
+        end = start + size
+        needed = end + entries * SETTLE_RESERVE
+        if needed > self._allocated:
+            self._make_room(needed)
         try:
-            if os.pwrite(self._fd, frame, start) != len(frame):
+            if os.pwrite(self._fd, frame, start) != size:
                 raise OSError(0, "only a part of a record was taken")
         except OSError as e:
             self._cut_back()
@@ -104,11 +106,11 @@ class Spool:
         self.records += 1
         self.open_entries = entries
         recent = self.recent
-        if recent.grows and record is not None and end < recent.until and len(recent.records) < _RECENT_RECORDS:
-            recent.records.append(record)
+        if record is not None and end < recent.until and len(records := recent.records) < _RECENT_RECORDS:
+            records.append(record)
             recent.ends.append(end)
         else:
-            recent.grows = False
+            recent.until = 0
 
     def make_room(self) -> None:
         """Takes room for another entry ahead of it. Raises SpoolFullError."""

@@ -193,6 +193,9 @@ class _BackendAnswer:
             self.begun.set_exception(HungUpError("the client was closed"))
             self.begun.exception()  # nobody may wait for it any more
 
+    def at_hand(self) -> bytes:
+        return b""
+
     async def read(self, deadline: float) -> bytes:
         async with asyncio.timeout(deadline - time.monotonic()):
             data = await self._pieces.get()

@@ -71,6 +71,9 @@ class _DemoAnswer:
         self.headers: Mapping[bytes, bytes] = {b"content-type": content_type.encode()}
         self._pieces = pieces
 
+    def at_hand(self) -> bytes:
+        return b""
+
     async def read(self, deadline: float) -> bytes:
         async with _until(deadline):
             return await anext(self._pieces, b"")

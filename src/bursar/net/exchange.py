@@ -82,6 +82,9 @@ class Exchange(msgspec.Struct, eq=False):
     def is_over(self) -> bool:
         return self._complete and not self._parts and self._inflater is None
 
+    def at_hand(self) -> bytes:
+        return self._taken() if self._parts and self._inflater is None else b""
+
     async def read(self, deadline: float) -> bytes:
         while True:
             if self._inflater is not None and self._inflater.has_more:

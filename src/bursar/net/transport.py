@@ -53,6 +53,9 @@ class Answer(Protocol):
     def is_over(self) -> bool:
         """Whether all of it has been read; where that is not known yet, only `read` can tell."""
 
+    def at_hand(self) -> bytes:
+        """The next bytes where they have come, and can be had at once; otherwise b"", and `read` tells."""
+
     async def read(self, deadline: float) -> bytes:
         """The next bytes as they come, b"" at the end. Raises HungUpError; TimeoutError where none came until
         `deadline`, a time of the monotonic clock."""

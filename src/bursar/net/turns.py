@@ -39,7 +39,9 @@ class Turns:
         ended stays as it is."""
         if waiter.done():
             return
-        self.begin(waiter.get_loop())
+        loop = waiter.get_loop()
+        if not self._begins or loop is not self._loop:
+            self.begin(loop)
         if self._waiting or self._late or self._woken >= self._most:
             self._waiting.append(waiter)
         else:
@@ -59,9 +61,9 @@ class Turns:
         and what is done many times in a row is done from the cache."""
         if loop is not self._loop:
             self._belong_to(loop)
-        self._leaving.append(flush)
-        if len(self._leaving) == 1:
+        if not self._leaving:
             loop.call_soon(self._leave)
+        self._leaving.append(flush)
 
     def is_over(self) -> bool:
         """Asked by each who goes on: whether this turn has taken its time, so that `next` is to be awaited first."""
