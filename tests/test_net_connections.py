@@ -244,13 +244,13 @@ async def test_a_connection_that_has_been_idle_for_long_is_not_used_and_closed(
         await call(client, url, limit_s=1000)
         (other,) = idle(client)
         assert other is not kept
-        assert not kept.is_usable
+        assert kept._transport.is_closing()
         now += 15.0
         assert now < far
         client._sweep()  # what its timer does
         assert idle(client) == []
         assert client._idle == {}
-        assert not other.is_usable
+        assert other._transport.is_closing()
         await client.close()
         assert len(one.heard) == 2
 
@@ -266,7 +266,7 @@ async def test_a_connection_that_ends_while_it_is_idle_is_forgotten() -> None:
         await call(client, url)
         (kept,) = idle(client)
         one.go.release()
-        while kept.is_usable:  # noqa: ASYNC110
+        while not kept._transport.is_closing():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         await asyncio.sleep(0)
         assert idle(client) == []
@@ -297,7 +297,7 @@ async def test_a_connection_that_is_closed_on_this_side_is_neither_taken_back_no
         (busy,) = client.busy
         client._closed = True
         exchange.done()
-        assert not busy.is_usable
+        assert busy._transport.is_closing()
         assert busy not in idle(client)
         await client.close()
 

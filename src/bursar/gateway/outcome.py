@@ -35,7 +35,7 @@ _SHOWN_BODY_CHARS = 300
 _MASK = "***"
 _NO_TEXT = (b"application/json", b"text/html")
 _NO_FAILURE = (None,) * 3
-_NO_COUNTS = (None,) * 10
+_NO_COUNTS: tuple[int | None, ...] = (None,) * 10
 _NO_MONEY: tuple[int | None, str | None, int | None, str | None, str | None] = (None,) * 5
 
 # The HTTP status an in-band error would have had.
@@ -82,7 +82,10 @@ def settled(gateway: Gateway, call: Call, attempt: Attempt, status: str, error: 
     else:
         usage, source = _of_cut_off(gateway, attempt, output_bytes)
     money, usd_rate = _NO_MONEY, None
-    if usage is not None:
+    if usage is None:
+        counts, raw_usage = _NO_COUNTS, None
+    else:
+        counts, raw_usage = _counts(usage), usage.raw_json
         charged = attempt.cost = cost_of(gateway, attempt, usage)
         if charged is not None:
             money = (charged.nanos, charged.currency, charged.usd_nanos, charged.source, charged.price)
@@ -106,9 +109,9 @@ def settled(gateway: Gateway, call: Call, attempt: Attempt, status: str, error: 
         assembly.finish_reason,
         assembly.id,
         assembly.model,
-        *(_NO_COUNTS if usage is None else _counts(usage)),
+        *counts,
         source,
-        usage.raw_json.decode("utf-8", "replace") if usage is not None and usage.raw_json is not None else None,
+        raw_usage.decode("utf-8", "replace") if raw_usage is not None else None,
         *money,
         output_bytes,
         text_at,

@@ -42,14 +42,15 @@ class Protocol(HttpToolsProtocol):
         self._heads = heads if heads is not None else {}
 
     def write(self, data: bytes) -> None:
-        """Writes to the client, with what is written to others in this turn of the loop; at once where it is much."""
+        """Writes to the client, with what is written to others in this turn of the loop, or before its end where it is
+        much."""
         if not self._out:
             self._out = data
             self.turns.leave(self.loop, self.flush)
         else:
             self._out += data
-        if len(self._out) >= _MOST_AT_ONCE:
-            self.flush()
+            if len(self._out) >= _MOST_AT_ONCE:
+                self.flush()
 
     def flush(self) -> None:
         """Writes what was put off."""

@@ -152,13 +152,13 @@ class Drain:
         until = source.end
         while offset < until:
             recent = source.recent
-            if recent is not None and recent.start == offset and recent.records:
+            if recent is not None and recent.start == offset and recent.both:
                 try:
                     batch = await _of_recent(source.id, offset, recent)
                 except UNREADABLE:
                     continue  # which of them it is, is found where each is read from the file
             else:
-                if recent is not None and (not recent.records or recent.start < offset):
+                if recent is not None and (not recent.both or recent.start < offset):
                     recent.begin_at(source.end)  # what follows from now on is remembered; what is before it is read
                 end = recent.start if recent is not None and recent.start > offset else source.end
                 batch = await _of_file(source, offset, end)

@@ -147,12 +147,13 @@ class Ledger:
             self._append_settled(entry.spool, settled)
         ended = self._ended
         ended.append((entry.opened, settled))
-        if len(ended) == 1:
+        count = len(ended)
+        if count == 1:
             try:
                 asyncio.get_running_loop().call_soon(self._tell)
             except RuntimeError:
                 self._tell()
-        elif len(ended) >= _MOST_TOLD:
+        elif count >= _MOST_TOLD:
             self._tell()  # the turn is long, or its loop is gone
 
     def _tell(self) -> None:

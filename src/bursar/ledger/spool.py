@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import errno
 import os
-from array import array
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from bursar.ledger.locks import SpoolLock
 from bursar.ledger.records import SETTLE_RESERVE, Record, SpoolHeader, encode
@@ -24,6 +24,7 @@ _LARGE_CHUNK = 1024 * 1024
 _GIVEN_BACK = 4 * 1024 * 1024
 # How much of what was appended is remembered as it was, for the drain: what is beyond it is read from the file.
 _RECENT_BYTES, _RECENT_RECORDS = 16 * 1024 * 1024, 12_288
+_RECENT_ITEMS = 2 * _RECENT_RECORDS
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -36,7 +37,7 @@ class Recent:
     each of them ends, up to the byte `until`. That is 0 once one was not taken: it waits to be emptied then, and to
     begin anew."""
 
-    __slots__ = ("ends", "records", "start", "until")
+    __slots__ = ("both", "start", "until")
 
     def __init__(self) -> None:
         self.begin_at(0)
@@ -45,18 +46,17 @@ class Recent:
         """Begins anew at the spool's end."""
         self.start = start
         self.until = start + _RECENT_BYTES
-        self.records: list[Record] = []
-        self.ends = array("q")
+        self.both: list[Any] = []
+        """Record and end by turns."""
 
-    def take(self, most: int) -> tuple[list[Record], array[int]]:
+    def take(self, most: int) -> tuple[list[Record], list[int]]:
         """Up to so many of the records, the first first, and where they end; they are not remembered any longer."""
-        taken, self.records = self.records[:most], self.records[most:]
-        ends, self.ends = self.ends[:most], self.ends[most:]
+        taken, self.both = self.both[: 2 * most], self.both[2 * most :]
         if taken:
-            self.start = ends[-1]
+            self.start = taken[-1]
             if self.until:
                 self.until = self.start + _RECENT_BYTES
-        return taken, ends
+        return taken[::2], taken[1::2]
 
 
 class Spool:
@@ -106,9 +106,8 @@ class Spool:
         self.records += 1
         self.open_entries = entries
         recent = self.recent
-        if record is not None and end < recent.until and len(records := recent.records) < _RECENT_RECORDS:
-            records.append(record)
-            recent.ends.append(end)
+        if record is not None and end < recent.until and len(both := recent.both) < _RECENT_ITEMS:
+            both += (record, end)
         else:
             recent.until = 0
 

@@ -39,13 +39,10 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, owner: Owner, origin: Origin) -> None:
         self._owner = owner
+        self._turns = owner.turns
         self.origin = origin
         self.idle_since = 0.0
         self.exchange: Exchange | None = None
-
-    @property
-    def is_usable(self) -> bool:
-        return not self._transport.is_closing()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
@@ -60,10 +57,10 @@ class Connection(asyncio.Protocol):
         self._below, self._transport = self._transport, transport
 
     def begin(self, request: bytes) -> Exchange:
-        self.exchange = exchange = Exchange(self, self._loop, self._owner.turns)
+        self.exchange = exchange = Exchange(self, self._loop, self._turns)
         exchange.begin()
         self._request = request
-        self._owner.turns.leave(self._loop, self._leave)
+        self._turns.leave(self._loop, self._leave)
         return exchange
 
     def _leave(self) -> None:

@@ -232,7 +232,7 @@ class Exchange(msgspec.Struct, eq=False):
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
+        if waiter is not None:
             self._turns.wake(waiter)
 
     def _broke(self, why: str) -> None:

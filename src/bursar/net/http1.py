@@ -127,7 +127,7 @@ class Http1Transport:
         while idle:
             # The one used last is the one least likely to be closed by now.
             connection = idle.pop()
-            if monotonic() - connection.idle_since < _IDLE_S and connection.is_usable:
+            if monotonic() - connection.idle_since < _IDLE_S:
                 return connection
             connection.abort()
         return None

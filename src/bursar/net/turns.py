@@ -67,8 +67,8 @@ class Turns:
 
     def is_over(self) -> bool:
         """Asked by each who goes on: whether this turn has taken its time, so that `next` is to be awaited first."""
-        self._asked += 1
-        return self._asked > _LEAST and monotonic() > self._ends
+        self._asked = asked = self._asked + 1
+        return asked > _LEAST and monotonic() > self._ends
 
     async def next(self) -> None:
         """Returns in a turn that is not over."""
