@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import astuple
 
 from bursar.types.events import TextDelta
 from bursar.wire import spec
@@ -256,10 +257,47 @@ def test_an_odd_finish_is_the_same_both_ways(finish: Any) -> None:
         _same(b"data: " + answer + b"\n\n", [], stream=True)
 
 
-@pytest.mark.parametrize("usage", [b'{"prompt_tokens":1,"x":1e999}', b'{"prompt_tokens":1,"x":"\xff"}'])
-def test_usage_that_is_no_strict_json_is_not_read_at_once(usage: bytes) -> None:
-    body = b'{"id":"","model":"","choices":[{"message":{"content":"a"}}],"usage":%b}'
-    assert Decoder(TYPED, stream=False).read_whole(body % usage) is None
-    answered = Decoder(TYPED, stream=False).read_whole(body % b'{"prompt_tokens":1}')
+@pytest.mark.parametrize("value", [b"1e999", b'"\xff"', b'[{"y":1e999}]', b'{"\xff":1}'])
+@pytest.mark.parametrize(
+    "usage", [b'{"prompt_tokens":1,"x":%b}', b'{"prompt_tokens":1,"prompt_tokens_details":{"x":%b}}']
+)
+def test_usage_that_is_no_strict_json_is_not_read_at_once(usage: bytes, value: bytes) -> None:
+    said = b'{"id":"","model":"","choices":[{"message":{"content":"a"}}],"usage":%b}'
+    bad, good = said % (usage % value), said % (usage % b"7")
+    readers = Readers(OPENAI)
+    # Neither before such a field was seen, nor after.
+    for body, usages in ((bad, []), (good, [usage % b"7"]), (bad, []), (good, [usage % b"7"])):
+        answered = Decoder(readers, stream=False).read_whole(body)
+        assert [a.usage.raw_json for a in (answered,) if a is not None and a.usage is not None] == usages
+
+
+@pytest.mark.parametrize(
+    "names", [[f"n{n}" for n in range(200)], ["a", "b\n", "c"], ["", "é", "x" * 65, "prompt_tokens"]]
+)
+def test_usage_that_names_its_fields_as_it_likes_is_read_as_by_paths(names: list[str]) -> None:
+    readers, at_once = Readers(OPENAI), 0
+    for name in (*names, *names):
+        for usage in (
+            {"prompt_tokens": 3, name: 4, "prompt_tokens_details": {"cached_tokens": 2, name: [None]}},
+            {"completion_tokens": 5, name: {}},
+        ):
+            body = json.dumps({"choices": [{"message": {"content": "a"}}], "usage": usage}).encode()
+            answered = Decoder(readers, stream=False).read_whole(body)
+            by_paths, decoder = Assembly(), Decoder(BY_PATHS, stream=False)
+            for frame in (*decoder.feed(body), *decoder.close()):
+                by_paths.take(frame.events)
+            if answered is not None:
+                at_once += 1
+                assert answered.usage is not None
+                assert by_paths.usage is not None
+                assert astuple(answered.usage)[:6] == astuple(by_paths.usage)[:6]
+    assert at_once >= 4 * len(names) - 2
+    bad = b'{"choices":[{"message":{"content":"a"}}],"usage":{"prompt_tokens":1,"m":1e999}}'
+    assert Decoder(readers, stream=False).read_whole(bad) is None
+
+
+def test_empty_names_in_an_answer_are_none() -> None:
+    said = b'{"id":"","model":"","choices":[{"message":{"content":"a"}}],"usage":{"prompt_tokens":1}}'
+    answered = Decoder(TYPED, stream=False).read_whole(said)
     assert answered is not None
     assert (answered.id, answered.model) == (None, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -33,27 +34,22 @@ def cost_of(gateway: Gateway, attempt: Attempt, usage: Usage) -> Cost | None:
     """The cost of an attempt; None where nobody can say."""
     opened = attempt.entry.opened
     at = opened.created_us
-    found = (reported(usage) if usage.cost_nanos is not None else None) or _priced(gateway, attempt, usage)
+    found = reported(usage) if usage.cost_nanos is not None else None
     if found is None:
-        return None
+        # At the price of the model that served, or, where it has none, of the one that was asked for.
+        row = gateway.prices.found(
+            opened.workspace, opened.provider, opened.provider_type, opened.provider_url,
+            attempt.target.provider.vendor, attempt.assembly.model or opened.model, opened.model, at,
+        )  # fmt: skip
+        if row is None:
+            return None
+        found = priced(row, attempt.decoder.readers, usage, at, partial(_said_tier, attempt))
+        if found is None:
+            return None
     usd, rate = gateway.prices.in_usd(found.nanos, found.currency, at)
     if usd is not None and usd > MOST_NANOS:
         usd, rate = None, None
     return msgspec.structs.replace(found, usd_nanos=usd, usd_rate=rate)
-
-
-def _priced(gateway: Gateway, attempt: Attempt, usage: Usage) -> Cost | None:
-    """At the price of the model that served, or, where it has none, of the one that was asked for."""
-    opened, served = attempt.entry.opened, attempt.assembly.model
-    at = opened.created_us
-    row = gateway.prices.found(
-        opened.workspace, opened.provider, opened.provider_type, opened.provider_url,
-        attempt.target.provider.vendor, served or opened.model,
-        opened.model, at,
-    )  # fmt: skip
-    if row is None:
-        return None
-    return priced(row, attempt.decoder.readers, usage, at, lambda: _said_tier(attempt))
 
 
 def priced(row: PriceRow, readers: Readers, usage: Usage, at: int, said_tier: Callable[[], object]) -> Cost | None:

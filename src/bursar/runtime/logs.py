@@ -87,7 +87,9 @@ class ResponseLog:
         lines: list[str] = []
         for opened, settled in ended:
             if settled.cost_nanos is None and settled.usage_source != "none":
-                self._alarm((opened.provider, opened.model), lines)
+                who = (opened.provider, opened.model)
+                if who not in self._unpriced:
+                    self._alarm(who, lines)
             lines.append(self._as_json(opened, settled) if self._json else self._as_text(opened, settled))
         with suppress(OSError, ValueError):  # nobody reads it any more; the ledger has it all the same
             self._stream.write("".join(lines))
@@ -126,7 +128,7 @@ class ResponseLog:
 
     def _alarm(self, who: tuple[str, str], lines: list[str]) -> None:
         """Says once of a model that its tokens have no price: its cost is null, not nothing."""
-        if who in self._unpriced or len(self._unpriced) >= _MOST_ALARMS:
+        if len(self._unpriced) >= _MOST_ALARMS:
             return
         self._unpriced.add(who)
         if self._json:

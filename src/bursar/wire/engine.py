@@ -124,12 +124,11 @@ class Decoder(msgspec.Struct, eq=False):
 
     def read_whole(self, data: bytes) -> Answered | None:
         """All of a plain answer, read at once; None where it is for `feed` and `close` to read."""
-        reader = self.readers.whole
-        answered = reader.read(data) if reader is not None else None
-        if answered is not None and answered.finish in self.readers.failures:
+        readers = self.readers
+        answered = readers.whole.read(data) if readers.whole is not None else None
+        if answered is None or answered.finish in readers.failures:
             return None
-        if answered is not None:
-            self.is_whole = self.ended = True
+        self.is_whole = self.ended = True
         return answered
 
     def feed(self, data: bytes) -> list[Frame]:

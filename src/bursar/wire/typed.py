@@ -127,6 +127,7 @@ class Typed:
 
 _COUNTS = ("input", "output", "cached", "cache_write", "reasoning", "total")
 _Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
+_COUNT_LEAF, _BESIDE_LEAF = (_Count | None, None), (Any, None)
 # The type and the default of each field of a choice that is one text; all others are absent or null.
 _WHOLE_LEAVES: dict[str, tuple[Any, Any]] = {
     "text": (str, msgspec.NODEFAULT),
@@ -137,7 +138,11 @@ _WHOLE_LEAVES: dict[str, tuple[Any, Any]] = {
 
 class Whole:
     """Reads an answer that is one text, with its usage, at once. All that it may be is in its types, so whatever is
-    otherwise is refused by their decoder, and read as frames are."""
+    otherwise is refused by their decoder, and read as frames are.
+
+    Of its usage every field is decoded, for it is kept and read again, and what a decoder passes over may be no UTF-8
+    or no finite number. Which fields there are beside the counts is learned.
+    """
 
     def __init__(self, section: AnswerSpec, usage: UsageSpec) -> None:
         if not isinstance(section.choices, str) or not section.choices.isidentifier():
@@ -159,8 +164,28 @@ class Whole:
             *(keys[name] if name is not None else _ABSENT for name in names), keys[section.choices], keys[usage.raw]
         )
         self._said = said
-        usage_kind, self._counts = _usage_type(usage)
-        self._decode_usage: Callable[[Any], Any] = msgspec.json.Decoder(usage_kind).decode
+        self._usage_tree, self._usage_paths = _usage_tree(usage)
+        self._beside_usage = 0
+        self._passes_over = False
+        self._type_usage()
+
+    def _type_usage(self) -> None:
+        kind, self._counts = _usage_type(self._usage_tree, self._usage_paths, strict=not self._passes_over)
+        self._decode_usage: Callable[[Any], Any] = msgspec.json.Decoder(kind).decode
+
+    def _learned(self, raw: msgspec.Raw) -> tuple[Any, ...]:
+        """The counts of a usage object that was refused, where it only has fields that were not seen before. Raises
+        what is in `UNTYPED`."""
+        new = _grow(self._usage_tree, _any(raw))
+        if not new:
+            raise NotTypedError
+        self._beside_usage += len(new)
+        # One that names its fields as it likes is looked through beside its type.
+        self._passes_over = self._beside_usage > _MOST_BESIDE or not all(map(_USUAL_NAME.fullmatch, new))
+        if self._passes_over:
+            self._usage_tree = _known(self._usage_tree)
+        self._type_usage()
+        return self._counts(self._decode_usage(raw))
 
     def read(self, data: bytes) -> Answered | None:
         """What the answer says; None where it is not of this kind."""
@@ -171,8 +196,12 @@ class Whole:
                 return None
             usage = None
             if raw is not None:
-                counts = self._counts(self._decode_usage(raw))
-                _any(raw)  # what its types pass over is looked at too: it is kept, and read again
+                try:
+                    counts = self._counts(self._decode_usage(raw))
+                except msgspec.ValidationError:
+                    counts = self._learned(raw)
+                if self._passes_over:
+                    _any(raw)
                 if counts != _NO_COUNTS:
                     usage = Usage(*counts, None, None, bytes(raw))  # type: ignore[call-arg]
         except UNTYPED:
@@ -214,7 +243,7 @@ def _usage_of(usage: UsageSpec) -> Callable[[object], Usage | None] | None:
     if usage.raw is None or usage.cost is not None:
         return None
     try:
-        kind, counts_of = _usage_type(usage)
+        kind, counts_of = _usage_type(*_usage_tree(usage))
     except NotTypedError:
         return None
     convert = msgspec.convert
@@ -229,8 +258,8 @@ def _usage_of(usage: UsageSpec) -> Callable[[object], Usage | None] | None:
     return read
 
 
-def _usage_type(usage: UsageSpec) -> tuple[type[msgspec.Struct], Callable[[Any], tuple[Any, ...]]]:
-    """The type of a usage object, and what takes its counts out in the order of `Usage`'s fields."""
+def _usage_tree(usage: UsageSpec) -> tuple[Tree, list[tuple[str, ...]]]:
+    """The fields of a usage object that are counts, and where each of `_COUNTS` stands."""
     tree: Tree = {}
     paths: list[tuple[str, ...]] = []
     for name in _COUNTS:
@@ -242,9 +271,35 @@ def _usage_type(usage: UsageSpec) -> tuple[type[msgspec.Struct], Callable[[Any],
         if steps[0] != usage.raw or not all(isinstance(step, str) for step in steps):
             raise NotTypedError
         paths.append(tuple(str(step) for step in steps[1:]))
-        _plant(tree, paths[-1], (_Count | None, None))
-    kind, keys = _node("Usage", tree)
+        _plant(tree, paths[-1], _COUNT_LEAF)
+    return tree, paths
+
+
+def _usage_type(
+    tree: Tree, paths: list[tuple[str, ...]], *, strict: bool = False
+) -> tuple[type[msgspec.Struct], Callable[[Any], tuple[Any, ...]]]:
+    """The type of a usage object, and what takes its counts out in the order of `Usage`'s fields."""
+    kind, keys = _node("Usage", tree, strict=strict)
     return kind, attrgetter(*(".".join(_renamed(keys, path)) for path in paths))
+
+
+def _grow(tree: Tree, value: object) -> list[str]:
+    """Adds the fields of an object that are not there yet; their names."""
+    new: list[str] = []
+    for name, one in value.items() if isinstance(value, dict) else ():
+        below = tree.get(name)
+        if below is None:
+            tree[name] = _BESIDE_LEAF
+            new.append(name)
+        elif isinstance(below, dict):
+            new += _grow(below, one)
+    return new
+
+
+def _known(tree: Tree) -> Tree:
+    """The fields that were there before it grew."""
+    below = {name: _known(one) if isinstance(one, dict) else one for name, one in tree.items()}
+    return {name: one for name, one in below.items() if one is not _BESIDE_LEAF}
 
 
 def typed(section: AnswerSpec, usage: UsageSpec) -> Typed | None:
@@ -308,13 +363,13 @@ def _plant(tree: Tree, steps: tuple[str, ...], leaf: tuple[Any, Any]) -> None:
         raise NotTypedError
 
 
-def _node(name: str, tree: Tree) -> tuple[type[msgspec.Struct], dict[str, Any]]:
+def _node(name: str, tree: Tree, *, strict: bool = False) -> tuple[type[msgspec.Struct], dict[str, Any]]:
     """The type of an object, and its keys: each with its field's name, and the keys of the object below."""
     fields: list[tuple[str, Any, Any]] = []
     keys: dict[str, Any] = {}
     for n, (key, below) in enumerate(tree.items()):
         if isinstance(below, dict):
-            kind, inner = _node(key.title(), below)
+            kind, inner = _node(key.title(), below, strict=strict)
             # Where one of its fields must be there, it must be there itself.
             needed = any(field.required for field in msgspec.structs.fields(kind))
             fields.append((key, kind | None, msgspec.NODEFAULT if needed else kind()))
@@ -322,7 +377,7 @@ def _node(name: str, tree: Tree) -> tuple[type[msgspec.Struct], dict[str, Any]]:
         else:
             fields.append((key, *below))
             keys[key] = (f"f{n}", None)
-    return _struct(name, fields), keys
+    return _struct(name, fields, strict=strict), keys
 
 
 def _renamed(keys: dict[str, Any], path: tuple[str, ...]) -> list[str]:
