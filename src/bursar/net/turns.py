@@ -12,8 +12,9 @@ from collections.abc import Callable
 from time import monotonic
 
 _TURN_S = 0.003
-# So many are woken in a turn at first, and so many go on whatever the clock says.
-_FIRST, _LEAST = 32, 8
+# So many are woken in a turn at first, and so many go on whatever the clock says; so many more are woken than went on in
+# one that was over: each of them may be put off.
+_FIRST, _LEAST, _MORE = 32, 8, 2
 
 
 class Turns:
@@ -104,7 +105,7 @@ class Turns:
         asked, self._asked = self._asked, 0
         woken, self._woken = self._woken, 0
         if self._late:
-            self._most = asked - len(self._late) + _LEAST
+            self._most = asked - len(self._late) + _MORE
             self._waiting.extendleft(reversed(self._late))
             self._late.clear()
         elif self._waiting and asked >= self._most:
