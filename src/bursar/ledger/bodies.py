@@ -33,8 +33,19 @@ def body_name(workspace: str, body: bytes) -> bytes:
 def texts_crc(first: str | None, second: str | None) -> int | None:
     """The CRC-32 of two texts of an entry, a byte that no text has between them: by it `verify` finds one that was
     altered."""
-    crc = crc32(first.encode("utf-8", "replace")) if first is not None else None
-    return crc if second is None else crc32(b"\xff" + second.encode("utf-8", "replace"), crc or 0)
+    (crc,) = texts_crcs((first,), (second,))
+    return crc
+
+
+def texts_crcs(firsts: Sequence[str | None], seconds: Sequence[str | None]) -> list[int | None]:
+    """The same of many entries."""
+    crcs = [None if text is None else crc32(text.encode("utf-8", "replace")) for text in firsts]
+    if seconds.count(None) == len(seconds):
+        return crcs
+    return [
+        crc if text is None else crc32(b"\xff" + text.encode("utf-8", "replace"), crc or 0)
+        for crc, text in zip(crcs, seconds, strict=True)
+    ]
 
 
 _NONE: dict[bytes, str] = {}

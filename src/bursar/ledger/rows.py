@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from bursar.ledger import records
-from bursar.ledger.bodies import texts_crc
+from bursar.ledger.bodies import texts_crcs
 from bursar.ledger.records import Correction, Gap, Opened, Record, Settled, Span, SpoolHeader
 from bursar.store.port import Batch, Row, Rows
 
@@ -97,13 +97,17 @@ Columns = list[Sequence[object]]
 def _laid_out(names: Sequence[str], columns: Columns, count: int) -> Rows:
     """Rows of these columns, row by row, without the columns in which none of them has anything: the driver looks in
     vain for another form of each null it is given, and that is most of what a row would cost."""
-    used = [n for n, column in enumerate(columns) if any(column) or column.count(None) < count]
+    used = [n for n, column in enumerate(columns) if column[0] is not None or column.count(None) < count]
     values = list(chain.from_iterable(zip(repeat(0), *(columns[n] for n in used), strict=False)))
     return Rows(("seq", *(names[n] for n in used)), values, count)
 
 
-def _crcs(firsts: Any, seconds: Any) -> list[int | None]:
-    return list(map(texts_crc, firsts, seconds))
+def _hours(times_us: Sequence[int]) -> list[int]:
+    """The hours since 1970 of times; most of a batch's are of one."""
+    hour = min(times_us) // _HOUR_US
+    if max(times_us) // _HOUR_US == hour:
+        return [hour] * len(times_us)
+    return [us // _HOUR_US for us in times_us]
 
 
 class BatchBuilder:
@@ -265,10 +269,10 @@ class BatchBuilder:
         return [
             [self._batch.spool_id] * len(begun),
             self._clock.texts(created),
-            [at // _HOUR_US for at in created],
+            _hours(created),
             [_encode(tags).decode() if tags else None for tags in fields[_TAGS]],
             *fields[_BEGUN],
-            _crcs(fields[_MESSAGES], fields[_PARAMS]),
+            texts_crcs(fields[_MESSAGES], fields[_PARAMS]),  # type: ignore[arg-type]
             fields[_MESSAGES],
             fields[_PARAMS],
         ]
@@ -278,7 +282,7 @@ class BatchBuilder:
             self._clock.texts(fields[0]),  # type: ignore[arg-type]
             *fields[_ENDED],
             fields[_USD_RATE],
-            _crcs(fields[_OUTPUT], fields[_TEXT]),
+            texts_crcs(fields[_OUTPUT], fields[_TEXT]),  # type: ignore[arg-type]
             fields[_OUTPUT],
             fields[_TEXT],
         ]

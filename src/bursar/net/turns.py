@@ -12,8 +12,8 @@ from collections.abc import Callable
 from time import monotonic
 
 _TURN_S = 0.003
-# So many are woken in a turn at first, and so many go on whatever the clock says; so many more are woken than went on in
-# one that was over: each of them may be put off.
+# So many are woken in a turn at first, and so many go on whatever the clock says; behind a turn that was over so many
+# more are woken than went on in it, for each of them may be put off.
 _FIRST, _LEAST, _MORE = 32, 8, 2
 
 
