@@ -18,7 +18,7 @@ from uvicorn.server import ServerState
 from bursar.http.answers import answer_error
 from bursar.http.asgi import Later, answering
 from bursar.http.calls import serve
-from bursar.http.cycle import Cycle, Head
+from bursar.http.cycle import Answering, Cycle, Head
 from bursar.http.protocol import Protocol
 from bursar.net.turns import Turns
 from bursar.types.errors import BursarError
@@ -334,10 +334,20 @@ class _Connection:
         self.transport.close()
 
 
+async def _answered(cycle: Cycle, answer: Answering) -> None:
+    """What a connection does with a request."""
+    try:
+        await answer(cycle)
+    except Exception as error:
+        cycle.ended(error)
+    else:
+        cycle.ended()
+
+
 async def _cycle(app: Callable[..., Any]) -> _Connection:
     connection = _Connection()
     cycle = Cycle(connection, Head(b"POST", b"/", [], True), True)  # type: ignore[arg-type]
-    await cycle.run(answering(app))
+    await _answered(cycle, answering(app))
     return connection
 
 
@@ -371,7 +381,7 @@ async def test_permission_to_send_is_not_given_inside_an_answer() -> None:
 
     connection = _Connection()
     cycle = Cycle(connection, Head(b"POST", b"/", [(b"expect", b"100-continue")], True), True)  # type: ignore[arg-type]
-    await cycle.run(answering(app))
+    await _answered(cycle, answering(app))
     assert b"100 Continue" not in connection.transport.written
 
 
@@ -577,7 +587,7 @@ def test_a_fault_in_the_middle_of_a_stream_never_looks_like_its_end() -> None:
 
     async def run() -> _Connection:
         connection = _Connection()
-        await Cycle(connection, Head(b"POST", b"/", [], True), True).run(answer)  # type: ignore[arg-type]
+        await _answered(Cycle(connection, Head(b"POST", b"/", [], True), True), answer)  # type: ignore[arg-type]
         return connection
 
     connection = asyncio.run(run())
@@ -592,7 +602,7 @@ async def test_a_fault_inside_a_call_is_a_500_that_names_the_call() -> None:
 
     connection = _Connection()
     cycle = Cycle(connection, Head(b"POST", b"/v1/chat/completions", [], True), True)  # type: ignore[arg-type]
-    await cycle.run(lambda c: serve(None, Broken(), 1, c))  # type: ignore[arg-type]
+    await _answered(cycle, lambda c: serve(None, Broken(), 1, c))  # type: ignore[arg-type]
     assert connection.transport.written.startswith(b"HTTP/1.1 500 ")
     assert b"x-bursar-call-id: " in connection.transport.written
     assert b"secret" not in connection.transport.written

@@ -113,21 +113,15 @@ class Cycle(msgspec.Struct, eq=False):
     _left: int | None = None  # bytes of body still to come; None is chunked
     _parts: list[bytes] = []
 
-    async def run(self, answer: Answering) -> None:
-        """Answers the request; a fault never goes without an answer or an end. Where it is cancelled, its client has
-        left, and nobody waits for the end of it, or the server goes."""
-        try:
-            await answer(self)
-        except asyncio.CancelledError:
-            self.fail()
-            raise
-        except BaseException as error:
+    def ended(self, error: BaseException | None = None) -> None:
+        """What answers has come to its end, or to this fault, which never goes without an answer or an end."""
+        if error is None:
+            if self.response_complete or self.disconnected:
+                return
+            self.protocol.logger.error("a request was left without an answer")
+        elif not isinstance(error, asyncio.CancelledError):  # its client has left then, or the server goes
             self.protocol.logger.error("a request failed inside", exc_info=error)
-            self.fail()
-        else:
-            if not self.response_complete and not self.disconnected:
-                self.protocol.logger.error("a request was left without an answer")
-                self.fail()
+        self.fail()
 
     @property
     def message_event(self) -> Cycle:

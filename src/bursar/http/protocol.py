@@ -136,8 +136,17 @@ class Protocol(HttpToolsProtocol):
                 if self.turns.is_over():
                     await self.turns.next()
                 cycle, self._next = self._next, None
-                if cycle is not None and not self.transport.is_closing():
-                    await cycle.run(answer)
+                if cycle is None or self.transport.is_closing():
+                    continue
+                try:
+                    await answer(cycle)
+                except asyncio.CancelledError as error:
+                    cycle.ended(error)
+                    raise
+                except BaseException as error:
+                    cycle.ended(error)
+                else:
+                    cycle.ended()
         finally:
             self.tasks.discard(worker)
             self._worker = self._rests = None

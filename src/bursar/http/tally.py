@@ -80,12 +80,12 @@ class Tally(msgspec.Struct):
             if currency is not None:
                 paid = [n for n, c in zip(nanos, currencies, strict=True) if c == currency]
                 self.cost_nanos[currency] = self.cost_nanos.get(currency, 0) + sum(filter(None, paid))
-        if None in nanos:
-            self.without_price += sum(n is None and s != "none" for n, s in zip(nanos, sources, strict=True))
-        if None in dollars:
-            self.without_rate += sum(d is None and n is not None for d, n in zip(dollars, nanos, strict=True))
+        # Without usage there is no cost, and without a cost none in dollars.
+        no_usage, no_cost = sources.count("none"), nanos.count(None)
+        self.without_price += no_cost - no_usage
+        self.without_rate += dollars.count(None) - no_cost
         if completed:
-            self.without_usage += sources.count("none")
+            self.without_usage += no_usage
         self.whole.add(whole)
         self.first.add(first)
 
