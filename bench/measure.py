@@ -14,6 +14,7 @@ from statistics import median
 
 import msgspec
 
+from bench.away import Watch
 from bench.gateways import ROOT, Gateway, PeerMissingError, Running, start
 from bench.load import Job, Seen
 from bench.processes import LOAD_CORE, pinned
@@ -24,6 +25,9 @@ _WARM_S = 1.5
 _ROUND_S = 1.2
 _SETTLED_S = 2.0
 _OFTEN = ("limit", "bursar")
+AWAY_MS = 5.0
+"""A piece in which the machine took the core away for so long at a time says nothing of a loop's gap."""
+_FEWEST = 3
 
 Told = Callable[[str], None]
 Look = Callable[[str, Running], None]
@@ -42,8 +46,9 @@ class Figures(msgspec.Struct, kw_only=True):
     p99_ms: float
     first_p50_ms: float
     first_p99_ms: float
-    loop_gap_ms: float | None  # the longest of a round, median of them
-    gap_pieces_ms: list[float] = []  # of each round
+    loop_gap_ms: float | None  # the longest of a piece, median of them
+    gap_pieces_ms: list[float] = []
+    away_pieces_ms: list[float | None] = []  # for how long the machine took the core away meanwhile
     busy: float | None
     calls: int
     failed: int
@@ -77,6 +82,7 @@ class _Series:
     seen: list[Seen] = field(default_factory=list)
     cpu_us: list[list[float]] = field(default_factory=list)
     gaps_ms: list[float] = field(default_factory=list)
+    away_ms: list[float | None] = field(default_factory=list)
     rate: float = 0.0
     said: str | None = None
 
@@ -92,8 +98,9 @@ class _Series:
             p99_ms=median(s.p99_ms for s in seen),
             first_p50_ms=median(s.first_p50_ms for s in seen),
             first_p99_ms=median(s.first_p99_ms for s in seen),
-            loop_gap_ms=median(self.gaps_ms) if self.gaps_ms else None,
+            loop_gap_ms=median(own_gaps(self.gaps_ms, self.away_ms)) if self.gaps_ms else None,
             gap_pieces_ms=self.gaps_ms,
+            away_pieces_ms=self.away_ms,
             busy=cpu * rate / 1e6 if cpu is not None else None,
             calls=sum(s.calls for s in seen),
             failed=sum(s.failed for s in seen),
@@ -101,6 +108,13 @@ class _Series:
             said=self.said,
             cpu_pieces_us=self.cpu_us,
         )
+
+
+def own_gaps(gaps_ms: Sequence[float], away_ms: Sequence[float | None]) -> list[float]:
+    """The gaps of the pieces in which the machine left the core to whom it belongs; of all where these are too few to
+    say anything."""
+    own = [gap for gap, away in zip(gaps_ms, away_ms, strict=False) if away is None or away < AWAY_MS]
+    return own if len(own) >= _FEWEST else list(gaps_ms)
 
 
 class Bench:
@@ -113,6 +127,7 @@ class Bench:
         command = pinned([sys.executable, "-m", "bench.outside", str(upstream_port)], LOAD_CORE)
         self._outside = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.upstream_port = int(self._line())
+        self._watch = Watch()
         self.gateways: list[Running] = []
         self.missing: dict[str, str] = {}
         self._round = self._started = 0
@@ -120,6 +135,7 @@ class Bench:
     def close(self) -> None:
         for gateway in self.gateways:
             gateway.stop()
+        self._watch.close()
         self._outside.terminate()
         self._outside.wait(10)
 
@@ -259,3 +275,4 @@ class Bench:
             series.cpu_us[-1].append(cpu_us / max(1, seen.answered))
         if gateway.drains:
             series.gaps_ms.append(float(gateway.health().get("loop_gap_ms", 0)))
+            series.away_ms.append(self._watch.longest_ms())

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,15 @@ from typing import Any
 import msgspec
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bench import __main__ as program
 from bench import gateways, registry, report, run
+from bench.away import Late, Watch
 from bench.gateways import Gateway, PeerMissingError, Running
 from bench.load import Job, Seen, body_of
-from bench.measure import Bench, Figures, _Series
+from bench.measure import Bench, Figures, _Series, own_gaps
 from bench.processes import GATEWAY_CORE, Group, free_port, wait_for
 from bench.upstream import REPLY
 from bench.workloads import ALL, CHAT, PACED, STREAM, Workload
@@ -263,6 +267,51 @@ def test_the_tables_fit_into_a_terminal_of_80_columns(
     assert "…" not in shown
     for said in ("99,999", "31,250", "1,000", "13,258", "12,849", "litellm", "portkey", "chat, CPU: LiteLLM ÷ bursar"):
         assert said in shown
+
+
+def test_gaps_are_those_of_pieces_in_which_the_machine_left_the_core_alone() -> None:
+    assert own_gaps([4.0, 90.0, 6.0, 5.0, 7.0], [0.1, 88.0, 4.9, 0.2, 5.0]) == [4.0, 6.0, 5.0]
+    assert own_gaps([4.0, 90.0, 6.0], [0.1, 88.0, 4.9]) == [4.0, 90.0, 6.0]  # too few are left
+    assert own_gaps([4.0, 90.0, 6.0], [None, None, None]) == [4.0, 90.0, 6.0]
+    assert own_gaps([4.0, 90.0, 6.0], []) == [4.0, 90.0, 6.0]
+    series = _Series(
+        seen=[Seen(calls=1, answered=1, failed=0, seconds=1, p50_ms=1, p99_ms=1, first_p50_ms=1, first_p99_ms=1)],
+        gaps_ms=[4.0, 90.0, 6.0, 95.0, 5.0], away_ms=[0.1, 88.0, 4.9, 93.0, None],
+    )  # fmt: skip
+    by = {"chat": {"bursar": series.figures()}}
+    ledger = run.Ledger(rows=9, calls=9, failed=0, is_green=True)
+    made = run.Report(at="now", machine={}, pinned=True, rounds=1, figures=by, once={}, ledger=ledger, own={})
+    goal = {g.name: g for g in report.goals(made)}["longest gap of the loop, ms, median of pieces"]
+    assert (goal.seen, goal.spread, goal.reached) == (5.0, (4.0, 6.0), True)
+    assert "chat 5 (95). In 2 of 4 pieces the machine took the core away for 5 ms or more, up to 93 at a time;" in (
+        report.markdown(made)
+    )
+
+
+@given(st.lists(st.tuples(st.floats(0, 3), st.floats(0, 0.1)), min_size=1))
+def test_the_longest_of_the_last_ten_seconds_is_told(wakes: list[tuple[float, float]]) -> None:
+    late, now, all_of_them = Late(), 0.0, []
+    for passed, by in wakes:
+        now += passed
+        late.add(now, by)
+        all_of_them.append((now, by))
+        assert late.longest_s(now) == max(b for at, b in all_of_them if at >= now - 10)
+    assert late.longest_s(now + 10.5) == 0.0
+
+
+def test_the_machine_is_watched_where_it_lets_itself_be() -> None:
+    watch = Watch()
+    try:
+        first = watch.longest_ms()
+        assert first is None or first >= 0
+        if first is not None:
+            os.kill(watch._process.pid, signal.SIGSTOP)  # as if the core were away
+            time.sleep(0.1)
+            os.kill(watch._process.pid, signal.SIGCONT)
+            wait_for(lambda: (watch.longest_ms() or 0) >= 90, 5, "it does not tell that it was late")
+    finally:
+        watch.close()
+    assert watch.longest_ms() is None
 
 
 _MORTAL = """
