@@ -15,8 +15,9 @@ from bursar.types.events import TextDelta
 from bursar.wire import spec
 from bursar.wire.assemble import Assembly
 from bursar.wire.engine import Decoder, Frame
+from bursar.wire.layouts import NotTypedError
 from bursar.wire.readers import Readers
-from bursar.wire.typed import NotTypedError, Typed, typed
+from bursar.wire.typed import Typed, typed
 
 
 def _by_paths(readers: Readers) -> Readers:

@@ -251,7 +251,7 @@ class Exchange(msgspec.Struct, eq=False):
         self._connection = self._parser = None
 
     def _let_go(self, connection: Connection) -> None:
-        self._connection = self._parser = None
+        self._part()
         if self._keeps:
             connection.release()
         else:

@@ -27,10 +27,11 @@ from bursar.types.usage import Usage
 from bursar.wire.extras import Extras
 from bursar.wire.framers import WRITTEN, chosen
 from bursar.wire.framing import BytesFramer, Framer, RawFrame, WholeFramer
+from bursar.wire.layouts import UNTYPED
 from bursar.wire.readers import Reader, Readers
 from bursar.wire.runs import Around, around
 from bursar.wire.shapes import Kept
-from bursar.wire.typed import UNTYPED, Typed
+from bursar.wire.typed import Typed
 from bursar.wire.values import error_of, read_json, refuse_finish, text_of, thinking_of, tool_call
 
 # How many frames are looked at for what they have in common before it is given up.

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from bursar.wire.typed import NOTHING, READ, UNTYPED, Typed, fields_in
+from bursar.wire.layouts import UNTYPED
+from bursar.wire.typed import NOTHING, READ, Typed, fields_in
 from bursar.wire.values import read_json
 
 _ASIDES = 16

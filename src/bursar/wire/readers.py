@@ -12,8 +12,9 @@ from bursar.wire import quirks
 from bursar.wire.paths import Getter, Step, getter, look_up, parse
 from bursar.wire.shapes import reader_of
 from bursar.wire.spec import AnswerSpec, OperationSpec, Paths
-from bursar.wire.typed import CONTENT, Typed, Whole, typed, whole
+from bursar.wire.typed import CONTENT, Typed, typed
 from bursar.wire.usage import UsageReader, found_in
+from bursar.wire.whole import Whole, whole
 
 _ABSENT: Getter = lambda _data: None  # noqa: E731
 
