@@ -1,13 +1,17 @@
 """The provider behind every gateway: OpenAI's format, as cheap as it can be.
 
 Each answer to the load has the round and the number of its request as its id, so that no two are alike. A model whose
-name begins with `stream` is answered by 32 chunks; one that ends with `-5ms` by chunks that far apart.
+name begins with `stream` is answered by 32 chunks; one that ends with `-5ms` by chunks that far apart. As OpenAI's,
+answers say in which second they were made, and chunks are padded at random.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 import re
+import string
+import time
 
 import httptools
 
@@ -50,7 +54,7 @@ _WORDS = [
 REPLY = " ".join(_WORDS).encode()
 _USAGE = b'{"prompt_tokens":19,"completion_tokens":32,"total_tokens":51,"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}'  # noqa: E501
 _CHAT_TAIL = (
-    b'","object":"chat.completion","created":1789000000,"model":"gpt-4o-mini-2024-07-18","choices":[{"index":0,'
+    b'","object":"chat.completion","created":%d,"model":"gpt-4o-mini-2024-07-18","choices":[{"index":0,'
     b'"message":{"role":"assistant","content":"' + REPLY + b'","refusal":null,"annotations":[]},"logprobs":null,'
     b'"finish_reason":"stop"}],"usage":' + _USAGE + b',"service_tier":"default","system_fingerprint":"fp_560af6e559"}'
 )
@@ -59,8 +63,14 @@ _EMBEDDINGS = (
     b'{"object":"list","data":[{"object":"embedding","index":0,"embedding":[' + _EMBEDDING + b",%.1f]}],"
     b'"model":"text-embedding-3-small","usage":{"prompt_tokens":8,"total_tokens":8}}'
 )
-_CHUNK = b'","object":"chat.completion.chunk","created":1789000000,"model":"gpt-4o-mini-2024-07-18","service_tier":"default","system_fingerprint":"fp_560af6e559","choices":['  # noqa: E501
-_PADDING = b',"usage":null,"obfuscation":"jV3kqZ9"}\n\n'
+_CHUNK = b'","object":"chat.completion.chunk","created":%d,"model":"gpt-4o-mini-2024-07-18","service_tier":"default","system_fingerprint":"fp_560af6e559","choices":['  # noqa: E501
+_BEHIND = b',"usage":null,"obfuscation":"'
+_END = b'"}\n\n'
+_RANDOM = random.Random(1)
+_PADDINGS = [
+    "".join(_RANDOM.choices(string.ascii_letters + string.digits, k=_RANDOM.randint(1, 16))).encode()
+    for _ in range(997)
+]
 _DELTAS = [
     b'{"index":0,"delta":{"role":"assistant","content":"","refusal":null},"logprobs":null,"finish_reason":null}]',
     *(
@@ -85,9 +95,12 @@ def _chunked(data: bytes) -> bytes:
 
 def frames_of(id: bytes) -> list[bytes]:
     """The frames of one streamed answer."""
-    head = b'data: {"id":"' + id + _CHUNK
-    usage = head + b'],"usage":' + _USAGE + b',"obfuscation":"x"}\n\n'
-    return [*(head + delta + _PADDING for delta in _DELTAS), usage, b"data: [DONE]\n\n"]
+    head = b'data: {"id":"' + id + _CHUNK % int(time.time())
+    first = int(id[-6:]) * 37 % (len(_PADDINGS) - CHUNKS)
+    *paddings, last = _PADDINGS[first : first + len(_DELTAS) + 1]
+    usage = head + b'],"usage":' + _USAGE + b',"obfuscation":"' + last + _END
+    frames = [head + delta + _BEHIND + padding + _END for delta, padding in zip(_DELTAS, paddings, strict=True)]
+    return [*frames, usage, b"data: [DONE]\n\n"]
 
 
 class _Connection(asyncio.Protocol):
@@ -121,7 +134,7 @@ class _Connection(asyncio.Protocol):
         elif b'"stream-chat' in first or b'"stream-chat' in last:
             self._stream(id, paced=b"-5ms" in first or b"-5ms" in last)
         else:
-            self._plain(b'{"id":"' + id + _CHAT_TAIL)
+            self._plain(b'{"id":"' + id + _CHAT_TAIL % int(time.time()))
 
     def _plain(self, body: bytes) -> None:
         self._transport.write(

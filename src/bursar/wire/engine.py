@@ -24,12 +24,12 @@ from bursar.types.events import (
     UsageReport,
 )
 from bursar.types.usage import Usage
-from bursar.wire.extras import Extras
+from bursar.wire.extras import Extras, told_in
 from bursar.wire.framers import WRITTEN, chosen
 from bursar.wire.framing import BytesFramer, Framer, RawFrame, WholeFramer
 from bursar.wire.layouts import UNTYPED
 from bursar.wire.readers import Reader, Readers
-from bursar.wire.runs import Around, around
+from bursar.wire.runs import Around, Told
 from bursar.wire.shapes import Kept
 from bursar.wire.typed import Typed
 from bursar.wire.values import error_of, read_json, refuse_finish, text_of, thinking_of, tool_call
@@ -73,6 +73,7 @@ class Decoder(msgspec.Struct, eq=False):
     _started: tuple[object, object] = (None, None)
     _usual: tuple[object, ...] | None = None
     _around: Around | None = None
+    _guess: tuple[Told, tuple[object, ...]] | None = None
     _learns: int = 0
     _begun: frozenset[int] = frozenset()
     _finished: frozenset[int] = frozenset()
@@ -152,12 +153,18 @@ class Decoder(msgspec.Struct, eq=False):
     def _feed_runs(self, framer: Framer, data: bytes) -> list[Frame]:
         """The same where frames that differ in their text alone are read together; until it is known what they have in
         common, one after the other."""
-        frames: list[Frame] = []
         between = framer.is_between
+        if between and self._around is not None and (text := self._around.alone(data)) is not None:
+            if self._guess is not None:
+                self._confirm(*self._guess)
+            return [Frame(data, [TextDelta(text)])]
+        frames: list[Frame] = []
         at, size = 0, len(data)
         while at < size and not self.ended:
             around = self._around
             if around is not None and between and (run := around.take(data, at)) is not None:
+                if self._guess is not None:
+                    self._confirm(*self._guess)
                 text, end = run
                 frames.append(Frame(data[at:end], [TextDelta(text)]))
                 at = end
@@ -180,7 +187,13 @@ class Decoder(msgspec.Struct, eq=False):
             at = end
         return frames
 
-    def _learn(self, raw: bytes, said: tuple[Any, ...], kind: Typed) -> None:
+    def _confirm(self, told: Told, usual: tuple[object, ...]) -> None:
+        """The texts of this answer stand where those of the last one stood: its first text need not be decoded."""
+        self._guess, self._usual, self._learns = None, usual, 0
+        self._begun |= {0}
+        self._extras.told(told)
+
+    def _learn(self, raw: bytes, said: tuple[Any, ...], kind: Typed, root: object) -> None:
         """Looks at a frame for what it has in common with the next, if all it brought was a piece of text."""
         if said[1:] != kind.only_text or not said[0] or not isinstance(said[0], str):
             return
@@ -192,8 +205,10 @@ class Decoder(msgspec.Struct, eq=False):
             plain = named[1:] == self._usual and len(said) == 1 and said[0][1:] == kind.only_text
             return said[0][0] if plain and isinstance(said[0][0], str) else None
 
+        self._around = self._guess = None
         with suppress(*UNTYPED):
-            self._around = around(raw, said[0], read, id=self._started[0], known=kind.known)
+            told = told_in(kind, kind.said_beside(root)) if kind.tells_all else None
+            self._around = kind.known.around(raw, said[0], read, *self._started, told)
         if self._around is not None:
             self._learns = 0
 
@@ -229,7 +244,7 @@ class Decoder(msgspec.Struct, eq=False):
                             # Most frames of most answers: one more piece of text, and nothing else.
                             frames.append(Frame(frame.raw, [TextDelta(said[0])] if said[0] else []))
                             if self._learns:
-                                self._learn(frame.raw, said, kind)
+                                self._learn(frame.raw, said, kind, root)
                             continue
                         every = [said]
                     else:
@@ -242,6 +257,8 @@ class Decoder(msgspec.Struct, eq=False):
                     if not self.is_whole:
                         self._extras.take(kind, root, data)
                     frames.append(self._of_typed(frame.raw, kind, named, every))
+                    if self._learns and len(every) == len(frames[-1].events) == 1:
+                        self._learn(frame.raw, every[0], kind, root)
             if self.ended:
                 break
         return frames
@@ -271,6 +288,9 @@ class Decoder(msgspec.Struct, eq=False):
         events: list[Event] = []
         if (id, model) != self._started:
             self._started_as(id or None, model or None, events)
+            if self._learns and (guess := kind.known.guess(*self._started)) is not None:
+                self._around, told = guess
+                self._guess = told, (id, model, *kind.nothing_else)
         if error:
             events.append(error_of(self._reader, error))
         for values in said:
@@ -291,8 +311,6 @@ class Decoder(msgspec.Struct, eq=False):
         if 0 in self._begun:
             # From here on, what a frame names when it only brings another piece of the first answer's text.
             self._usual = (id, model, *kind.nothing_else)
-            if self._learns and len(said) == len(events) == 1:
-                self._learn(raw, said[0], kind)
         return Frame(raw, events, usage_only=usage is not None and not error and choices == [])
 
     def _reported(self, kind: Typed, usages: list[Any]) -> Usage | None:
@@ -355,7 +373,7 @@ class Decoder(msgspec.Struct, eq=False):
         named = (id or self._started[0], model or self._started[1])
         if named != self._started:
             self._started = named
-            self._usual = self._around = None
+            self._usual = self._around = self._guess = None
             events.append(Started(*[str(n) if n is not None else None for n in named]))
 
     def _place_of(self, call: object, choice: int) -> int:

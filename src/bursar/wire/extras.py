@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from bursar.wire.layouts import UNTYPED
+from bursar.wire.runs import Told
 from bursar.wire.typed import NOTHING, READ, Typed, fields_in
 from bursar.wire.values import read_json
 
@@ -32,11 +33,13 @@ class Extras(msgspec.Struct, eq=False, gc=False):
         if beside == self._beside:
             return
         self._beside = beside
+        self.told(told_in(kind, beside))
+
+    def told(self, told: Told) -> None:
+        """Takes what is known of a frame."""
         if self.asides:
             self.all()  # they came before
-        for name, raw in zip(kind.told, beside[2:], strict=True):
-            if raw is not None and raw != NOTHING:
-                self._told[name] = raw
+        self._told.update(told)
 
     def put_aside(self, data: bytes) -> None:
         """Keeps a frame's data to be asked. Most answers have few such frames, which are asked at the end, all at once;
@@ -55,6 +58,12 @@ class Extras(msgspec.Struct, eq=False, gc=False):
             asides, self.asides = self.asides, []
             self._found |= _last_of_each(asides)
         return self._found
+
+
+def told_in(kind: Typed, beside: tuple[msgspec.Raw | None, ...]) -> Told:
+    """What of a decoded frame's `said_beside` is something."""
+    named = zip(kind.told, beside[2:], strict=True)
+    return [(name, raw) for name, raw in named if raw is not None and raw != NOTHING]
 
 
 def _last_of_each(asides: list[bytes]) -> dict[str, object]:

@@ -7,30 +7,63 @@ bytes, and only the text between is read. Whatever is otherwise is not a run, an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 
 import msgspec
 
 _text = msgspec.json.Decoder(str).decode
-_PROBE = b"bursar 1"
+_PROBE, _PROBED_PADDING = b"bursar 1", b"b1"
 _DATA = b"data: {"
 _MOST_KNOWN, _KNOWN_BYTES = 256, 4096
+# OpenAI puts letters and digits at random into each frame, so that its length does not tell its text's.
+_PADDED = b'"obfuscation"'
+_PADDING = re.compile(rb'"obfuscation": ?"([A-Za-z0-9]*)"')
+_MARK = 15  # of what stands before the padding so much is looked for
+_head, _padding = itemgetter(0), itemgetter(2)
+
+_Key = tuple[bytes, bytes, bytes, bytes | None]
+Told = Sequence[tuple[str, msgspec.Raw]]
+"""What frames say beside the answer itself."""
 
 
 class Around(msgspec.Struct, frozen=True):
-    """The bytes before and behind the text of a frame, without the blank line that ends it."""
+    """The bytes before and behind the text of a frame, without the blank line that ends it; where they are padded, up
+    to the padding, which is between `behind` and `tail`."""
 
     before: bytes
     behind: bytes
+    tail: bytes | None = None
+
+    def alone(self, data: bytes) -> str | None:
+        """The text of one frame that is all of `data`; None where it is not, or is for `take` to tell."""
+        ends = self.behind if self.tail is None else self.tail
+        if not (data.startswith(self.before) and data.endswith(b"%b\n\n" % ends)):
+            return None
+        piece = data[len(self.before) : -len(ends) - 2]
+        if self.tail is not None:
+            piece, _, padding = piece.rpartition(self.behind)
+            if padding and not padding.isalnum():
+                return None
+        if not piece or b'"' in piece:
+            return None
+        try:
+            return _text(b'"%b"' % piece)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return None
 
     def take(self, data: bytes, at: int = 0) -> tuple[str, int] | None:
         """The text of the frames that stand in `data` from `at` on, and where they end; None where the first one is
         not whole, or another one."""
-        before, behind = self.before, self.behind
-        if not data.startswith(before, at):
+        if not data.startswith(self.before, at):
             return None
-        pieces = self._pieces(data, at)
+        size = len(self.before) + len(self.behind) + 2
+        if self.tail is None:
+            pieces, padding = self._pieces(data, at), 0
+        else:
+            pieces, padding = self._padded(data, at, self.tail)
+            size += len(self.tail)
         joined = b"".join(pieces)
         if not joined:
             return None
@@ -43,7 +76,7 @@ class Around(msgspec.Struct, frozen=True):
                 text = "".join([_text(b'"%b"' % piece) for piece in pieces])
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return None
-        return text, at + len(joined) + len(pieces) * (len(before) + len(behind) + 2)
+        return text, at + len(joined) + len(pieces) * size + padding
 
     def _pieces(self, data: bytes, at: int) -> list[bytes]:
         """The texts of the frames that stand in `data` from `at` on, as they stand in them."""
@@ -66,41 +99,106 @@ class Around(msgspec.Struct, frozen=True):
                 return pieces[:n]
         return pieces
 
+    def _padded(self, data: bytes, at: int, tail: bytes) -> tuple[list[bytes], int]:
+        """The same of frames that are padded, with how many bytes of padding are in them."""
+        cut = len(_DATA)
+        begins, ends, mark = self.before[cut:], self.behind[:-_MARK], self.behind[-_MARK:]
+        start, stop = len(begins), -len(ends) or None
+        frames = data[at + cut :].split(b"%b\n\n%b" % (tail, _DATA))
+        last = frames[-1]
+        frames[-1] = last[: max(0, last.find(b"%b\n\n" % tail))]
+        if not frames[-1]:
+            frames.pop()
+        parts = [frame.rpartition(mark) for frame in frames]
+        heads = list(map(_head, parts))
+        pieces = list(map(itemgetter(slice(start, stop)), heads))
+        padding = b"".join(map(_padding, parts))
+        between = b"%b%b" % (ends, begins)
+        if b"%b%b%b" % (begins, between.join(pieces), ends) == b"".join(heads) and (padding.isalnum() or not padding):
+            return pieces, len(padding)
+        size = 0
+        for n, (head, _, some) in enumerate(parts):  # another one stands between them
+            if not (head.startswith(begins) and head.endswith(ends) and len(head) >= len(begins) + len(ends)):
+                return pieces[:n], size
+            if some and not some.isalnum():
+                return pieces[:n], size
+            size += len(some)
+        return pieces, size
 
-Known = set[tuple[bytes, ...]]
-"""What is known to stand around a text: before it, but for the answer's id, and behind it."""
+
+class Known:
+    """What is known to stand around texts, whatever the answer's id."""
+
+    def __init__(self) -> None:
+        self._proved: set[_Key] = set()
+        self._latest: dict[str, tuple[_Key, Told]] = {}
+
+    def guess(self, id: object, model: object) -> tuple[Around, Told] | None:
+        """What stands around the texts of an answer that begins, and what its frames say beside them, if it is as in
+        the last one of its model."""
+        latest = self._latest.get(model) if isinstance(model, str) else None
+        quoted = _quoted(id)
+        if latest is None or quoted is None:
+            return None
+        (before, rest, behind, tail), told = latest
+        return Around(b"%b%b%b" % (before, quoted, rest), behind, tail), told
+
+    def around(
+        self, raw: bytes, text: str, read: Callable[[bytes], str | None], id: object, model: object, told: Told | None
+    ) -> Around | None:
+        """The same as `around`, which need not be asked again of an answer that is as one before. `told` is what the
+        frame says beside its text, None where that is not known."""
+        found = _cut(raw, text)
+        quoted = _quoted(id)
+        parts = found.before.split(quoted) if quoted is not None and len(raw) < _KNOWN_BYTES else []
+        if len(parts) != 2:
+            return found if _is_proved(found, raw, text, read) else None
+        key = (parts[0], parts[1], found.behind, found.tail)
+        if not (key in self._proved and raw.endswith(b"\n\n")):
+            if not _is_proved(found, raw, text, read):
+                return None
+            for known in (self._proved, self._latest):
+                if len(known) >= _MOST_KNOWN:
+                    known.clear()
+            self._proved.add(key)
+        if told is not None and isinstance(model, str):
+            self._latest[model] = key, told
+        return found
 
 
-def around(
-    raw: bytes, text: str, read: Callable[[bytes], str | None], *, id: object = None, known: Known | None = None
-) -> Around | None:
+def around(raw: bytes, text: str, read: Callable[[bytes], str | None]) -> Around | None:
     """What stands around the text of a frame, whose exact bytes are `raw`; None where that cannot be told.
 
     `read` gives the text of a frame's data where the frame says that and nothing else. It is asked about a frame with
-    another text between the same bytes: what it says then is the proof. It holds for answers of another `id` too, and
-    is kept in `known`.
+    another text, and another padding, between the same bytes: what it says then is the proof.
     """
+    found = _cut(raw, text)
+    return found if _is_proved(found, raw, text, read) else None
+
+
+def _cut(raw: bytes, text: str) -> Around:
     quoted = b'"%b"' % text.encode("utf-8", "replace")
     start = raw.find(quoted) + 1
     before, behind = raw[:start], raw[start + len(quoted) - 2 : -2]
-    key: tuple[bytes, ...] = ()
-    if known is not None and isinstance(id, str) and len(raw) < _KNOWN_BYTES:
-        key = (*before.split(_quoted(id)), behind)
-        if key in known and raw.endswith(b"\n\n"):
-            return Around(before, behind)
-    if not start or not raw.startswith(_DATA) or not raw.endswith(b"}\n\n") or raw.count(quoted) != 1:
-        return None
-    if b"\n" in before or b"\n" in behind or b"\r" in raw:
-        return None
-    if read(b"%b%b%b" % (before[6:], _PROBE, behind)) != _PROBE.decode():
-        return None
-    if known is not None and len(key) == 3:
-        if len(known) >= _MOST_KNOWN:
-            known.clear()
-        known.add(key)
-    return Around(before, behind)
+    padded = _PADDING.search(behind) if _PADDED in behind else None
+    if padded is None:
+        return Around(before, behind)
+    return Around(before, behind[: padded.start(1)], behind[padded.end(1) :])
 
 
-def _quoted(id: str) -> bytes:
-    """An id as it stands in JSON, or what stands in none."""
-    return f'"{id}"'.encode() if id.isascii() and id.isprintable() and '"' not in id and "\\" not in id else b"\n"
+def _is_proved(found: Around, raw: bytes, text: str, read: Callable[[bytes], str | None]) -> bool:
+    before, behind, tail = found.before, found.behind, found.tail
+    quoted = b'"%b"' % text.encode("utf-8", "replace")
+    if not before or not raw.startswith(_DATA) or not raw.endswith(b"}\n\n") or raw.count(quoted) != 1:
+        return False
+    if b"\n" in before or b"\n" in behind or b"\n" in (tail or b"") or b"\r" in raw:
+        return False
+    ends = behind if tail is None else b"%b%b%b" % (behind, _PROBED_PADDING, tail)
+    return read(b"%b%b%b" % (before[6:], _PROBE, ends)) == _PROBE.decode()
+
+
+def _quoted(id: object) -> bytes | None:
+    """An id as it stands in JSON, None where it may stand there in several ways."""
+    if isinstance(id, str) and id.isascii() and id.isprintable() and '"' not in id and "\\" not in id:
+        return f'"{id}"'.encode()
+    return None

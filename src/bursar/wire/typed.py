@@ -57,7 +57,7 @@ class Typed:
     def __init__(self, section: AnswerSpec, usage: UsageSpec) -> None:
         if not isinstance(section.choices, str) or not section.choices.isidentifier():
             raise NotTypedError
-        self.known: Known = set()
+        self.known = Known()
         self.usage_roots = usage_roots(usage)
         choice, said, self._widths = _choice_type(section)
         names = [section.choices, root_name(section.id), root_name(section.model), root_name(section.error)]
