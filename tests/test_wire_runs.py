@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bursar.wire.runs import Around, around
+from bursar.wire.runs import Around, Known, around
 
 BEFORE, BEHIND = b'data: {"id":"c","choices":[{"delta":{"content":"', b'"},"index":0}]}'
 BOTH = Around(BEFORE, BEHIND)
 
 
+PADDED = Around(BEFORE, b'"},"index":0}],"obfuscation":"', b'"}')
+
+
 def frame(text: bytes) -> bytes:
     return BEFORE + text + BEHIND + b"\n\n"
+
+
+def padded(text: bytes, padding: bytes) -> bytes:
+    return BEFORE + text + b'"},"index":0}],"obfuscation":"' + padding + b'"}\n\n'
 
 
 def said(data: bytes) -> str | None:
@@ -77,3 +85,80 @@ def test_what_stands_around_a_text_is_told_only_where_it_is_certain() -> None:
     assert around(elsewhere, "hello", said) is None
     assert around(frame(b'a\\"b'), 'a"b', said) is None
     assert around(b'event: x\ndata: {"choices":[{"delta":{"content":"a"}}]}\n\n', "a", said) is None
+
+
+_paddings = st.text("aZ09", max_size=5).map(str.encode)
+
+
+@given(st.lists(st.tuples(st.text(max_size=6), _paddings), min_size=1, max_size=6), st.booleans(), st.integers(0, 50))
+def test_frames_that_are_padded_are_a_run_too(said: list[tuple[str, bytes]], ascii: bool, cut: int) -> None:
+    inside = [json.dumps(text, ensure_ascii=ascii)[1:-1].encode("utf-8", "replace") for text, _ in said]
+    data = b"".join([padded(text, padding) for text, (_, padding) in zip(inside, said, strict=True)])
+    other = b'data: {"id":"c","choices":[],"obfuscation":"x"}\n\n'
+    for behind in (b"data: [DONE]\n\n", other + padded(b"later", b"a"), padded(b"later", b"abc")[:cut]):
+        taken = PADDED.take(data + behind)
+        if taken is None:
+            assert not any(inside) or any(i.endswith(b"\\") for i in inside)
+        else:
+            text, size = taken
+            assert (data + behind)[size:] == behind
+            assert text == "".join(json.loads(b'"' + i + b'"') for i in inside)
+
+
+@pytest.mark.parametrize("padding", [b"-", b'a"', b'a","role":"user', b"a\nb", b"\xc3\xa9", b"a\\"])
+def test_what_is_more_than_padding_is_not_taken_for_it(padding: bytes) -> None:
+    assert PADDED.alone(padded(b"good", padding)) is None
+    assert PADDED.take(padded(b"good", padding)) is None
+    one = padded(b"good", b"a1")
+    assert PADDED.take(one + padded(b"good", padding) + one) in (None, ("good", len(one)))
+
+
+@given(st.text(max_size=6), st.text("aZ09", max_size=5).map(str.encode))
+def test_a_frame_alone_says_what_a_run_of_one_says(text: str, padding: bytes) -> None:
+    inside = json.dumps(text)[1:-1].encode()
+    for one, data in ((BOTH, frame(inside)), (PADDED, padded(inside, padding))):
+        alone = one.alone(data)
+        assert alone is None or one.take(data) == (alone, len(data))
+        assert alone == text or not text or '"' in text
+        assert one.alone(data[:-1]) is None
+        assert one.alone(data + data) is None
+
+
+def test_padding_is_told_from_what_stands_around_it() -> None:
+    assert around(padded(b"hello", b"Xy7"), "hello", said) == PADDED
+    assert around(padded(b"hello", b""), "hello", said) == PADDED
+    # What is no padding stands behind the text as it is.
+    odd = padded(b"hello", b"a-b")
+    assert around(odd, "hello", said) == Around(BEFORE, b'"},"index":0}],"obfuscation":"a-b"}')
+
+
+def test_an_answer_is_guessed_to_be_as_the_last_one_of_its_model() -> None:
+    known = Known()
+    told = [("tier", msgspec.Raw(b'"t"'))]
+    assert known.guess("d", "m") is None
+    assert known.around(padded(b"hello", b"Xy7"), "hello", said, "c", "m", told) == PADDED
+    guess = known.guess("dd", "m")
+    assert guess is not None
+    assert guess[0].alone(padded(b"bye", b"").replace(b'"c"', b'"dd"')) == "bye"
+    assert guess[1] == told
+    # Of another model nothing is known; an id that may be written in several ways stands nowhere for certain.
+    assert known.guess("dd", "n") is None
+    assert known.guess('d"d', "m") is None
+    assert known.guess(None, "m") is None
+
+
+def test_an_answer_that_is_as_one_before_is_not_asked_about_again() -> None:
+    known, asked = Known(), []
+
+    def read(data: bytes) -> str | None:
+        asked.append(data)
+        return said(data)
+
+    for id in (b"c", b"dd", b"c"):
+        raw = padded(b"hello", b"Xy7").replace(b'"c"', b'"%b"' % id)
+        assert known.around(raw, "hello", read, id.decode(), "m", None) is not None
+    assert len(asked) == 1
+    for _ in range(2):  # where the id stands nowhere, each is asked about
+        assert known.around(padded(b"hello", b"a"), "hello", read, "other", "m", None) is not None
+    assert len(asked) == 3
+    assert known.around(padded(b"c", b"a"), "c", read, "c", "m", None) is None  # which of the two is the text?

@@ -118,15 +118,18 @@ def _joined(frames: list[Frame]) -> list[Frame]:
     return joined
 
 
-def _same(body: bytes, cuts: list[int], *, stream: bool) -> None:
-    frames, decoder, assembly = _read(TYPED, body, cuts, stream=stream)
-    others, plain, other = _read(BY_PATHS, body, cuts, stream=stream)
+def _same(
+    body: bytes, cuts: list[int], *, stream: bool, both: tuple[Readers, Readers] = (TYPED, BY_PATHS)
+) -> tuple[Decoder, Decoder]:
+    frames, decoder, assembly = _read(both[0], body, cuts, stream=stream)
+    others, plain, other = _read(both[1], body, cuts, stream=stream)
     assert b"".join(f.raw for f in frames) == b"".join(f.raw for f in others)
     assert _joined(frames) == _joined(others)
     for name in ("finished", "saw_finish", "ended", "is_whole", "joined_text"):
         assert getattr(decoder, name) == getattr(plain, name), name
     for name in ("text", "reasoning", "refusal", "tool_calls", "finish_reason", "usage", "error", "id", "model"):
         assert getattr(assembly, name) == getattr(other, name), name
+    return decoder, plain
 
 
 @given(st.lists(st.one_of(_frame, _plain, _plain), max_size=8), st.lists(st.integers(0, 2000), max_size=4))
@@ -135,6 +138,36 @@ def test_a_stream_says_the_same_both_ways(frames: list[Any], cuts: list[int]) ->
     for ascii in (True, False):
         lines = [json.dumps(f, ensure_ascii=ascii).encode("utf-8", "replace") for f in frames]
         _same(b"".join(b"data: " + line + b"\n\n" for line in (*lines, b"[DONE]")), cuts, stream=True)
+
+
+_padding = st.one_of(st.none(), st.text("aZ09", max_size=4), st.sampled_from(["-", 'a"b', "\\", "é", 7]))
+_delta = st.one_of(
+    st.fixed_dictionaries({"content": st.text(max_size=4)}),
+    st.fixed_dictionaries({"content": st.sampled_from(["a", '"', "\\n", "é", "c0", '"}\n\ndata: {'])}),
+    st.sampled_from([{}, {"role": "assistant", "content": ""}, {"reasoning_content": "so"}, {"refusal": "no"}]),
+)
+_regular = st.tuples(
+    st.sampled_from(["c0", "c1", 'c"2', "a"]),  # ids
+    st.sampled_from(["m", "n"]),
+    st.integers(0, 1),  # the second in which it was made
+    st.lists(st.tuples(_delta, _padding, st.sampled_from([None, None, None, "stop"])), min_size=1, max_size=6),
+)
+
+
+@given(st.lists(_regular, min_size=1, max_size=3), st.lists(st.integers(0, 2000), max_size=3))
+@settings(max_examples=600, deadline=None)
+def test_answers_alike_one_after_another_say_the_same_both_ways(answers: list[Any], cuts: list[int]) -> None:
+    both = Readers(OPENAI), _by_paths(Readers(OPENAI))
+    for id, model, created, said in answers:
+        body = b""
+        for delta, padding, finish in said:
+            choice = {"index": 0, "delta": delta, "finish_reason": finish}
+            frame = {"id": id, "created": created, "model": model, "tier": f"t{created}", "choices": [choice]}
+            if padding is not None:
+                frame["obfuscation"] = padding
+            body += b"data: %b\n\n" % json.dumps(frame, ensure_ascii=False, separators=(",", ":")).encode()
+        decoder, plain = _same(body + b"data: [DONE]\n\n", cuts, stream=True, both=both)
+        assert decoder.extras == plain.extras
 
 
 @given(st.one_of(_frame, _frame, _odd), st.lists(st.integers(0, 500), max_size=3))

@@ -107,7 +107,7 @@ class Around(msgspec.Struct, frozen=True):
         frames = data[at + cut :].split(b"%b\n\n%b" % (tail, _DATA))
         last = frames[-1]
         frames[-1] = last[: max(0, last.find(b"%b\n\n" % tail))]
-        if not frames[-1]:
+        while frames and not frames[-1].startswith(begins):
             frames.pop()
         parts = [frame.rpartition(mark) for frame in frames]
         heads = list(map(_head, parts))
