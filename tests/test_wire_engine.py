@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bursar.types.errors import ConfigError, UnsupportedLlmProviderError
+from bursar.types.events import TextDelta
 from bursar.types.usage import Usage
 from bursar.wire import spec as specs
 from bursar.wire.assemble import Assembly
@@ -210,6 +211,13 @@ def test_a_stream_that_does_not_say_that_it_ended_is_not_finished() -> None:
 def test_nothing_is_read_behind_the_end() -> None:
     assembly, _, _ = _read(_sse(_chunk("a"), b"[DONE]", _chunk("b")))
     assert assembly.text == "a"
+
+
+def test_nothing_is_read_behind_the_end_in_frames_that_come_alone() -> None:
+    decoder, said = Decoder(OPENAI, stream=True), []
+    for frame in (_chunk("a"), _chunk("b"), _chunk("c"), b"[DONE]", _chunk("d")):
+        said.append([e for f in decoder.feed(_sse(frame)) for e in f.events if isinstance(e, TextDelta)])
+    assert said == [[TextDelta("a")], [TextDelta("b")], [TextDelta("c")], [], []]
 
 
 @pytest.mark.parametrize("lead", [b"", b"\n\n \n"])

@@ -154,7 +154,8 @@ class Decoder(msgspec.Struct, eq=False):
         """The same where frames that differ in their text alone are read together; until it is known what they have in
         common, one after the other."""
         between = framer.is_between
-        if between and self._around is not None and (text := self._around.alone(data)) is not None:
+        around = self._around
+        if around is not None and between and not self.ended and (text := around.alone(data)) is not None:
             if self._guess is not None:
                 self._confirm(*self._guess)
             return [Frame(data, [TextDelta(text)])]
