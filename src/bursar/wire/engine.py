@@ -7,7 +7,6 @@ bytes. A stream answered with plain JSON, and JSON answered as a stream, are tol
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -24,7 +23,7 @@ from bursar.types.events import (
     UsageReport,
 )
 from bursar.types.usage import Usage
-from bursar.wire.extras import Extras, told_in
+from bursar.wire.extras import Extras
 from bursar.wire.framers import WRITTEN, chosen
 from bursar.wire.framing import BytesFramer, Framer, RawFrame, WholeFramer
 from bursar.wire.layouts import UNTYPED
@@ -198,18 +197,8 @@ class Decoder(msgspec.Struct, eq=False):
         """Looks at a frame for what it has in common with the next, if all it brought was a piece of text."""
         if said[1:] != kind.only_text or not said[0] or not isinstance(said[0], str):
             return
-
-        def read(data: bytes) -> str | None:
-            root = kind.decode(data)
-            named = kind.named(root)
-            said = [kind.said(choice) for choice in named[0]]
-            plain = named[1:] == self._usual and len(said) == 1 and said[0][1:] == kind.only_text
-            return said[0][0] if plain and isinstance(said[0][0], str) else None
-
-        self._around = self._guess = None
-        with suppress(*UNTYPED):
-            told = told_in(kind, kind.said_beside(root)) if kind.tells_all else None
-            self._around = kind.known.around(raw, said[0], read, *self._started, told)
+        self._guess = None
+        self._around = kind.around(raw, said[0], root, self._usual, *self._started)
         if self._around is not None:
             self._learns = 0
 

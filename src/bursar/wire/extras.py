@@ -9,7 +9,7 @@ import msgspec
 
 from bursar.wire.layouts import UNTYPED
 from bursar.wire.runs import Told
-from bursar.wire.typed import NOTHING, READ, Typed, fields_in
+from bursar.wire.typed import READ, Typed, fields_in
 from bursar.wire.values import read_json
 
 _ASIDES = 16
@@ -33,7 +33,7 @@ class Extras(msgspec.Struct, eq=False, gc=False):
         if beside == self._beside:
             return
         self._beside = beside
-        self.told(told_in(kind, beside))
+        self.told(kind.told_in(beside))
 
     def told(self, told: Told) -> None:
         """Takes what is known of a frame."""
@@ -58,12 +58,6 @@ class Extras(msgspec.Struct, eq=False, gc=False):
             asides, self.asides = self.asides, []
             self._found |= _last_of_each(asides)
         return self._found
-
-
-def told_in(kind: Typed, beside: tuple[msgspec.Raw | None, ...]) -> Told:
-    """What of a decoded frame's `said_beside` is something."""
-    named = zip(kind.told, beside[2:], strict=True)
-    return [(name, raw) for name, raw in named if raw is not None and raw != NOTHING]
 
 
 def _last_of_each(asides: list[bytes]) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from operator import attrgetter
 from typing import Annotated, Any, ClassVar
 
@@ -83,7 +83,12 @@ def plant(tree: Tree, steps: tuple[str, ...], leaf: tuple[Any, Any]) -> None:
         raise NotTypedError
 
 
-def renamed(keys: dict[str, Any], path: tuple[str, ...]) -> list[str]:
+def taker(keys: dict[str, Any], paths: Iterable[tuple[str, ...]]) -> Callable[[Any], tuple[Any, ...]]:
+    """What takes the values at these paths, two or more, out of an object of the type that has these keys."""
+    return attrgetter(*(".".join(_renamed(keys, path)) for path in paths))
+
+
+def _renamed(keys: dict[str, Any], path: tuple[str, ...]) -> list[str]:
     if path == (ABSENT,):
         return [ABSENT]
     out = []
@@ -148,4 +153,4 @@ def usage_type(
 ) -> tuple[type[msgspec.Struct], Callable[[Any], tuple[Any, ...]]]:
     """The type of a usage object, and what takes its counts out in the order of `Usage`'s fields."""
     kind, keys = node("Usage", tree, strict=strict)
-    return kind, attrgetter(*(".".join(renamed(keys, path)) for path in paths))
+    return kind, taker(keys, paths)

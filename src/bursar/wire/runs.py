@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from operator import itemgetter
 
 import msgspec
@@ -58,12 +59,8 @@ class Around(msgspec.Struct, frozen=True):
         not whole, or another one."""
         if not data.startswith(self.before, at):
             return None
-        size = len(self.before) + len(self.behind) + 2
-        if self.tail is None:
-            pieces, padding = self._pieces(data, at), 0
-        else:
-            pieces, padding = self._padded(data, at, self.tail)
-            size += len(self.tail)
+        size = len(self.before) + len(self.behind) + len(self.tail or b"") + 2
+        pieces, padding = self._pieces(data, at)
         joined = b"".join(pieces)
         if not joined:
             return None
@@ -78,52 +75,37 @@ class Around(msgspec.Struct, frozen=True):
             return None
         return text, at + len(joined) + len(pieces) * size + padding
 
-    def _pieces(self, data: bytes, at: int) -> list[bytes]:
-        """The texts of the frames that stand in `data` from `at` on, as they stand in them."""
-        before, behind = self.before, self.behind
+    def _pieces(self, data: bytes, at: int) -> tuple[list[bytes], int]:
+        """The texts of the frames that stand in `data` from `at` on, as they stand in them, and how many bytes of
+        padding there are."""
+        cut = len(_DATA)
+        begins, ends = self.before[cut:], self.behind[:-1]
+        last, mark = self.behind[-1:], b""
+        if self.tail is not None:
+            ends, mark, last = self.behind[:-_MARK], self.behind[-_MARK:], self.tail
         # Cut at some of what stands between two texts: to look for all of it takes long to begin, for the blank line
         # alone long to end.
-        cut = len(_DATA)
-        begins, ends = before[cut:], behind[:-1]
-        start, stop = len(begins), -len(ends) or None
-        frames = data[at + cut :].split(b"%b\n\n%b" % (behind[-1:], _DATA))
-        last = frames[-1]
-        frames[-1] = last[: max(0, last.find(b"\n\n") - 1)]
-        while frames and not (frames[-1].startswith(begins) and frames[-1].endswith(ends)):
-            frames.pop()
-        pieces = list(map(itemgetter(slice(start, stop)), frames))
-        if data.startswith(b"%b%b%b\n\n" % (before, (b"%b\n\n%b" % (behind, before)).join(pieces), behind), at):
-            return pieces
-        for n, frame in enumerate(frames):  # another one stands between them
-            if not (frame.startswith(begins) and frame.endswith(ends) and len(frame) >= len(begins) + len(ends)):
-                return pieces[:n]
-        return pieces
-
-    def _padded(self, data: bytes, at: int, tail: bytes) -> tuple[list[bytes], int]:
-        """The same of frames that are padded, with how many bytes of padding are in them."""
-        cut = len(_DATA)
-        begins, ends, mark = self.before[cut:], self.behind[:-_MARK], self.behind[-_MARK:]
-        start, stop = len(begins), -len(ends) or None
-        frames = data[at + cut :].split(b"%b\n\n%b" % (tail, _DATA))
-        last = frames[-1]
-        frames[-1] = last[: max(0, last.find(b"%b\n\n" % tail))]
+        frames = data[at + cut :].split(b"%b\n\n%b" % (last, _DATA))
+        frames[-1] = frames[-1][: max(0, frames[-1].find(b"%b\n\n" % last))]
         while frames and not frames[-1].startswith(begins):
             frames.pop()
-        parts = [frame.rpartition(mark) for frame in frames]
-        heads = list(map(_head, parts))
-        pieces = list(map(itemgetter(slice(start, stop)), heads))
-        padding = b"".join(map(_padding, parts))
-        between = b"%b%b" % (ends, begins)
-        if b"%b%b%b" % (begins, between.join(pieces), ends) == b"".join(heads) and (padding.isalnum() or not padding):
+        paddings: list[bytes] = []
+        if mark:
+            parts = [frame.rpartition(mark) for frame in frames]
+            frames, paddings = list(map(_head, parts)), list(map(_padding, parts))
+        pieces = list(map(itemgetter(slice(len(begins), -len(ends) or None)), frames))
+        padding = b"".join(paddings)
+        alike = b"%b%b%b" % (begins, (b"%b%b" % (ends, begins)).join(pieces), ends) == b"".join(frames)
+        if alike and (padding.isalnum() or not padding):
             return pieces, len(padding)
-        size = 0
-        for n, (head, _, some) in enumerate(parts):  # another one stands between them
-            if not (head.startswith(begins) and head.endswith(ends) and len(head) >= len(begins) + len(ends)):
-                return pieces[:n], size
+        many = 0
+        for frame, some in zip_longest(frames, paddings, fillvalue=b""):  # another one stands between them
+            if not (frame.startswith(begins) and frame.endswith(ends) and len(frame) >= len(begins) + len(ends)):
+                break
             if some and not some.isalnum():
-                return pieces[:n], size
-            size += len(some)
-        return pieces, size
+                break
+            many += 1
+        return pieces[:many], sum(map(len, paddings[:many]))
 
 
 class Known:

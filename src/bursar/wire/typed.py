@@ -25,14 +25,14 @@ from bursar.wire.layouts import (
     inside_choice,
     node,
     plant,
-    renamed,
     root_name,
     struct,
+    taker,
     usage_roots,
     usage_tree,
     usage_type,
 )  # fmt: skip
-from bursar.wire.runs import Known
+from bursar.wire.runs import Around, Known, Told
 from bursar.wire.spec import AnswerSpec, UsageSpec
 
 CONTENT = ("text", "choice", "finish", "reasoning", "refusal", "tool_calls")
@@ -108,6 +108,29 @@ class Typed:
         self._type_root()
         return self.decode(data)
 
+    def told_in(self, beside: tuple[msgspec.Raw | None, ...]) -> Told:
+        """What of a frame's `said_beside` is something."""
+        named = zip(self.told, beside[2:], strict=True)
+        return [(name, raw) for name, raw in named if raw is not None and raw != NOTHING]
+
+    def around(
+        self, raw: bytes, text: str, root: object, usual: tuple[object, ...] | None, id: object, model: object
+    ) -> Around | None:
+        """What stands around the text of a frame that says nothing else and was decoded as `root`; `usual` is what
+        `named` gives behind the choices in such a frame."""
+
+        def read(data: bytes) -> str | None:
+            choices, *named = self.named(self.decode(data))
+            said = [self.said(choice) for choice in choices]
+            plain = tuple(named) == usual and len(said) == 1 and said[0][1:] == self.only_text
+            return said[0][0] if plain and isinstance(said[0][0], str) else None
+
+        try:
+            told = self.told_in(self.said_beside(root)) if self.tells_all else None
+            return self.known.around(raw, text, read, id, model, told)
+        except UNTYPED:
+            return None
+
     def one_each(self, values: tuple[Any, ...]) -> list[Any]:
         """One value for each field of `CONTENT`: the first that is there."""
         out, at = [], 0
@@ -142,7 +165,7 @@ def _choice_type(section: AnswerSpec) -> tuple[type[msgspec.Struct], Callable[[A
             paths.append(inside_choice(section, path))
             plant(tree, paths[-1], (Any, None))
     kind, keys = node("Choice", tree)
-    return kind, attrgetter(*(".".join(renamed(keys, p)) for p in paths)), widths
+    return kind, taker(keys, paths), widths
 
 
 def _usage_of(usage: UsageSpec) -> Callable[[object], Usage | None] | None:

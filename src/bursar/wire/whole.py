@@ -21,9 +21,9 @@ from bursar.wire.layouts import (
     inside_choice,
     node,
     plant,
-    renamed,
     root_name,
     struct,
+    taker,
     usage_roots,
     usage_tree,
     usage_type,
@@ -136,7 +136,7 @@ def _text_type(section: AnswerSpec) -> tuple[type[msgspec.Struct], Callable[[Any
     if "text" not in paths or "finish" not in paths:
         raise NotTypedError
     kind, keys = node("Said", tree)
-    return kind, attrgetter(*(".".join(renamed(keys, paths[field])) for field in ("text", "finish")))
+    return kind, taker(keys, (paths["text"], paths["finish"]))
 
 
 def _grow(tree: Tree, value: object) -> list[str]:
