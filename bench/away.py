@@ -2,8 +2,8 @@
 
 It wakes every 4 ms. What it is late by is no gateway's doing, for none can keep it waiting: the host of a virtual
 machine gave the core to somebody else, or the system kept it. `python -m bench.away` answers each line on its standard
-input with the longest of the last ten seconds, which is what a gateway's own gap is asked for; where it may not go
-before others it ends at once.
+input, which is a time of the monotonic clock, with the longest since then; where it may not go before others it ends at
+once.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from select import select
 from bench.processes import GATEWAY_CORE, pinned
 
 EVERY_S = 0.004
-WINDOW_S = 10.0
+WINDOW_S = 120.0
 
 
 class Late:
-    """How late each wake was, of the last ten seconds."""
+    """How late each wake was, of the last two minutes."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, float]] = deque()
@@ -32,11 +32,11 @@ class Late:
         while self._seen and self._seen[-1][1] <= late_s:
             self._seen.pop()
         self._seen.append((now_s, late_s))
-
-    def longest_s(self, now_s: float) -> float:
-        while self._seen and self._seen[0][0] < now_s - WINDOW_S:
+        while self._seen[0][0] < now_s - WINDOW_S:
             self._seen.popleft()
-        return self._seen[0][1] if self._seen else 0.0
+
+    def longest_s(self, since_s: float) -> float:
+        return next((late_s for at_s, late_s in self._seen if at_s >= since_s), 0.0)
 
 
 class Watch:
@@ -46,12 +46,13 @@ class Watch:
         command = pinned([sys.executable, "-m", "bench.away"], GATEWAY_CORE)
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
-    def longest_ms(self) -> float | None:
-        """For how long the core was away at a time in the last ten seconds; None where nobody can tell."""
+    def longest_ms(self, since_s: float) -> float | None:
+        """For how long the core was away at a time since then, which is of `time.monotonic`; None where nobody can
+        tell."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
-            self._process.stdin.write(b"\n")
+            self._process.stdin.write(b"%r\n" % since_s)
             self._process.stdin.flush()
             return float(self._process.stdout.readline()) * 1000
         except (OSError, ValueError):
@@ -73,12 +74,14 @@ def main() -> None:
         ready, _, _ = select([asked], [], [], max(0.0, due - time.monotonic()))
         now = time.monotonic()
         if ready:
-            if not asked.readline():
+            line = asked.readline()
+            if not line:
                 return
-            print(late.longest_s(now), flush=True)
         if now >= due:
             late.add(now, now - due)
             due = now + EVERY_S
+        if ready:
+            print(late.longest_s(float(line)), flush=True)
 
 
 if __name__ == "__main__":

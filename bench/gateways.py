@@ -31,6 +31,7 @@ MODELS = ("chat", "stream-chat", "stream-chat-5ms", "embed")
 KEY = "sk-benchmark-key"  # checked by bursar and LiteLLM; Portkey and the limit check none
 _INSTALL_S = 900
 _LOOK_S = 0.25
+_GAP = re.compile(r'^bursar_event_loop_gap_seconds_bucket\{le="(.+?)"\} (\S+)$', re.MULTILINE)
 
 Told = Callable[[str], None]
 
@@ -62,6 +63,12 @@ class Running:
     def health(self) -> dict[str, Any]:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=10) as answer:
             return dict(json.load(answer))
+
+    def gaps(self) -> dict[float, float]:
+        """How many times its loop was busy with one thing up to so many seconds, since its start."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
+            found = _GAP.findall(answer.read().decode())
+        return {float(bound): float(count) for bound, count in found}
 
     def drained(self) -> None:
         """Waits until nothing waits for the store any more: what that costs belongs to the calls."""

@@ -3,11 +3,12 @@ falls on all of them alike. Figures are medians over the rounds."""
 
 from __future__ import annotations
 
+import math
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -24,6 +25,7 @@ _WARM_CALLS = 128
 _WARM_S = 1.5
 _ROUND_S = 1.2
 _SETTLED_S = 2.0
+_OF_LATE_S = 9.0
 _OFTEN = ("limit", "bursar")
 AWAY_MS = 5.0
 """A piece in which the machine took the core away for so long at a time says nothing of a loop's gap."""
@@ -115,6 +117,15 @@ def own_gaps(gaps_ms: Sequence[float], away_ms: Sequence[float | None]) -> list[
     say anything."""
     own = [gap for gap, away in zip(gaps_ms, away_ms, strict=False) if away is None or away < AWAY_MS]
     return own if len(own) >= _FEWEST else list(gaps_ms)
+
+
+def longest_ms(before: Mapping[float, float], behind: Mapping[float, float], of_late_ms: float) -> float:
+    """The longest gap between two looks at how many there were up to each bound: that bound, or the longest of the
+    last ten seconds, where it is less and those are all there were between the looks."""
+    bounds = sorted(behind)
+    new = [behind[bound] - before.get(bound, 0.0) for bound in bounds]
+    up_to = next((bound for bound, count in zip(bounds, new, strict=True) if count == new[-1]), math.inf)
+    return min(up_to * 1000, of_late_ms)
 
 
 class Bench:
@@ -266,6 +277,8 @@ class Bench:
         series.rate = series.rate or seen.answered / seen.seconds
         self.calls(workload, gateway, int(min(max(series.rate * _WARM_S, few), workload.most // 2)))
         calls = int(min(max(series.rate * _ROUND_S, workload.connections * 2), workload.most))
+        gaps = gateway.gaps() if gateway.drains else {}
+        began_s = time.monotonic()
         seen, cpu_us = self.calls(workload, gateway, calls)
         series.rate = seen.answered / seen.seconds
         series.seen.append(seen)
@@ -274,5 +287,8 @@ class Bench:
         if gateway.group is not None:
             series.cpu_us[-1].append(cpu_us / max(1, seen.answered))
         if gateway.drains:
-            series.gaps_ms.append(float(gateway.health().get("loop_gap_ms", 0)))
-            series.away_ms.append(self._watch.longest_ms())
+            behind, of_late_ms = gateway.gaps(), float(gateway.health()["loop_gap_ms"])
+            if time.monotonic() - began_s > _OF_LATE_S:
+                of_late_ms = math.inf
+            series.gaps_ms.append(longest_ms(gaps, behind, of_late_ms))
+            series.away_ms.append(self._watch.longest_ms(began_s))

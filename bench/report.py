@@ -172,7 +172,7 @@ def markdown(report: Report) -> str:
     gaps = _gaps(report)
     if gaps:
         shown = ", ".join(f"{name} {f.loop_gap_ms:.0f} ({max(f.gap_pieces_ms):.0f})" for name, f in gaps.items())
-        said = f"Longest gap of bursar's loop in ms, median of the pieces (longest of all): {shown}."
+        said = f"Longest gap of bursar's loop in ms, as its metrics bound it, median of the pieces (longest): {shown}."
         out += [f"{said}{_away(gaps)}", ""]
     out += [f"Ledger: {rows} rows for {calls} calls, `bursar verify` {state}.", ""]
     return "\n".join(out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sqlite3
@@ -24,10 +25,11 @@ from bench import gateways, registry, report, run
 from bench.away import Late, Watch
 from bench.gateways import Gateway, PeerMissingError, Running
 from bench.load import Job, Seen, body_of
-from bench.measure import Bench, Figures, _Series, own_gaps
+from bench.measure import Bench, Figures, _Series, longest_ms, own_gaps
 from bench.processes import GATEWAY_CORE, Group, free_port, wait_for
 from bench.upstream import REPLY
 from bench.workloads import ALL, CHAT, PACED, STREAM, Workload
+from bursar.http.tally import GAP_SECONDS
 
 FEW = [
     Workload(
@@ -289,29 +291,52 @@ def test_gaps_are_those_of_pieces_in_which_the_machine_left_the_core_alone() -> 
 
 
 @given(st.lists(st.tuples(st.floats(0, 3), st.floats(0, 0.1)), min_size=1))
-def test_the_longest_of_the_last_ten_seconds_is_told(wakes: list[tuple[float, float]]) -> None:
+def test_the_longest_since_then_is_told(wakes: list[tuple[float, float]]) -> None:
     late, now, all_of_them = Late(), 0.0, []
     for passed, by in wakes:
         now += passed
         late.add(now, by)
         all_of_them.append((now, by))
-        assert late.longest_s(now) == max(b for at, b in all_of_them if at >= now - 10)
-    assert late.longest_s(now + 10.5) == 0.0
+        for since, _ in all_of_them[-20:]:
+            assert late.longest_s(since) == max(b for at, b in all_of_them if at >= since)
+    assert late.longest_s(now + 0.1) == 0.0
+    late.add(now + 121, 0.001)
+    assert late.longest_s(0.0) == 0.001  # it is not kept for ever
+
+
+@given(st.lists(st.floats(0, 3), max_size=30), st.lists(st.floats(0, 3), max_size=30))
+def test_the_longest_gap_of_a_piece_is_told_by_what_was_counted_in_it(
+    before: list[float], meanwhile: list[float]
+) -> None:
+    bounds = (*GAP_SECONDS, math.inf)
+
+    def counted(gaps: list[float]) -> dict[float, float]:
+        return {bound: float(sum(gap <= bound for gap in gaps)) for bound in bounds}
+
+    longest = max(meanwhile, default=0.0)
+    all_of_them = max([*before, *meanwhile], default=0.0)
+    told = longest_ms(counted(before), counted([*before, *meanwhile]), all_of_them * 1000)
+    assert told >= longest * 1000 or not meanwhile
+    assert told <= all_of_them * 1000
+    assert told <= next(bound for bound in bounds if bound >= longest) * 1000
+    assert longest_ms({}, counted(meanwhile), 4_000.0) <= 4_000.0
 
 
 def test_the_machine_is_watched_where_it_lets_itself_be() -> None:
     watch = Watch()
     try:
-        first = watch.longest_ms()
+        began = time.monotonic()
+        first = watch.longest_ms(began)
         assert first is None or first >= 0
         if first is not None:
             os.kill(watch._process.pid, signal.SIGSTOP)  # as if the core were away
             time.sleep(0.1)
             os.kill(watch._process.pid, signal.SIGCONT)
-            wait_for(lambda: (watch.longest_ms() or 0) >= 90, 5, "it does not tell that it was late")
+            wait_for(lambda: (watch.longest_ms(began) or 0) >= 90, 5, "it does not tell that it was late")
+            assert (watch.longest_ms(time.monotonic()) or 0) < 90
     finally:
         watch.close()
-    assert watch.longest_ms() is None
+    assert watch.longest_ms(0.0) is None
 
 
 _MORTAL = """

@@ -20,8 +20,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
 
 
 async def test_a_stop_is_told_for_all_but_the_time_between_two_looks(clock: dict[str, float]) -> None:
-    gap = LoopGap(lambda: True)
-    gap.start()
+    gap, told = LoopGap(lambda: True), list[float]()
+    gap.start(told.append)
     assert gap.longest_s == 0.0
     clock["s"] += 0.040
     gap._tick()  # as its timer would
@@ -29,6 +29,9 @@ async def test_a_stop_is_told_for_all_but_the_time_between_two_looks(clock: dict
     clock["s"] += 0.005
     gap._tick()  # as its timer would
     assert 0.037 < gap.longest_s <= 0.040
+    clock["s"] += 0.001
+    gap._tick()  # sooner than was due, which a loop's clock of whole milliseconds may be
+    assert told == pytest.approx([0.038, 0.003, 0.0])
     gap.stop()
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from bursar.http.tally import SECONDS, Key, Tallies, Tally, Times
+from bursar.http.tally import GAP_SECONDS, SECONDS, Key, Tallies, Tally
 from bursar.ledger.status import Overview
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
@@ -32,7 +32,7 @@ class _Attempts:
         self._tallies = tallies
 
     def collect(self) -> Iterator[Metric]:
-        every = self._tallies.all()
+        every, gaps = self._tallies.all()
         attempts = CounterMetricFamily("bursar_attempts", "Attempts settled.", labels=(*_WHO, "method", "status"))
         for key, tally in every.items():
             attempts.add_metric(key, tally.attempts)
@@ -67,8 +67,10 @@ class _Attempts:
                     family.add_metric(who, number)
             for histogram, times in ((whole, tally.whole), (first, tally.first)):
                 if any(times.counts):
-                    histogram.add_metric(who, _buckets(times), times.sum_ms / 1000)
-        yield from (tokens, cost, no_usage, no_price, no_rate, whole, first)
+                    histogram.add_metric(who, _buckets(SECONDS, times.counts), times.sum_ms / 1000)
+        stood = HistogramMetricFamily("bursar_event_loop_gap_seconds", "How late the loop came to what was due.")
+        stood.add_metric((), _buckets(GAP_SECONDS, gaps.counts), gaps.sum_s)
+        yield from (tokens, cost, no_usage, no_price, no_rate, whole, first, stood)
 
 
 def _by_model(every: Mapping[Key, Tally]) -> dict[tuple[str, str], Tally]:
@@ -78,9 +80,9 @@ def _by_model(every: Mapping[Key, Tally]) -> dict[tuple[str, str], Tally]:
     return out
 
 
-def _buckets(times: Times) -> list[tuple[str, int]]:
+def _buckets(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, int]]:
     buckets, total = [], 0
-    for bound, count in zip((*map(str, SECONDS), "+Inf"), times.counts, strict=True):
+    for bound, count in zip((*map(str, bounds), "+Inf"), counts, strict=True):
         total += count
         buckets.append((bound, total))
     return buckets
@@ -100,10 +102,5 @@ class _LedgerGauges:
             ("bursar_gap_attempts", "Attempts that left without an entry since start.", state.gap),
             ("bursar_orphan_spools", "Spools that wait to be adopted.", state.orphans),
             ("bursar_store_up", "1 where the store takes writes.", int(state.error is None)),
-            (
-                "bursar_event_loop_gap_seconds",
-                "The longest time of the last ten seconds in which a worker could do nothing else.",
-                state.loop_gap_s,
-            ),
         ):
             yield GaugeMetricFamily(name, text, value=value)

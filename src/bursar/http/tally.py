@@ -20,6 +20,7 @@ from bursar.ledger.ledger import Ended
 from bursar.ledger.records import Opened, Settled
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
+GAP_SECONDS = (0.001, 0.002, 0.004, 0.006, 0.008, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _bound_of = partial(bisect_left, tuple(int(s * 1000) for s in SECONDS))
 # A client names models as it likes: beyond so many, they are counted together.
 _MOST = 2000
@@ -34,6 +35,7 @@ _end: Callable[[Settled], _End] = attrgetter(
     "cost_usd_nanos", "usage_source", "response_time_ms", "time_to_first_token_ms",
 )  # fmt: skip
 _AT_ONCE = 500
+_NEWS_S = 0.005
 
 
 class Times(msgspec.Struct):
@@ -107,8 +109,31 @@ class Tally(msgspec.Struct):
         self.first.join(other.first)
 
 
+class Gaps(msgspec.Struct):
+    """How long the loop was busy with one thing: how many times up to each bound of `GAP_SECONDS` and beyond it, and
+    their sum in seconds."""
+
+    counts: list[int] = msgspec.field(default_factory=lambda: [0] * (len(GAP_SECONDS) + 1))
+    sum_s: float = 0.0
+
+    def add(self, gap_s: float) -> None:
+        self.counts[bisect_left(GAP_SECONDS, gap_s)] += 1
+        self.sum_s += gap_s
+
+    def join(self, other: Gaps) -> None:
+        self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
+        self.sum_s += other.sum_s
+
+
+class _Shown(msgspec.Struct, array_like=True):
+    """What a worker shows the others."""
+
+    numbers: list[tuple[Key, Tally]]
+    gaps: Gaps
+
+
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(list[tuple[Key, Tally]]).decode
+_decode = msgspec.msgpack.Decoder(_Shown).decode
 
 
 class Tallies:
@@ -117,6 +142,7 @@ class Tallies:
     def __init__(self, folder: str | None = None) -> None:
         self._own: dict[Key, Tally] = {}
         self._waiting: dict[Key, list[_End]] = {}
+        self._gaps = Gaps()
         self._changed = False
         self._count = 0
         self._file = Path(folder) / f"{os.getpid()}.tally" if folder is not None else None
@@ -134,6 +160,12 @@ class Tallies:
         if self._count >= _AT_ONCE:
             self._add_up()
 
+    def gap(self, gap_s: float) -> None:
+        """Counts for how long the loop was busy with one thing. A short time alone is no news for the others."""
+        self._gaps.add(gap_s)
+        if gap_s > _NEWS_S:
+            self._changed = True
+
     def publish(self) -> None:
         """Shows the numbers to the other workers, where there are any."""
         if self._file is None or not self._changed:
@@ -141,28 +173,30 @@ class Tallies:
         self._add_up()
         made = self._file.with_suffix(".new")
         with suppress(OSError):  # the next time they are all shown again
-            made.write_bytes(_encode(list(self._own.items())))
+            made.write_bytes(_encode(_Shown(list(self._own.items()), self._gaps)))
             made.replace(self._file)
             self._changed = False
 
-    def all(self) -> dict[Key, Tally]:
-        """The numbers of all workers, of those that have ended too."""
+    def all(self) -> tuple[dict[Key, Tally], Gaps]:
+        """The numbers and the gaps of all workers, of those that have ended too."""
         if self._file is None:
             self._add_up()
-            return self._own
+            return self._own, self._gaps
         self.publish()
         total: dict[Key, Tally] = {}
+        gaps = Gaps()
         for file in sorted(self._file.parent.glob("*.tally")):
             try:
                 shown = _decode(file.read_bytes())
             except (OSError, msgspec.MsgspecError):
                 continue
-            for key, tally in shown:
+            gaps.join(shown.gaps)
+            for key, tally in shown.numbers:
                 if key in total:
                     total[key].join(tally)
                 else:
                     total[key] = tally
-        return total
+        return total, gaps
 
     def _begin(self, key: Key) -> list[_End]:
         if len(self._own) + len(self._waiting) >= _MOST and key not in self._own:

@@ -51,6 +51,10 @@ def _silent(_event: str, _values: dict[str, object]) -> None:
     return None
 
 
+def _uncounted(_gap_s: float) -> None:
+    return None
+
+
 REGISTRY = "registry"
 """What every process follows."""
 
@@ -60,6 +64,7 @@ class LoopGap:
 
     def __init__(self, is_busy: Callable[[], bool]) -> None:
         self._is_busy = is_busy
+        self._count: Callable[[float], None] = _uncounted
         self._recent: deque[float] = deque([0.0], maxlen=_GAP_SLOTS)
         self._slot_ends = 0.0
         self._due: float | None = None
@@ -69,16 +74,19 @@ class LoopGap:
     def longest_s(self) -> float:
         return max(self._recent)
 
-    def start(self) -> None:
-        """Begins to watch; what was before is not counted."""
+    def start(self, count: Callable[[float], None] = _uncounted) -> None:
+        """Begins to watch; what was before is not counted. `count` is told each time, in seconds."""
         self.stop()
+        self._count = count
         self._due = None
         self._tick()
 
     def _tick(self) -> None:
         now = time.monotonic()  # uvloop's own clock stands still while a turn lasts, and counts in whole ms
         if self._due is not None:
-            self._recent[-1] = max(self._recent[-1], now - self._due)
+            gap_s = max(0.0, now - self._due)
+            self._recent[-1] = max(self._recent[-1], gap_s)
+            self._count(gap_s)
         if now >= self._slot_ends:
             self._recent.append(0.0)
             self._slot_ends = now + 1.0

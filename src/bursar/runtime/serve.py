@@ -163,7 +163,7 @@ async def serve(
         gc.freeze()
         gc.set_threshold(*_COLLECT)
         gc.enable()
-        core.gap.start()
+        core.gap.start(tallies.gap)
         await _serve_until_told(app, settings, keys, core.turns, sock, log, pipe)
 
 
