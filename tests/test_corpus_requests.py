@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from functools import cache
 from typing import Any
 
 import pytest
@@ -43,10 +44,15 @@ def _asked(exchange: Read, operation: str) -> Read | None:
     return {**kept, "model": "p/m"}
 
 
+@cache  # to make one takes far longer than to write a request by it
+def _endpoint(kind: str) -> Endpoint:
+    spec = specs.build(kind).operations["chat"]
+    return Endpoint(spec, Readers(spec), "http://x", "http://x", spec.request.include_usage is True)
+
+
 def _body(kind: str, operation: str, asked: Read) -> Read | None:
     """What is written for a provider; None where it is refused. Raises AssertionError where that names no field."""
-    spec = specs.build(kind).operations["chat"]
-    endpoint = Endpoint(spec, Readers(spec), "http://x", "http://x", spec.request.include_usage is True)
+    endpoint = _endpoint(kind)
     body = json.dumps(asked).encode()
     said = read(operation, body)
     call = Call("id", operation, said.model, said.stream, body, said.inputs, said.params, said.usual)

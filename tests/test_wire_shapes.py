@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -59,13 +60,18 @@ ODD: list[Any] = [
 ]  # fmt: skip
 
 
+@cache  # to make one takes far longer than to write a request by it
+def _endpoint(kind: str, written: tuple[tuple[str, str], ...]) -> Endpoint:
+    spec = specs.build(kind, request=dict(written) or None).operations["chat"]
+    return Endpoint(spec, Readers(spec), "http://x", "http://x", spec.request.include_usage is True)
+
+
 def _request(
     kind: str, asked: Tree | bytes, *, operation: str = "chat", model: str = "m", written: dict[str, str] | None = None
 ) -> Request:
     body = asked if isinstance(asked, bytes) else json.dumps({"model": "p/m", **asked}).encode()
     said = read(operation, body)
-    spec = specs.build(kind, request=written).operations["chat"]
-    endpoint = Endpoint(spec, Readers(spec), "http://x", "http://x", spec.request.include_usage is True)
+    endpoint = _endpoint(kind, tuple((written or {}).items()))
     call = Call("id", operation, said.model, said.stream, body, said.inputs, said.params, said.usual)
     way = Way(endpoint, operation=operation, asked="p/m", model=model, stream=said.stream, headers=())
     return way.request(call, ())
