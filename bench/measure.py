@@ -26,7 +26,6 @@ _WARM_S = 1.5
 _ROUND_S = 1.2
 _SETTLED_S = 2.0
 _OF_LATE_S = 9.0
-_OFTEN = ("limit", "bursar")
 AWAY_MS = 5.0
 """A piece in which the machine took the core away for so long at a time says nothing of a loop's gap."""
 _FEWEST = 3
@@ -210,9 +209,10 @@ class Bench:
             time.sleep(_SETTLED_S)  # what they do after they have started is not their idleness yet
             for gateway in running:
                 look("before", gateway)
-            for workload, piece in ((w, p) for w in workloads for p in range(max(pieces, w.pieces))):
+            for workload, piece in ((w, p) for w in workloads for p in range(max(pieces, w.pieces, w.own_pieces))):
                 # What is held against a goal of a few parts in a hundred is measured more often, where it is cheap.
-                these = running if piece < pieces else [r for r in running if r.name in _OFTEN]
+                often = {"limit": workload.pieces, "bursar": max(workload.pieces, workload.own_pieces)}
+                these = [r for r in running if piece < max(pieces, often.get(r.name, 1))]
                 # Each gateway is first in turn.
                 first = (n + piece) % max(1, len(these))
                 for gateway in (*these[first:], *these[:first]):

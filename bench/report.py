@@ -255,8 +255,9 @@ def _how(report: Report) -> str:
             "drained. A 30 KB prompt is a system message, the same in every request, which bursar does not look",
             "through again; one *of its own* is in the last message. No model has a price where nothing is said of it.",
             "The ratios of CPU are medians too: each round's pieces are divided by each other's, for a machine's",
-            "minutes differ; the limit and bursar get three in a round of what is held against a goal. Least and most",
-            "are those of single pieces. The first byte is that of an answer's body.",
+            "minutes differ; the limit and bursar get three in a round of what is held against a goal, bursar of all",
+            "else too, for the gaps of its loop. Least and most are those of single pieces. The first byte is that of",
+            "an answer's body.",
             "What is said to be added is above `direct`, whose p99 is the wait for the one core of provider and",
             "clients: where it is below zero it says nothing.",
         ]

@@ -10,7 +10,7 @@ from bench.load import Job
 @dataclass(frozen=True)
 class Workload:
     """One kind of call from so many connections at a time. `most` bounds the calls of one piece; `pieces` is how many
-    the limit and bursar get in a round."""
+    the limit and bursar get in a round, `own_pieces` how many bursar gets at least, for the gaps of its loop."""
 
     name: str
     model: str
@@ -21,6 +21,7 @@ class Workload:
     own_prompt: bool = False
     most: int = 6000
     pieces: int = 1
+    own_pieces: int = 1
 
     def job(self, *, port: int, base: str, model: str, headers: dict[str, str], calls: int, round: int) -> Job:
         return Job(
@@ -44,7 +45,7 @@ STREAM = Workload("stream of 32", "stream-chat", 64, stream=True, most=3000, pie
 PACED = Workload("stream of 32, 5 ms apart", "stream-chat-5ms", 200, stream=True, most=2000)
 EMBEDDINGS = Workload("embeddings", "embed", 64, path="/embeddings")
 
-ALL = (
+_ALL = (
     CHAT,
     LONG,
     OWN,
@@ -56,4 +57,5 @@ ALL = (
     Workload("stream of 32, 10 at a time", "stream-chat", 10, stream=True, most=3000),
     Workload("embeddings, 10 at a time", "embed", 10, path="/embeddings"),
 )
+ALL = tuple(replace(workload, own_pieces=3) for workload in _ALL)
 QUICK = tuple(replace(workload, pieces=1) for workload in (CHAT, LONG, STREAM))

@@ -151,7 +151,7 @@ def test_what_is_held_against_a_goal_is_measured_more_often_and_paired_by_round(
 ) -> None:
     monkeypatch.setattr("bench.measure._SETTLED_S", 0)
     bench = Bench(tmp_path, lambda _text: None)
-    limit, often = gateways.limit(), replace(FEW[0], pieces=3)
+    limit, often = gateways.limit(), replace(FEW[0], pieces=2, own_pieces=3)
     bursar = Gateway("bursar", lambda *where: replace(limit.start(*where), name="bursar"))
     starts = iter([True, False, True])
 
@@ -173,8 +173,8 @@ def test_what_is_held_against_a_goal_is_measured_more_often_and_paired_by_round(
     finally:
         bench.close()
     sizes = {name: [len(one) for one in figures.cpu_pieces_us] for name, figures in by.items()}
-    assert sizes == {"limit": [3, 3, 3], "bursar": [3, 3, 3], "litellm": [1, 0, 1]}
-    assert len(by["bursar"].ratios(by["limit"])) == 9
+    assert sizes == {"limit": [2, 2, 2], "bursar": [3, 3, 3], "litellm": [1, 0, 1]}
+    assert len(by["bursar"].ratios(by["limit"])) == 6
     first, third = by["bursar"].cpu_pieces_us[0][0], by["bursar"].cpu_pieces_us[2][0]
     peer = by["litellm"].cpu_pieces_us
     assert by["litellm"].ratios(by["bursar"]) == [peer[0][0] / first, peer[2][0] / third]
