@@ -25,7 +25,7 @@ _WARM_CALLS = 128
 _WARM_S = 1.5
 _ROUND_S = 1.2
 _SETTLED_S = 2.0
-_OF_LATE_S = 9.0
+_OF_LATE_S = 9.0  # `/health` remembers ten seconds, the first of them in part
 AWAY_MS = 5.0
 """A piece in which the machine took the core away for so long at a time says nothing of a loop's gap."""
 _FEWEST = 3

@@ -69,7 +69,7 @@ class _Attempts:
                 if any(times.counts):
                     histogram.add_metric(who, _buckets(SECONDS, times.counts), times.sum_ms / 1000)
         stood = HistogramMetricFamily("bursar_event_loop_gap_seconds", "How late the loop came to what was due.")
-        stood.add_metric((), _buckets(GAP_SECONDS, gaps.counts), gaps.sum_s)
+        stood.add_metric((), _buckets(GAP_SECONDS, gaps.counts), gaps.sum_ms / 1000)
         yield from (tokens, cost, no_usage, no_price, no_rate, whole, first, stood)
 
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
+from typing import Self
 
 import msgspec
 
@@ -38,21 +39,27 @@ _AT_ONCE = 500
 _NEWS_S = 0.005
 
 
-class Times(msgspec.Struct):
-    """Durations: how many up to each bound of `SECONDS` and beyond it, and their sum in milliseconds."""
+class _Histogram(msgspec.Struct):
+    """How many durations up to each bound and beyond the last, and their sum in milliseconds."""
+
+    counts: list[int]
+    sum_ms: float = 0
+
+    def join(self, other: Self) -> None:
+        self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
+        self.sum_ms += other.sum_ms
+
+
+class Times(_Histogram):
+    """How long attempts took, by the bounds of `SECONDS`."""
 
     counts: list[int] = msgspec.field(default_factory=lambda: [0] * (len(SECONDS) + 1))
-    sum_ms: int = 0
 
     def add(self, all_ms: Iterable[int | None]) -> None:
         known = [ms for ms in all_ms if ms is not None]
         for bound, count in Counter(map(_bound_of, known)).items():
             self.counts[bound] += count
         self.sum_ms += sum(known)
-
-    def join(self, other: Times) -> None:
-        self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
-        self.sum_ms += other.sum_ms
 
 
 class Tally(msgspec.Struct):
@@ -109,20 +116,14 @@ class Tally(msgspec.Struct):
         self.first.join(other.first)
 
 
-class Gaps(msgspec.Struct):
-    """How long the loop was busy with one thing: how many times up to each bound of `GAP_SECONDS` and beyond it, and
-    their sum in seconds."""
+class Gaps(_Histogram):
+    """How long the loop was busy with one thing, by the bounds of `GAP_SECONDS`."""
 
     counts: list[int] = msgspec.field(default_factory=lambda: [0] * (len(GAP_SECONDS) + 1))
-    sum_s: float = 0.0
 
     def add(self, gap_s: float) -> None:
         self.counts[bisect_left(GAP_SECONDS, gap_s)] += 1
-        self.sum_s += gap_s
-
-    def join(self, other: Gaps) -> None:
-        self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
-        self.sum_s += other.sum_s
+        self.sum_ms += gap_s * 1000
 
 
 class _Shown(msgspec.Struct, array_like=True):
