@@ -55,7 +55,7 @@ def _body(kind: str, operation: str, asked: Read) -> Read | None:
     endpoint = _endpoint(kind)
     body = json.dumps(asked).encode()
     said = read(operation, body)
-    call = Call("id", operation, said.model, said.stream, body, said.inputs, said.params, said.usual)
+    call = Call("id", operation, said.model, said.stream, said.inputs, said.params, said.usual, said.body)
     way = Way(endpoint, operation=operation, asked="p/m", model="m", stream=said.stream, headers=())
     try:
         written: Read = json.loads(way.request(call, ()).body)

@@ -108,9 +108,9 @@ def echoes(one: Provider, sock: socket.socket, n: int) -> None:
         sock.sendall(answer(one.asked(sock, n)))
 
 
-async def call(client: Http1Transport, url: str, body: bytes = b"{}", limit_s: float = 20.0) -> bytes:
+async def call(client: Http1Transport, url: str, *parts: bytes, limit_s: float = 20.0) -> bytes:
     deadline = time.monotonic() + limit_s
-    request = Request(url=url, headers=(), body=body, params=b"{}", stream=False, added_usage=False)
+    request = Request(url=url, headers=(), parts=parts or (b"{}",), params=b"{}", stream=False, added_usage=False)
     exchange = await client.send(request, connect_timeout_s=5, deadline=deadline)
     got = b""
     while data := await exchange.read(deadline):
@@ -174,6 +174,27 @@ def test_what_waits_in_a_connection_when_a_request_leaves_is_not_its_answer(
     with provider(script, server_side if is_tls else None) as one:
         run(work(one))
         assert one.heard == [[b"{1}"], [b"{2}"]]
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "tls"])
+def test_parts_of_a_request_arrive_one_behind_the_other_however_slowly_they_are_taken(
+    run: Callable[..., None], is_tls: bool
+) -> None:
+    server_side, client_side = _contexts("127.0.0.1")
+    many = [b"{", b"a" * 3_000_000, b"b", b"c" * 500_000, b"d" * 5, b"e", b"f" * 10_000, b"}"]
+    wanted = [many, [b"{", b"g" * 9000, b"}"], [b"{}"]]
+
+    async def work(one: Provider) -> None:
+        client = Http1Transport(lambda: client_side)
+        url = f"http{'s' if is_tls else ''}://127.0.0.1:{one.port}/x"
+        for parts in wanted:
+            assert await call(client, url, *parts) == b"".join(parts)
+        await client.close()
+
+    with provider(echoes, server_side if is_tls else None) as one:
+        run(work(one))
+        assert one.heard == [[b"".join(parts) for parts in wanted]]
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -279,7 +300,7 @@ async def test_a_connection_that_is_closed_on_this_side_is_neither_taken_back_no
     with provider(echoes) as one:
         client, url = Http1Transport(), f"http://127.0.0.1:{one.port}/x"
         deadline = time.monotonic() + 20
-        request = Request(url=url, headers=(), body=b"{}", params=b"{}", stream=False, added_usage=False)
+        request = Request(url=url, headers=(), parts=(b"{}",), params=b"{}", stream=False, added_usage=False)
         exchange = await client.send(request, connect_timeout_s=5, deadline=deadline)
         assert await exchange.read(deadline) == b"{}"
         (busy,) = client.busy
@@ -328,7 +349,12 @@ async def test_an_address_that_does_not_answer_leaves_time_for_the_next() -> Non
         client = Slow(guard=At("127.0.0.2", "127.0.0.1"))
         deadline = time.monotonic() + 20
         request = Request(
-            url=f"http://127.0.0.1:{one.port}/x", headers=(), body=b"{}", params=b"{}", stream=False, added_usage=False
+            url=f"http://127.0.0.1:{one.port}/x",
+            headers=(),
+            parts=(b"{}",),
+            params=b"{}",
+            stream=False,
+            added_usage=False,
         )
         exchange = await client.send(request, connect_timeout_s=2, deadline=deadline)
         assert await exchange.read(deadline) == b"{}"

@@ -53,7 +53,7 @@ NOT_KEPT = [(CLOSING, BODY), (OLD, BODY)]
 
 def request(url: str = "http://127.0.0.1:1/v1", body: bytes = b"{}", **headers: str) -> Request:
     named = tuple((k.replace("_", "-"), v) for k, v in headers.items())
-    return Request(url=url, headers=named, body=body, params=b"{}", stream=False, added_usage=False)
+    return Request(url=url, headers=named, parts=(body,), params=b"{}", stream=False, added_usage=False)
 
 
 class Wire(asyncio.Transport):

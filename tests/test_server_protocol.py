@@ -21,7 +21,10 @@ from bursar.http.calls import serve
 from bursar.http.cycle import Answering, Cycle, Head
 from bursar.http.protocol import Protocol
 from bursar.net.turns import Turns
+from bursar.types.call import CHAT
 from bursar.types.errors import BursarError
+from bursar.wire.ingress import read
+from bursar.wire.openings import Openings
 from support.server import ADMIN, Server, wait_for
 from support.turns import Reluctant
 from support.upstream import Upstream
@@ -128,6 +131,77 @@ def test_a_head_that_was_read_before_says_what_the_parser_says(server: Server, u
     assert [other.answer()[0] for _ in range(2)] == ["HTTP/1.1 200 OK"] * 2
     assert peer.send(chat(asked[5])).answer()[0] == "HTTP/1.1 200 OK"
     assert [seen.json["messages"][0]["content"] for seen in upstream.seen] == asked
+
+
+def test_a_long_beginning_that_came_before_reaches_the_provider_whole(server: Server, upstream: Upstream) -> None:
+    """In one piece, in two, behind another, for another kind of call, and for what is no call."""
+    system = {"role": "system", "content": "Answer in one sentence. " * 500}
+
+    def body(text: str, **more: Any) -> bytes:
+        messages = [system, {"role": "user", "content": text}]
+        return json.dumps({"model": "up/gpt-4o-mini", "messages": messages, **more}).encode()
+
+    peer = Peer(server)
+    texts = [f"question {n}" for n in range(6)]
+    for text in texts[:4]:
+        assert peer.send(chat(body=body(text))).answer()[0] == "HTTP/1.1 200 OK"
+    whole = chat(body=body(texts[4]))
+    assert peer.send(whole[:9000], whole[9000:]).answer()[0] == "HTTP/1.1 200 OK"
+    assert peer.send(chat(body=body(texts[5], unheard_of=1))).answer()[0] == "HTTP/1.1 200 OK"
+    assert [seen.json["messages"] for seen in upstream.seen] == [
+        [system, {"role": "user", "content": text}] for text in texts
+    ]
+    assert upstream.seen[5].json["unheard_of"] == 1
+    for path, said in ((b"/v1/messages", b"question"), (b"/v1/embeddings", b"'input'"), (b"/api/providers", b"name")):
+        for n in range(3):
+            other = chat(body=body(f"question {n}", max_tokens=9)).replace(b"/v1/chat/completions", path, 1)
+            first, _headers, answered = peer.send(other).answer()
+            if path == b"/v1/messages":
+                assert first == "HTTP/1.1 200 OK"
+                assert upstream.seen[-1].json["messages"][-2:] == [system, {"role": "user", "content": f"question {n}"}]
+            else:
+                assert first.startswith("HTTP/1.1 4")
+                assert said in answered
+
+
+@pytest.mark.parametrize("by", ["body", "part", "at_hand"])
+async def test_a_beginning_that_is_known_stands_in_the_body_for_whoever_does_not_know_it(by: str) -> None:
+    openings = Openings()
+    begins = b'{"model":"m","messages":[{"role":"system","content":"%b"}' % (b"x" * 4000)
+    bodies = [begins + b',{"role":"user","content":"%d"}]}' % n for n in range(4)]
+    for body in bodies[:2]:
+        read(CHAT, body, openings=openings)
+    asked: list[bytes] = []
+    known: list[bool] = []
+
+    async def answer(cycle: Cycle) -> None:
+        known.append(cycle.opening is not None)
+        if by == "part":
+            part, more = await cycle.part() or (b"", True)
+            assert not more
+        elif by == "body":
+            part = await cycle.body(10_000) or b""
+        else:
+            assert cycle.at_hand(100) is None
+            part = cycle.at_hand(10_000) or b""
+            if cycle.opening is not None:
+                part = cycle.opening.both + part
+        asked.append(part)
+        cycle.answer(200, b"", b"")
+
+    config = uvicorn.Config(answer, interface="asgi3", proxy_headers=False, ws="none", lifespan="off", log_config=None)
+    heads: dict[bytes, Head] = {}
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Protocol(config, ServerState(), {}, heads=heads, openings=openings), "127.0.0.1", 0
+    )
+    async with server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        for body in bodies:
+            writer.write(b"POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+            await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+    assert asked == bodies
+    assert known == [False, True, True, True]
 
 
 async def test_only_heads_whose_end_is_certain_are_remembered() -> None:

@@ -37,7 +37,7 @@ _chat = st.fixed_dictionaries(
 
 def request(body: bytes, *, operation: str = CHAT, asked: str = "up/m", model: str = "m", adds: bool = True) -> Request:
     said = read(operation, body)
-    call = Call("id", operation, said.model, said.stream, body, said.inputs, said.params, said.usual)
+    call = Call("id", operation, said.model, said.stream, said.inputs, said.params, said.usual, said.body)
     found = OPENAI[operation]
     endpoint = Endpoint(found, Readers(found), "http://x/v1", "http://x/v1", adds and operation == CHAT)
     way = Way(endpoint, operation=operation, asked=asked, model=model, stream=said.stream, headers=())
@@ -79,6 +79,18 @@ def test_a_model_named_twice_is_sent_once(body: bytes) -> None:
     pairs: list[tuple[str, Any]] = []
     json.loads(made.body, object_pairs_hook=lambda found: pairs.extend(found) or dict(found))
     assert [v for k, v in pairs if k == "model"] == ["dear"]
+
+
+_SHORT, _LONG = [b'{"role":"user","content":"%b"}' % (b"x" * size) for size in (1, 5000)]
+
+
+@given(st.lists(st.sampled_from([_SHORT, _LONG]), min_size=1, max_size=6), st.booleans())
+def test_long_messages_are_parts_of_their_own_and_the_body_says_the_same(messages: list[bytes], stream: bool) -> None:
+    asked = b'{"model":"up/m","messages":[%b],"stream":%b}' % (b",".join(messages), b"true" if stream else b"false")
+    made = request(asked, adds=False)
+    assert [part for part in made.parts if len(part) == len(_LONG)] == messages.count(_LONG) * [_LONG]
+    assert json.loads(made.body) == {**json.loads(asked), "model": "m"}
+    assert made.size == len(made.body)
 
 
 def test_inputs_of_embeddings_are_kept_apart_where_they_are_texts() -> None:

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import astuple
 
 from bursar.types.call import CHAT
 from bursar.types.errors import RequestError
 from bursar.wire import ingress, openings
-from bursar.wire.openings import Openings
+from bursar.wire.openings import Opening, Openings
 
 LONG = "You are a careful assistant. " * 200
 STAND_IN = openings._STAND_IN.decode()
@@ -30,13 +31,15 @@ def user(text: str) -> str:
     return json.dumps({"role": "user", "content": text})
 
 
-def said(of: bytes, known: Openings | None = None) -> Any:
-    """What is read of a body, or how it is refused."""
+def said(of: bytes, known: Openings | None = None, opening: Opening | None = None) -> Any:
+    """What is read of a body, or how it is refused. Where it begins with what is known, it is the same without that."""
     try:
-        asked = ingress.read(CHAT, of, openings=known)
+        read = astuple(ingress.read(CHAT, of, openings=known, opening=opening))
     except RequestError as e:
-        return str(e), e.field
-    return asked.model, asked.stream, asked.inputs, asked.params, asked.usual
+        read = str(e), e.field
+    if known is not None and opening is None and (found := known.of(b"head" + of, 4)) is not None:
+        assert said(of[len(found.both) :], known, found) == read
+    return read
 
 
 def after(*bodies: bytes, known: Openings | None = None) -> Openings:
@@ -121,15 +124,15 @@ def test_a_model_that_stands_behind_and_spaces_are_read_as_well() -> None:
     known = Openings()
     for of in bodies:
         assert said(of.encode(), known) == said(of.encode())
-    assert known.shortened(bodies[0].encode()) is not None
+    assert known.of(bodies[0].encode()) is not None
 
 
 def test_a_prompt_that_changes_is_known_anew() -> None:
     known = after(body(f"{system()},{user('a')}"))
     newer = body(f"{system(LONG + 'Since today: be brief.')},{user('b')}")
-    assert known.shortened(newer) is None
+    assert known.of(newer) is None
     after(newer, known=known)
-    assert known.shortened(newer) is not None
+    assert known.of(newer) is not None
 
 
 def size(known: Openings) -> int:

@@ -72,7 +72,7 @@ def _request(
     body = asked if isinstance(asked, bytes) else json.dumps({"model": "p/m", **asked}).encode()
     said = read(operation, body)
     endpoint = _endpoint(kind, tuple((written or {}).items()))
-    call = Call("id", operation, said.model, said.stream, body, said.inputs, said.params, said.usual)
+    call = Call("id", operation, said.model, said.stream, said.inputs, said.params, said.usual, said.body)
     way = Way(endpoint, operation=operation, asked="p/m", model=model, stream=said.stream, headers=())
     return way.request(call, ())
 

@@ -108,18 +108,17 @@ class Client:
                     fields[name] = msgspec.Raw(encode_json(value))
                 except TypeError as e:
                     raise RequestError(f"'{name}' cannot be written as JSON: {e}", field=name) from None
-        body = encode_json(fields)
-        asked = read(operation, body, openings=self._gateway.openings)
+        asked = read(operation, encode_json(fields), openings=self._gateway.openings)
         _check_context(context or self._context)
         call = Call(
             call_id=uuid7(now_us()),
             operation=operation,
             model=asked.model,
             stream=asked.stream,
-            body=body,
             inputs=asked.inputs,
             params=asked.params,
             usual=asked.usual,
+            body=asked.body,
             context=context or self._context,
             headers=tuple((headers or {}).items()),
             action=bound[0],

@@ -116,7 +116,7 @@ class _Bridge:
         given = tuple((name.lower(), str(value)) for name, value in (headers or {}).items())
         sent = body.encode() if isinstance(body, str) else body or b""
         request = Request(
-            url, (*given, ("accept-encoding", "identity")), sent, b"{}", False, False, None, method or POST
+            url, (*given, ("accept-encoding", "identity")), (sent,), b"{}", False, False, None, method or POST
         )
         future = asyncio.run_coroutine_threadsafe(self._sent(request, wait_s), self._loop)
         try:

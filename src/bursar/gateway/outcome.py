@@ -61,7 +61,7 @@ def opened(
         call.idempotency_key,
         call.client_retries,
         request.dropped,
-        len(request.body),
+        request.size,
         input_refs,
         params_ref,
         tags,

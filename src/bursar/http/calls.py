@@ -17,7 +17,7 @@ from bursar.gateway.gateway import Gateway
 from bursar.gateway.running import Running
 from bursar.http.answers import JSON_LINE, MethodError, answer_json, passed_headers
 from bursar.http.auth import KeyRing, Principal, key_of
-from bursar.http.cycle import Cycle, Head, Headers, lines_of
+from bursar.http.cycle import Cycle, Headers, lines_of
 from bursar.http.dialects import DIALECTS, Dialect
 from bursar.ledger.ids import uuid7
 from bursar.ledger.ledger import now_us
@@ -100,7 +100,8 @@ async def serve(gateway: Gateway, ring: KeyRing, most_bytes: int, cycle: Cycle) 
         body = cycle.at_hand(most_bytes)
         if body is None and (body := await cycle.body(most_bytes)) is None:
             return
-        running = gateway.run(_call(gateway, call_id, operation, principal, cycle.head, body))
+        running = gateway.run(_call(gateway, call_id, operation, principal, cycle, body))
+        del body  # it may be long, and the call has what is needed of it
         await running.start()
         if running.call.stream:
             kind = _type_line(running) if dialect.keeps_type else _EVENTS_LINE
@@ -127,17 +128,18 @@ def _refuse(cycle: Cycle, dialect: Dialect, error: BursarError, running: Running
     answer_json(cycle, status, body, [*own, *_with_attempts(running, call_id)])
 
 
-def _call(gateway: Gateway, call_id: str, operation: str, principal: Principal, head: Head, body: bytes) -> Call:
+def _call(gateway: Gateway, call_id: str, operation: str, principal: Principal, cycle: Cycle, body: bytes) -> Call:
+    head = cycle.head
     headers = head.named
     kind = headers.get(b"content-type", _JSON)
     form = kind.decode("latin-1") if kind != _JSON and is_form(kind) else None
-    asked = read(operation, body, form, gateway.openings)
+    asked = read(operation, body, form, gateway.openings, cycle.opening)
     others = head.unusual
     if others is None:
         others = head.unusual = [name for name in headers if name not in _PASSED_OVER]
     if not others and form is None:
-        model, stream, inputs, params, usual = astuple(asked)
-        return Call(call_id, operation, model, stream, body, inputs, params, usual, principal.plain, principal.key_id)
+        model, stream, inputs, params, usual, body = astuple(asked)
+        return Call(call_id, operation, model, stream, inputs, params, usual, body, principal.plain, principal.key_id)
     given = {name.decode("latin-1"): headers[name].decode("latin-1") for name in others}
     context = principal.context(given)
     if context.request_id is None and "x-request-id" in given:
@@ -151,10 +153,10 @@ def _call(gateway: Gateway, call_id: str, operation: str, principal: Principal, 
         operation,
         asked.model,
         asked.stream,
-        body,
         asked.inputs,
         asked.params,
         asked.usual,
+        asked.body,
         context,
         principal.key_id,
         idempotency_key=key,

@@ -30,10 +30,9 @@ async def checked(
     fields: dict[str, object] = {"model": model, "input": "ping"}
     if operation == CHAT:
         fields = {"model": model, "messages": [{"role": "user", "content": "ping"}], "max_tokens": _CHECK_TOKENS}
-    body = encode_json(fields)
-    asked = read(operation, body)
+    asked = read(operation, encode_json(fields))
     call = Call(
-        uuid7(now_us()), operation, model, False, body, asked.inputs, asked.params, asked.usual,
+        uuid7(now_us()), operation, asked.model, False, asked.inputs, asked.params, asked.usual, asked.body,
         Context(workspace=context.workspace, user=context.user, purpose="provider.check"), key_id,
     )  # fmt: skip
     error: BursarError | None = None

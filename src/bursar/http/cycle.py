@@ -18,6 +18,7 @@ import msgspec
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from bursar.types.errors import RequestError
+from bursar.wire.openings import Opening
 
 if TYPE_CHECKING:
     from bursar.http.protocol import Protocol
@@ -92,7 +93,8 @@ def lines_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
 class Cycle(msgspec.Struct, eq=False):
     """One request and its answer. Its answer is `answer`, or `begin` and any number of `write` up to the last.
 
-    `complete` is true when the request has come to its end; `own_lines` are headers of every answer to it, each with
+    `complete` is true when the request has come to its end; `opening` is what its body begins with, where others did
+    and it came in one piece; `own_lines` are headers of every answer to it, each with
     its line end.
     """
 
@@ -102,6 +104,7 @@ class Cycle(msgspec.Struct, eq=False):
     disconnected: bool = False
     response_complete: bool = False
     complete: bool = False
+    opening: Opening | None = None
     own_lines: bytes = b""
     _size: int = 0
     _started: bool = False
@@ -143,9 +146,12 @@ class Cycle(msgspec.Struct, eq=False):
             self.set()
 
     def at_hand(self, most: int) -> bytes | None:
-        """The whole body where it has come, is no longer than this, and fits in one read; else None: `body` tells."""
+        """The body where all of it has come, is no longer than this, and fits in one read, without its `opening`; else
+        None: `body` tells."""
         if not self.complete or self.disconnected or self._size > min(most, HIGH_WATER_LIMIT):
             return None
+        if self.opening is not None:
+            return self._parts.pop()
         return self._taken()
 
     async def body(self, most: int) -> bytes | None:
@@ -248,6 +254,8 @@ class Cycle(msgspec.Struct, eq=False):
 
     def _taken(self) -> bytes:
         parts, self._parts = self._parts, []
+        if self.opening is not None:
+            parts, self.opening = [self.opening.both, *parts], None
         if not self._reads_on:
             self._size = 0
         return parts[0] if len(parts) == 1 else b"".join(parts)

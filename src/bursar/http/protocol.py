@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bursar.http.cycle import Answering, Cycle, Head
 from bursar.net.turns import Turns
+from bursar.wire.openings import LONG_BYTES, Openings
 
 _MOST_HEADS = 1024
 _MOST_HEAD_BYTES = 4096
@@ -33,13 +34,19 @@ class Protocol(HttpToolsProtocol):
     _out: bytes = b""  # what has not left yet
 
     def __init__(
-        self, *given: Any, turns: Turns | None = None, heads: dict[bytes, Head] | None = None, **named: Any
+        self,
+        *given: Any,
+        turns: Turns | None = None,
+        heads: dict[bytes, Head] | None = None,
+        openings: Openings | None = None,
+        **named: Any,
     ) -> None:
         """`turns` says when requests begin; `heads` are those that were read before, on any connection, by their
-        bytes."""
+        bytes; `openings` are what chats began with."""
         super().__init__(*given, **named)
         self.turns = turns or Turns()
         self._heads = heads if heads is not None else {}
+        self._openings = openings or Openings()
 
     def write(self, data: bytes) -> None:
         """Writes to the client, with what is written to others in this turn of the loop, or before its end where it is
@@ -70,8 +77,11 @@ class Protocol(HttpToolsProtocol):
             size = data.find(b"\r\n\r\n") + 4
             head = self._heads.get(data[:size])
             if head is not None and len(data) == size + head.length:  # type: ignore[operator]
-                body = data[size:]
-                self._begin(Cycle(self, head, True, complete=True, _parts=[body], _size=len(body)))
+                # What it begins with is looked for while it is still in the processor's cache.
+                opening = self._openings.of(data, size) if len(data) > LONG_BYTES else None
+                rest = data[size:] if opening is None else data[size + len(opening.both) :]
+                cycle = Cycle(self, head, True, complete=True, opening=opening, _parts=[rest], _size=len(data) - size)
+                self._begin(cycle)
                 return
             self._first = data[:size] if _MOST_HEAD_BYTES > size > 4 else None
             self._parses = True

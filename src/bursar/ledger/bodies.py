@@ -82,8 +82,12 @@ class Bodies:
     def name(self, workspace: str, body: bytes, new: dict[bytes, str]) -> bytes:
         """The name of a body, which is put among the new ones where it is not known to be in the store."""
         # Two bodies that end alike are told apart by comparing them, which is cheaper than a digest of either.
-        repeated = self._repeated.get((workspace, len(body), body[-_LOOK_BYTES:]))
+        # The one that came last is kept of those that are the same, for who holds it brings it again.
+        key = workspace, len(body), body[-_LOOK_BYTES:]
+        repeated = self._repeated.get(key)
         if repeated is not None and repeated[0] == body:
+            if repeated[0] is not body:
+                self._repeated[key] = (body, repeated[1])
             return repeated[1]
         try:
             text = body.decode()
@@ -96,7 +100,7 @@ class Bodies:
             return name
         if self._repeated_bytes > _KNOWN_BYTES:
             self._repeated, self._repeated_bytes = {}, 0
-        self._repeated[workspace, len(body), body[-_LOOK_BYTES:]] = (body, name)
+        self._repeated[key] = (body, name)
         self._repeated_bytes += len(body)
         return name
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+from collections.abc import Sequence
 from typing import Protocol
 
 from bursar.net.exchange import Exchange
@@ -33,6 +34,7 @@ class Connection(asyncio.Protocol):
 
     _transport: asyncio.Transport
     _request: bytes | None = None  # what has not left yet
+    _more: Sequence[bytes] = ()  # what leaves right behind it
     _below: asyncio.Transport | None = None  # what carries TLS, which does not count what waits there
     _ears: select.poll | None = None
     used = False
@@ -56,10 +58,11 @@ class Connection(asyncio.Protocol):
         """From now on it speaks TLS, by this transport."""
         self._below, self._transport = self._transport, transport
 
-    def begin(self, request: bytes) -> Exchange:
+    def begin(self, request: bytes, more: Sequence[bytes] = ()) -> Exchange:
+        """The exchange of a request and what leaves right behind it."""
         self.exchange = exchange = Exchange(self, self._loop, self._turns)
         exchange.begin()
-        self._request = request
+        self._request, self._more = request, more
         self._turns.leave(self._loop, self._leave)
         return exchange
 
@@ -71,7 +74,11 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         request, self._request = self._request, None
-        self._transport.write(request)
+        if self._more:
+            more, self._more = self._more, ()
+            self._transport.writelines((request, *more))
+        else:
+            self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
         if self.exchange is None or self._request is not None:

@@ -52,7 +52,8 @@ class Http1Transport:
     async def send(self, request: Request, *, connect_timeout_s: float, deadline: float) -> Exchange:
         head = self._heads.get((request.url, request.headers)) if request.method == POST else None
         head = head or self._head(request)
-        data = b"%b%d\r\n\r\n%b" % (head.data, len(request.body), request.body)
+        first, *more = request.parts
+        data = b"%b%d\r\n\r\n%b" % (head.data, request.size, first)
         while True:
             connection = self._idle_one(head.origin)
             if connection is None:
@@ -61,7 +62,7 @@ class Http1Transport:
                     # Its call has been ended meanwhile: nothing may leave for it any more.
                     connection.abort()
                     raise NotSentError("the client was closed")
-            exchange = connection.begin(data)
+            exchange = connection.begin(data, more)
             self.busy.add(connection)
             if self._rests:
                 self._sweep()

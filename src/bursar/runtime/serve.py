@@ -32,7 +32,6 @@ from bursar.http.tally import Tallies
 from bursar.ledger.ledger import now_us
 from bursar.ledger.rows import timestamp
 from bursar.ledger.status import Overview
-from bursar.net.turns import Turns
 from bursar.runtime import logs, secrets
 from bursar.runtime.core import Core, running
 from bursar.runtime.follow import Told, follow
@@ -164,7 +163,7 @@ async def serve(
         gc.set_threshold(*_COLLECT)
         gc.enable()
         core.gap.start(tallies.gap)
-        await _serve_until_told(app, settings, keys, core.turns, sock, log, pipe)
+        await _serve_until_told(app, settings, keys, core, sock, log, pipe)
 
 
 def _teller(log: logs.Log) -> Told:
@@ -204,12 +203,12 @@ async def _serve_until_told(
     app: App,
     settings: Settings,
     keys: _Keys,
-    turns: Turns,
+    core: Core,
     sock: socket.socket,
     log: logs.Log,
     parent_pipe: int | None,
 ) -> None:
-    server = _Server(_config(app.answer, settings, turns))
+    server = _Server(_config(app.answer, settings, core))
     loop = asyncio.get_running_loop()
 
     def stop(why: str) -> None:
@@ -271,12 +270,13 @@ def _with_cors(control: Any, origins: list[str]) -> tuple[Any, Callable[[bytes],
     return middleware, lines
 
 
-def _config(answer: Any, settings: Settings, turns: Turns) -> uvicorn.Config:
+def _config(answer: Any, settings: Settings, core: Core) -> uvicorn.Config:
+    protocol = partial(Protocol, turns=core.turns, heads={}, openings=core.gateway.openings)
     return uvicorn.Config(
         answer,
         interface="asgi3",
         loop="none",
-        http=partial(Protocol, turns=turns, heads={}),  # type: ignore[arg-type]
+        http=protocol,  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
         log_config=None,

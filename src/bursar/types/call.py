@@ -57,9 +57,9 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 class Call(msgspec.Struct, frozen=True, gc=False):
     """What an application asks, before it is known who will answer.
 
-    `body` is the request as it was sent, in the shape of its kind: OpenAI's for a chat, Anthropic's for messages.
     `inputs` are its messages or inputs, each as JSON, and `params` is all else of it, as one JSON object; `usual` is
-    true for a chat of which these are all there is. A request that came as a form, for it brings files, has its
+    true for a chat of which these are all there is. Of any other, `body` is the request as it was sent, in the shape of
+    its kind: OpenAI's for a chat, Anthropic's for messages. A request that came as a form, for it brings files, has its
     `content_type`; its inputs are then what there is to say of its files.
     `headers` are the caller's own extra headers for the provider. `action` and `skill` are what bindings look at where
     the model is left to them.
@@ -69,10 +69,10 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     operation: str
     model: str
     stream: bool
-    body: bytes
     inputs: list[bytes]
     params: bytes
     usual: bool
+    body: bytes
     context: Context = Context()
     key_id: str | None = None
     idempotency_key: str | None = None

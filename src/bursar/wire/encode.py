@@ -24,6 +24,7 @@ _JSON = msgspec.json.Encoder()
 _NULL = msgspec.Raw(b"null")
 _ASKS_FOR_USAGE = b',"stream_options":{"include_usage":true}}'
 
+_LONG_BYTES = 4096
 
 POST = "POST"
 
@@ -31,24 +32,35 @@ POST = "POST"
 class Request(msgspec.Struct, frozen=True, gc=False):
     """What leaves for a provider, without its credential.
 
-    `params` is what stands on the ledger of it beside the call's inputs: in OpenAI's names, whatever the provider's
-    are. `added_usage` is true where bursar itself asked for usage in the stream, so that what comes of it is taken
-    out again. `dropped` names the fields that were left out, each behind the rule that says so. Calls are all sent by
+    `parts` are its body, one behind the other: what is long is not copied to stand beside what is short. `params` is
+    what stands on the ledger of it beside the call's inputs: in OpenAI's names, whatever the provider's are.
+    `added_usage` is true where bursar itself asked for usage in the stream, so that what comes of it is taken out
+    again. `dropped` names the fields that were left out, each behind the rule that says so. Calls are all sent by
     `POST`; sources of tokens may be asked by another `method`.
     """
 
     url: str
     headers: tuple[tuple[str, str], ...]
-    body: bytes
+    parts: tuple[bytes, ...]
     params: bytes
     stream: bool
     added_usage: bool
     dropped: str | None = None
     method: str = POST
 
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.parts)
+
+    @property
+    def size(self) -> int:
+        """The bytes of its body."""
+        parts = self.parts
+        return len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
+
     def __repr__(self) -> str:
         # Its headers may show who calls, and so may its address.
-        return f"Request({self.method} {self.url.partition('?')[0].rpartition('@')[2]}, {len(self.body)} bytes)"
+        return f"Request({self.method} {self.url.partition('?')[0].rpartition('@')[2]}, {self.size} bytes)"
 
 
 class Way:
@@ -95,8 +107,7 @@ class Way:
             params, added = params[:-1] + _ASKS_FOR_USAGE, True
         # Put together anew, not passed on as it came: a body may name its model twice, and who reads it behind us could
         # take the other one.
-        body = b'%b,"messages":[%b]}' % (params[:-1], b",".join(call.inputs))
-        return Request(self._url, headers, body, params, stream, added)
+        return Request(self._url, headers, _of_chat(params, call.inputs), params, stream, added)
 
     def _of_form(self, call: Call, content_type: str, headers: tuple[tuple[str, str], ...]) -> Request:
         """A form as it came, but for its model."""
@@ -106,16 +117,16 @@ class Way:
         body = forms.written(forms.parts_of(call.body, content_type), boundary, self._model_name.encode())
         others = tuple(header for header in headers if header[0] != "content-type")
         params = _JSON.encode({**fields_of(call.params), "model": self._model_name})
-        return Request(self._url, (("content-type", content_type), *others), body, params, call.stream, False)
+        return Request(self._url, (("content-type", content_type), *others), (body,), params, call.stream, False)
 
     def _written_anew(self, call: Call, headers: tuple[tuple[str, str], ...]) -> Request:
-        fields = fields_of(call.body)
+        fields = _fields_of(call)
         added_usage = call.stream and self._adds_usage and self._translates is None and _ask_for_usage(fields)
         fields["model"] = msgspec.Raw(self._model)
         dropped: list[str] = []
         written = fields if self._is_plain else self._written(call, fields, dropped)
         body, left_out = encode_json(written), "; ".join(dropped) or None
-        return Request(self._url, headers, body, params_of(fields), call.stream, added_usage, left_out)
+        return Request(self._url, headers, (body,), params_of(fields), call.stream, added_usage, left_out)
 
     def _written(self, call: Call, fields: dict[str, msgspec.Raw], dropped: list[str]) -> dict[str, object]:
         """The body for a provider that says things its own way, or has values of its own; what it does not take is
@@ -181,6 +192,30 @@ def _put(out: dict[str, object], path: str, value: object, field: str) -> None:
         paths.put(out, path, value)
     except ConfigError as e:
         raise RequestError(f"'{field}' cannot be said to this provider: {e.message}", field=field) from None
+
+
+def _of_chat(params: bytes, messages: list[bytes]) -> tuple[bytes, ...]:
+    """The body of a chat: its parameters, and its messages, of which the long ones are parts of their own."""
+    if max(map(len, messages)) < _LONG_BYTES:
+        return (b'%b,"messages":[%b]}' % (params[:-1], b",".join(messages)),)
+    parts: list[bytes] = []
+    short = [params[:-1], b',"messages":[']
+    for message in messages:
+        if len(message) < _LONG_BYTES:
+            short += (message, b",")
+        else:
+            parts += (b"".join(short), message)
+            short = [b","]
+    short[-1] = b"]}"
+    return (*parts, b"".join(short))
+
+
+def _fields_of(call: Call) -> dict[str, msgspec.Raw]:
+    """The fields of what was asked, each as JSON."""
+    if not call.usual:
+        return fields_of(call.body)
+    messages = {"messages": msgspec.Raw(b"[%b]" % b",".join(call.inputs))}
+    return {**fields_of(call.params), **messages}
 
 
 def _plain(spec: OperationSpec) -> bool:

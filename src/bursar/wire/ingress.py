@@ -26,7 +26,7 @@ from bursar.types.call import (
 )
 from bursar.types.errors import RequestError
 from bursar.wire import forms
-from bursar.wire.openings import Openings, first_stands_in
+from bursar.wire.openings import Opening, Openings, first_stands_in
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _list = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -83,18 +83,31 @@ _chat = msgspec.json.Decoder(_Chat).decode
 class Asked(msgspec.Struct, frozen=True, gc=False):
     """What a request says: the model, whether its answer is to be streamed, its messages or inputs, each as JSON,
     and all else as one JSON object. `usual` is true for a chat of which these are all there is, and in which the model
-    stands first."""
+    stands first; `body` is all of any other."""
 
     model: str
     stream: bool
     inputs: list[bytes]
     params: bytes
     usual: bool = False
+    body: bytes = b""
 
 
-def read(operation: str, body: bytes, form: str | None = None, openings: Openings | None = None) -> Asked:
-    """A request's body; `form` is its content-type where it is a form, `openings` what others began with. Raises
-    RequestError that names the field."""
+def read(
+    operation: str,
+    body: bytes,
+    form: str | None = None,
+    openings: Openings | None = None,
+    opening: Opening | None = None,
+) -> Asked:
+    """A request's body; `form` is its content-type where it is a form, `openings` what others began with. Where it is
+    known already that it begins with one of them, `opening`, `body` is what stands behind that. Raises RequestError
+    that names the field."""
+    if opening is not None:
+        asked = _read_behind(opening, body) if operation == CHAT and form is None else None
+        if asked is not None:
+            return asked
+        body = opening.both + body
     if form is not None:
         if operation not in _OF_FORMS:
             raise RequestError("a form is nothing that can be asked here: send application/json")
@@ -110,14 +123,17 @@ def read(operation: str, body: bytes, form: str | None = None, openings: Opening
 
 def _read_shortened(body: bytes, openings: Openings) -> Asked | None:
     """A chat that begins as others did; None where it does not, or is nothing that can be read so."""
-    shortened = openings.shortened(body)
-    if shortened is None:
-        return None
-    short, first = shortened
-    asked = _read_usual(short)
+    opening = openings.of(body)
+    return None if opening is None else _read_behind(opening, body[len(opening.both) :])
+
+
+def _read_behind(opening: Opening, rest: bytes) -> Asked | None:
+    """A chat of which this is what stands behind its opening."""
+    short = opening.shortened(rest)
+    asked = _read_usual(short) if short is not None else None
     if asked is None or not first_stands_in(asked.inputs):
         return None
-    asked.inputs[0] = first
+    asked.inputs[0] = opening.message
     return asked
 
 
@@ -182,7 +198,7 @@ def _read_fields(operation: str, body: bytes) -> Asked:
     if not stream and operation not in _NEVER_STREAMED:
         stream = bool(_value(fields, "stream", bool | None, "true or false", required=False))
     inputs = [item for name in fields if name in _INPUTS for item in _items(fields[name])]
-    return Asked(model, stream, inputs, params_of(fields))
+    return Asked(model, stream, inputs, params_of(fields), body=body)
 
 
 def _read_form(operation: str, body: bytes, content_type: str) -> Asked:
@@ -199,7 +215,7 @@ def _read_form(operation: str, body: bytes, content_type: str) -> Asked:
     stream = operation not in _NEVER_STREAMED and isinstance(last, str) and last.strip().lower() in _TRUE
     inputs = [_encode(file) for file in files]
     inputs += [_encode(values.pop(name)) for name in sorted(_INPUTS & values.keys())]
-    return Asked(model, stream, inputs, _encode(values))
+    return Asked(model, stream, inputs, _encode(values), body=body)
 
 
 def _items(value: msgspec.Raw) -> list[bytes]:

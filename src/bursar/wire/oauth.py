@@ -76,7 +76,7 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
         else:
             headers.append(("authorization", _shown(self.key)))
         body = urlencode(fields).encode()
-        return Request(self.url, tuple(headers), body, b"{}", False, False)
+        return Request(self.url, tuple(headers), (body,), b"{}", False, False)
 
     def said(self, body: bytes) -> str:
         """What an answer without a token says for itself, without the key it may repeat."""

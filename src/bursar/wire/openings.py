@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-_LONG_BYTES = 2048
+LONG_BYTES = 2048
+"""What is shorter is looked through as fast as it is compared."""
 _TOO_LONG_BYTES = 256 * 1024
 _LOOK_BYTES = 256
 _MOST = 256
@@ -18,12 +19,17 @@ _STAND_IN = b'{"role":"","":"what was read before"}'
 _NAMES = (b'"messages":[', b'"messages": [')
 
 
-class _Opening(NamedTuple):
+class Opening(NamedTuple):
     """What a request began with: what stands before its first message, that message, and both together."""
 
     before: bytes
     message: bytes
     both: bytes
+
+    def shortened(self, rest: bytes) -> bytes | None:
+        """A body that says the same as one with `rest` behind this, with a message that stands in for the first; None
+        where it says more than that."""
+        return None if _STAND_IN in rest else self.before + _STAND_IN + rest
 
 
 class Openings:
@@ -31,23 +37,21 @@ class Openings:
     it knows one: the last that came twice in a row."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, _Opening] = {}
+        self._known: dict[bytes, Opening] = {}
         self._seen: dict[bytes, tuple[int, bytes]] = {}
         self._bytes = 0
 
-    def shortened(self, body: bytes) -> tuple[bytes, bytes] | None:
-        """A body that says the same with a message that stands in for its first, and its first; None where nothing is
-        known of it."""
-        known = self._known.get(body[:_LOOK_BYTES])
+    def of(self, data: bytes, at: int = 0) -> Opening | None:
+        """What the body that stands in `data` from `at` to its end begins with; None where nothing is known of it."""
+        known = self._known.get(data[at : at + _LOOK_BYTES])
         # Where what follows is longer than what was read before, to put it together anew would cost more than it saves.
-        if known is None or len(body) > 2 * len(known.both) or not body.startswith(known.both):
+        if known is None or len(data) - at > 2 * len(known.both) or not data.startswith(known.both, at):
             return None
-        rest = body[len(known.both) :]
-        return None if _STAND_IN in rest else (known.before + _STAND_IN + rest, known.message)
+        return known
 
     def learn(self, body: bytes, message: bytes) -> None:
         """This chat's first message had to be looked through: where it is long, it is kept when it comes again."""
-        if not _LONG_BYTES <= len(message) <= _TOO_LONG_BYTES:
+        if not LONG_BYTES <= len(message) <= _TOO_LONG_BYTES:
             return
         look, mark = body[:_LOOK_BYTES], (len(message), message[-_LOOK_BYTES:])
         known = self._known.get(look)
@@ -58,9 +62,9 @@ class Openings:
                 self._seen.clear()
             self._seen[look] = mark
         elif (before := _before(body, message)) is not None:
-            self._keep(look, _Opening(before, message, before + message))
+            self._keep(look, Opening(before, message, before + message))
 
-    def _keep(self, look: bytes, opening: _Opening) -> None:
+    def _keep(self, look: bytes, opening: Opening) -> None:
         old = self._known.pop(look, None)
         self._bytes += 2 * (len(opening.message) - (len(old.message) if old is not None else 0))
         if len(self._known) >= _MOST or self._bytes > _MOST_BYTES:
