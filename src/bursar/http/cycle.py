@@ -94,8 +94,7 @@ class Cycle(msgspec.Struct, eq=False):
     """One request and its answer. Its answer is `answer`, or `begin` and any number of `write` up to the last.
 
     `complete` is true when the request has come to its end; `opening` is what its body begins with, where others did
-    and it came in one piece; `own_lines` are headers of every answer to it, each with
-    its line end.
+    and it came in one piece; `own_lines` are headers of every answer to it, each with its line end.
     """
 
     protocol: Protocol
