@@ -23,7 +23,7 @@ from bursar.wire.translate import TO_CHAT, without_cache_marks
 _JSON = msgspec.json.Encoder()
 _NULL = msgspec.Raw(b"null")
 _ASKS_FOR_USAGE = b',"stream_options":{"include_usage":true}}'
-# What is shorter is copied in less time than it takes to write one part more.
+# What is shorter is copied in the time that it takes to write one part more.
 _LONG_BYTES = 4096
 
 POST = "POST"

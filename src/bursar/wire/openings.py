@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 LONG_BYTES = 2048
-"""What is shorter is looked through as fast as it is compared."""
+"""What is shorter is looked through in less time than what others began with is found and put in its place."""
 _TOO_LONG_BYTES = 256 * 1024
 _LOOK_BYTES = 256
 _MOST = 256
