@@ -1,18 +1,24 @@
 """The load: so many connections that each ask again as soon as they are answered.
 
 Every request's last message is like no other: it says the round and a number, which the provider puts into its answer.
-An answer to another request and one that is not whole are counted as faults of the gateway.
+An answer to another request and one that is not whole, or more than that, are counted as faults of the gateway.
+
+Requests are sent as clients send them: of differing lengths, and by every other connection the head before the body.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 
 import httptools
 import msgspec
 
-from bench.upstream import CHUNKS, REPLY
+from bench.upstream import REPLY, TEXTS
+
+_DOTS = b"." * 64
+_texts_of = re.compile(rb'"content":"( [^"]*)"').findall
 
 
 class Job(msgspec.Struct, kw_only=True):
@@ -33,8 +39,9 @@ class Job(msgspec.Struct, kw_only=True):
 
 
 class Seen(msgspec.Struct, kw_only=True):
-    """What came of a job. Times are in milliseconds; `first_ms` is to the first byte of an answer's body. `failed` are
-    those of the calls that were not answered well, or not in time; `answered` those that ended in any way."""
+    """What came of a job. Times are in milliseconds; `first_ms` is to the first text of a stream, and to the first byte
+    of another answer's body. `failed` are those of the calls that were not answered well, or not in time; `answered`
+    those that ended in any way."""
 
     calls: int
     answered: int
@@ -49,7 +56,8 @@ class Seen(msgspec.Struct, kw_only=True):
 
 def body_of(job: Job, number: int) -> bytes:
     """The JSON of one request."""
-    said = f"round {job.round} request {number}: what does it cost to say this once more?"
+    dots = "." * (number % len(_DOTS))
+    said = f"round {job.round} request {number}:{dots} what does it cost to say this once more?"
     if job.path.endswith("/embeddings"):
         return msgspec.json.encode({"model": job.model, "input": said})
     system = "You are a careful assistant. Answer in one sentence."
@@ -82,33 +90,36 @@ class _Run:
         self.done = asyncio.get_running_loop().create_future()
         marker = "REQUEST-NUMBER"
         template = body_of(job, 0).replace(b"request 0:", f"request {marker}:".encode())
-        before, after = template.split(marker.encode())
+        before, after = template.split(marker.encode() + b":")
         head = "".join(f"{k}: {v}\r\n" for k, v in {"content-type": "application/json", **job.headers}.items())
         self._head = f"POST {job.path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{head}content-length: ".encode()
         self._before, self._after = before, after
 
-    def request(self) -> bytes:
-        """The next one; its number is that of those that are left."""
+    def request(self) -> tuple[bytes, bytes]:
+        """The next one's head and body; its number is that of those that are left."""
         self.left -= 1
-        number = b"%d" % self.left
-        length = len(self._before) + len(number) + len(self._after)
-        return b"%b%d\r\n\r\n%b%b%b" % (self._head, length, self._before, number, self._after)
+        said = b"%d:%b" % (self.left, _DOTS[: self.left % len(_DOTS)])
+        body = b"%b%b%b" % (self._before, said, self._after)
+        return b"%b%d\r\n\r\n" % (self._head, len(body)), body
 
     def wrong(self, status: int, body: bytes, number: int) -> str | None:
         """What is wrong with an answer to that request, if anything is."""
         if status != 200:
             return f"{status}: {body!r}"
-        own = b"chatcmpl-%06d%06d" % (self.job.round, number)
+        own, ids = b"chatcmpl-%06d%06d" % (self.job.round, number), body.count(b"chatcmpl-")
         if self.job.path.endswith("/embeddings"):
-            own, whole = b"%d%06d" % (self.job.round, number), True  # they have no id: the last number of the vector
+            # They have no id: the last number of the vector.
+            own = b"%d%06d" % (self.job.round, number)
+            ids, whole = body.count(own), body.count(b'"embedding":') == 1
         elif self.job.stream:
-            # Not every gateway hands on the first and the last of its frames.
-            whole = body.count(b"data:") > CHUNKS - 4 and b"[DONE]" in body[-64:]
+            # Not every gateway hands on the frames that say nothing: the first, and those behind the text.
+            whole = body.endswith(b"data: [DONE]\n\n") and body.count(b"data:") == ids + 1
+            whole = whole and _texts_of(body) == TEXTS
         else:
-            whole = REPLY in body
-        if own not in body:
-            return f"not the answer to this request, which is {own!r}: {body!r}"
-        return None if whole else f"not all of the answer: {body!r}"
+            whole = ids == body.count(REPLY) == 1
+        if not ids or body.count(own) != ids:
+            return f"not the answer to this request alone, which is {own!r}: {body!r}"
+        return None if whole else f"not just the whole answer: {body!r}"
 
     def ended(self) -> None:
         self.answered += 1
@@ -121,9 +132,11 @@ class _Run:
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, run: _Run) -> None:
+    def __init__(self, run: _Run, *, apart: bool) -> None:
         self._run = run
+        self._apart = apart  # whether the head leaves before the body does
         self._asked = False
+        self._first_with = b'"content":" ' if run.job.stream else b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
@@ -135,18 +148,22 @@ class _Connection(asyncio.Protocol):
         if not self._asked:
             self._transport.close()
             return
-        request = self._run.request()
+        head, body = self._run.request()
         self._number = self._run.left
         self._first: float | None = None
         self._parts: list[bytes] = []
         self._began = time.perf_counter()
-        self._transport.write(request)
+        if self._apart:
+            self._transport.write(head)
+            asyncio.get_running_loop().call_soon(self._transport.write, body)  # with the head it would be one packet
+        else:
+            self._transport.write(head + body)
 
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
 
     def on_body(self, body: bytes) -> None:
-        if self._first is None:
+        if self._first is None and self._first_with in body:
             self._first = time.perf_counter()
         self._parts.append(body)
 
@@ -170,12 +187,13 @@ class _Connection(asyncio.Protocol):
             self._run.fault("the gateway closed the connection in the middle")
             self._run.ended()
         if self._run.left and not self._run.done.done():
-            asyncio.ensure_future(_connect(self._run))  # noqa: RUF006
+            asyncio.ensure_future(_connect(self._run, apart=self._apart))  # noqa: RUF006
 
 
-async def _connect(run: _Run) -> None:
+async def _connect(run: _Run, *, apart: bool) -> None:
+    loop = asyncio.get_running_loop()
     try:
-        await asyncio.get_running_loop().create_connection(lambda: _Connection(run), "127.0.0.1", run.job.port)
+        await loop.create_connection(lambda: _Connection(run, apart=apart), "127.0.0.1", run.job.port)
     except OSError as e:
         # Nobody is there any more: what is left is not asked.
         for _ in range(run.left):
@@ -189,7 +207,7 @@ async def perform(job: Job) -> Seen:
     """Runs a job to its end, or to its time limit."""
     run = _Run(job)
     began = time.perf_counter()
-    await asyncio.gather(*(_connect(run) for _ in range(min(job.connections, job.calls))))
+    await asyncio.gather(*(_connect(run, apart=n % 2 == 1) for n in range(min(job.connections, job.calls))))
     try:
         await asyncio.wait_for(run.done, job.within_s)
     except TimeoutError:

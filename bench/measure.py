@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -19,8 +20,10 @@ from bench.away import Watch
 from bench.gateways import ROOT, Gateway, PeerMissingError, Running, start
 from bench.load import Job, Seen
 from bench.processes import LOAD_CORE, pinned
-from bench.workloads import Workload
+from bench.workloads import CHAT, Workload
 
+_WARM_UP_CALLS = 10_000
+_WARM_UP_S = 10.0
 _WARM_CALLS = 128
 _WARM_S = 1.5
 _ROUND_S = 1.2
@@ -178,7 +181,9 @@ class Bench:
         look: Look = lambda _when, _running: None,
     ) -> dict[str, dict[str, Figures]]:
         """Figures by workload and gateway. In every round each gateway is started anew, with nothing stored: two
-        processes of one program differ by more than two rounds of one process do.
+        processes of one program differ by more than two rounds of one process do. Before its first workload each
+        answers 10,000 chats, or as many as it can in ten seconds: a just-in-time compiler takes that long, and
+        what is measured first would be measured in the middle of it.
 
         `look` is called with each gateway before its first workload of a round and behind its last one; with "lost" in
         the place of the latter where it failed so that it could not be measured, which ends it for the rounds to come.
@@ -207,8 +212,10 @@ class Bench:
             there = [g for g in gateways if g.name not in self.missing]
             running = [r for gateway in there if (r := self.begin(gateway)) is not None]
             time.sleep(_SETTLED_S)  # what they do after they have started is not their idleness yet
-            for gateway in running:
+            for gateway in (*running,):
                 look("before", gateway)
+                self._told(f"round {n + 1} of {rounds}: {gateway.name} warms up")
+                self._unless_lost(partial(self._warm_up, gateway), "warming up", gateway, running, look)
             for workload, piece in ((w, p) for w in workloads for p in range(max(pieces, w.pieces, w.own_pieces))):
                 # What is held against a goal of a few parts in a hundred is measured more often, where it is cheap.
                 often = {"limit": workload.pieces, "bursar": max(workload.pieces, workload.own_pieces)}
@@ -217,22 +224,34 @@ class Bench:
                 first = (n + piece) % max(1, len(these))
                 for gateway in (*these[first:], *these[:first]):
                     self._told(f"round {n + 1} of {rounds}: {workload.name}: {gateway.name}")
-                    try:
-                        self._measure(series[workload.name, gateway.name], workload, gateway)
-                    except (OSError, LostError) as e:  # a TimeoutError is one
-                        self._lose(gateway, f"{workload.name}: {e}")
-                        look("lost", gateway)
-                        running.remove(gateway)
-                        self.end(gateway)
+                    of = series[workload.name, gateway.name]
+                    measure = partial(self._measure, of, workload, gateway)
+                    self._unless_lost(measure, workload.name, gateway, running, look)
             for gateway in running:
                 look("behind", gateway)
                 self.end(gateway)
         return series
 
-    def _lose(self, gateway: Running, why: str) -> None:
-        said = gateway.said()
-        self.missing[gateway.name] = why + (f"; its log says `{said}`" if said else "")
-        self._told(f"{gateway.name} is lost: {self.missing[gateway.name]}")
+    def _unless_lost(
+        self, done: Callable[[], None], doing: str, gateway: Running, running: list[Running], look: Look
+    ) -> None:
+        """Does it, and goes on without the gateway where it cannot be measured any more."""
+        try:
+            done()
+        except (OSError, LostError) as e:  # a TimeoutError is one
+            said = gateway.said()
+            self.missing[gateway.name] = f"{doing}: {e}" + (f"; its log says `{said}`" if said else "")
+            self._told(f"{gateway.name} is lost: {self.missing[gateway.name]}")
+            look("lost", gateway)
+            running.remove(gateway)
+            self.end(gateway)
+
+    def _warm_up(self, gateway: Running) -> None:
+        began, left, few = time.monotonic(), _WARM_UP_CALLS, _WARM_CALLS
+        while left > 0 and time.monotonic() - began < _WARM_UP_S:
+            seen, _ = self.calls(CHAT, gateway, min(few, left))
+            left -= few
+            few = max(_WARM_CALLS, int(seen.answered / seen.seconds))
 
     def calls(self, workload: Workload, gateway: Running, calls: int, *, within_s: float = 120.0) -> tuple[Seen, float]:
         """So many calls: what the load saw, and the processor time they took until the spool was empty."""
@@ -270,8 +289,8 @@ class Bench:
         return line
 
     def _measure(self, series: _Series, workload: Workload, gateway: Running) -> None:
-        # The first calls open connections and warm code up (just-in-time compilers take long for it); they also tell
-        # how many fit into a round.
+        # The first calls open connections and warm up what only this workload needs; they also tell how many fit into
+        # a round.
         few = min(max(_WARM_CALLS, workload.connections * 2), workload.most)
         seen, _ = self.calls(workload, gateway, few)
         series.rate = series.rate or seen.answered / seen.seconds

@@ -71,13 +71,11 @@ _PADDINGS = [
     "".join(_RANDOM.choices(string.ascii_letters + string.digits, k=_RANDOM.randint(1, 16))).encode()
     for _ in range(997)
 ]
+TEXTS = [b" " + _WORDS[n % len(_WORDS)].encode() for n in range(CHUNKS - 3)]
+"""The texts of a stream, a frame each."""
 _DELTAS = [
     b'{"index":0,"delta":{"role":"assistant","content":"","refusal":null},"logprobs":null,"finish_reason":null}]',
-    *(
-        b'{"index":0,"delta":{"content":" ' + _WORDS[n % len(_WORDS)].encode() + b'"},"logprobs":null,'
-        b'"finish_reason":null}]'
-        for n in range(CHUNKS - 3)
-    ),
+    *(b'{"index":0,"delta":{"content":"' + text + b'"},"logprobs":null,"finish_reason":null}]' for text in TEXTS),
     b'{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}]',
 ]
 _ASKED = re.compile(rb"round (\d{1,6}) request (\d{1,6}):")

@@ -39,6 +39,12 @@ FEW = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.measure._SETTLED_S", 0)
+    monkeypatch.setattr("bench.measure._WARM_UP_CALLS", 16)
+
+
 def test_every_workload_through_the_limit_and_bursar_is_counted_to_the_call(tmp_path: Path) -> None:
     told: list[str] = []
     bench = Bench(tmp_path, told.append)
@@ -117,7 +123,6 @@ def test_a_large_registry_is_filled_served_from_and_compared(tmp_path: Path) -> 
 def test_two_gateways_are_compared_in_pieces_right_after_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.measure._SETTLED_S", 0)
     told: list[str] = []
     bench = Bench(tmp_path, told.append)
     seen: list[tuple[str, str]] = []
@@ -143,13 +148,40 @@ def test_two_gateways_are_compared_in_pieces_right_after_each_other(
     assert (one.calls, one.failed, two.calls, two.failed) == (24, 0, 24, 0)
     assert seen == [("before", "limit"), ("before", "other"), ("behind", "limit"), ("behind", "other")]
     in_turn = ["limit", "other", "other", "limit", "limit", "other"]
-    assert [line for line in told if line.startswith("round")] == [f"round 1 of 1: {CHAT.name}: {n}" for n in in_turn]
+    where = f"round 1 of 1: {CHAT.name}: "
+    assert [line for line in told if line.startswith(where)] == [where + n for n in in_turn]
+
+
+@pytest.mark.parametrize(("calls", "seconds", "made"), [(200, 60.0, [128, 72]), (10_000, 0.0, []), (8, 60.0, [8])])
+def test_what_answers_is_warm_before_it_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int, seconds: float, made: list[int]
+) -> None:
+    monkeypatch.setattr("bench.measure._WARM_UP_CALLS", calls)
+    monkeypatch.setattr("bench.measure._WARM_UP_S", seconds)
+    bench = Bench(tmp_path, lambda _text: None)
+    perform = bench._perform
+    jobs: list[Job] = []
+
+    def slowly(job: Job) -> Seen:
+        jobs.append(job)
+        seen = perform(job)
+        seen.seconds = seen.answered / 100  # as if it answered a hundred a second
+        return seen
+
+    monkeypatch.setattr(bench, "_perform", slowly)
+    try:
+        figures = bench.rounds([gateways.limit()], [replace(STREAM, most=4, pieces=1)], 1)[STREAM.name]["limit"]
+    finally:
+        bench.close()
+    warming = [job for job in jobs if not job.stream]
+    assert [job.calls for job in warming] == made
+    assert jobs[: len(warming)] == warming
+    assert figures.calls == 4
 
 
 def test_what_is_held_against_a_goal_is_measured_more_often_and_paired_by_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.measure._SETTLED_S", 0)
     bench = Bench(tmp_path, lambda _text: None)
     limit, often = gateways.limit(), replace(FEW[0], pieces=2, own_pieces=3)
     bursar = Gateway("bursar", lambda *where: replace(limit.start(*where), name="bursar"))
@@ -361,7 +393,6 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Mortal).serve_f
 def test_a_gateway_that_dies_is_missing_from_then_on_and_the_others_are_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.measure._SETTLED_S", 0)
     bench = Bench(tmp_path, lambda _text: None)
     mortal = scripted("portkey", _MORTAL)
     try:
@@ -379,7 +410,6 @@ def test_a_gateway_that_dies_is_missing_from_then_on_and_the_others_are_measured
 
 
 def test_of_a_bursar_that_dies_nothing_is_proved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.measure._SETTLED_S", 0)
     bench = Bench(tmp_path, lambda _text: None)
     perform = bench._perform
     jobs: list[Job] = []
@@ -494,8 +524,14 @@ class Untrue(http.server.BaseHTTPRequestHandler):
         id = '{"id": "chatcmpl-%06d000003", ' % int((re.findall("round ([0-9]+) ", str(asked)) or [0])[0])
         body = id + '"content": "%s"}' % ("" if "textless" in model else text)
         if asked.get("stream"):
-            body = "data: %s\\n\\n" % body * (20 if "few" in model else 32)
-            body += "" if "endless" in model else "data: [DONE]\\n\\n"
+            frames = ['data: %s"content":" %s"}\\n\\n' % (id, word) for word in text.split()[:29]]
+            if "few" in model: del frames[20]
+            if "double" in model: frames.insert(20, frames[20])
+            if "swapped" in model: frames[20:22] = frames[21], frames[20]
+            if "strange" in model: frames[20] = frames[20].replace("000003", "000004")
+            if "nameless" in model: frames[20] = frames[20].replace(id, "{")
+            body = "".join(frames) + ("" if "endless" in model else "data: [DONE]\\n\\n")
+        if "twice" in model: body += body
         body = body.encode()
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
@@ -513,13 +549,14 @@ def test_an_answer_to_another_request_and_one_that_is_not_whole_are_failures(tmp
         seen, _ = bench.calls(CHAT, running, 6)
         assert (seen.failed, running.failed) == (5, 5)
         assert "not the answer to this request" in (seen.first_failure or "")
-        running.prefix = "textless-"
-        seen, _ = bench.calls(CHAT, running, 6)
-        assert seen.failed == 6
-        for prefix, failed in (("few-", 6), ("endless-", 6), ("whole-", 5)):
+        for prefix in ("textless-", "twice-"):
+            running.prefix = prefix
+            seen, _ = bench.calls(CHAT, running, 6)
+            assert seen.failed == 6, prefix
+        for prefix in ("few-", "double-", "swapped-", "strange-", "nameless-", "endless-", "twice-", "whole-"):
             running.prefix = prefix
             seen, _ = bench.calls(STREAM, running, 6)
-            assert seen.failed == failed, prefix
+            assert seen.failed == (5 if prefix == "whole-" else 6), prefix
     finally:
         bench.close()
 
@@ -529,6 +566,7 @@ def test_every_request_is_its_own() -> None:
     bodies = [body_of(job, n) for n in range(100)]
     assert len(set(bodies)) == 100
     assert all(30_000 < len(b) < 31_000 for b in bodies)
+    assert len({len(b) for b in bodies}) > 50  # a head that says its length is seldom like another
     assert len({json.loads(b)["messages"][0]["content"] for b in bodies}) == 1
 
 
