@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import socket
 import threading
@@ -13,6 +14,8 @@ from typing import Any
 
 import pytest
 import uvicorn
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
 from bursar.http.answers import answer_error
@@ -164,8 +167,10 @@ def test_a_long_beginning_that_came_before_reaches_the_provider_whole(server: Se
                 assert said in answered
 
 
+@pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("by", ["body", "part", "at_hand"])
-async def test_a_beginning_that_is_known_stands_in_the_body_for_whoever_does_not_know_it(by: str) -> None:
+async def test_a_beginning_that_is_known_stands_in_the_body_for_whoever_does_not_know_it(by: str, apart: bool) -> None:
+    """Where the head comes before the body too, which by then is not waited for yet."""
     openings = Openings()
     begins = b'{"model":"m","messages":[{"role":"system","content":"%b"}' % (b"x" * 4000)
     bodies = [begins + b',{"role":"user","content":"%d"}]}' % n for n in range(4)]
@@ -191,13 +196,21 @@ async def test_a_beginning_that_is_known_stands_in_the_body_for_whoever_does_not
 
     config = uvicorn.Config(answer, interface="asgi3", proxy_headers=False, ws="none", lifespan="off", log_config=None)
     heads: dict[bytes, Head] = {}
-    server = await asyncio.get_running_loop().create_server(
-        lambda: Protocol(config, ServerState(), {}, heads=heads, openings=openings), "127.0.0.1", 0
-    )
+    made: asyncio.Queue[Protocol] = asyncio.Queue()
+
+    def accept() -> Protocol:
+        protocol = Protocol(config, ServerState(), {}, heads=heads, openings=openings)
+        made.put_nowait(protocol)
+        return protocol
+
+    server = await asyncio.get_running_loop().create_server(accept, "127.0.0.1", 0)
     async with server:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        protocol = await made.get()
         for body in bodies:
-            writer.write(b"POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+            head = b"POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
+            for piece in (head, body) if apart else (head + body,):
+                protocol.data_received(piece)
             await reader.readuntil(b"\r\n\r\n")
         writer.close()
     assert asked == bodies
@@ -240,16 +253,93 @@ async def test_only_heads_whose_end_is_certain_are_remembered() -> None:
             with contextlib.suppress(asyncio.IncompleteReadError):
                 await exchange(lead + b"POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\nx")
         assert heads == {}
-        usual = b"POST /b HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\n"
+        # Nor is a length whose place cannot be told for certain.
+        for head in (
+            b"POST /a?strength:+1 HTTP/1.1\r\nx-length: 1\r\ncontent-length: 0\r\n\r\n",
+            b"POST /a HTTP/1.1\r\ncontent-length:0\r\n\r\n",
+            b"POST /a HTTP/1.1\r\ncontent-length:  0\r\n\r\n",
+        ):
+            assert (await exchange(head)).startswith(b"HTTP/1.1 200")
+        assert heads == {}
+        usual = b"POST /b HTTP/1.1\r\nhost: x\r\nContent-Length: 3\r\naccept: */*\r\n\r\n"
         for _ in range(2):
             assert (await exchange(usual + b"abc")).startswith(b"HTTP/1.1 200")
-        assert list(heads) == [usual]
-        # More, or less, than its body is the parser's to see.
+        assert list(heads) == [usual.replace(b"3", b"")]
+        for said, body in ((b"03", b"abc"), (b"0", b""), (b"11", b"abcdefghijk")):
+            assert (await exchange(usual.replace(b"3", said) + body)).startswith(b"HTTP/1.1 200")
+            assert asked[-1] == (b"/b", body)
+        for said in (b"x", b"-3", b"3 3", b"", b"1" * 30):
+            assert (await exchange(usual.replace(b"3", said) + b"abc")).startswith(b"HTTP/1.1 400")
         assert (await exchange(usual + b"abc" + usual + b"abc")).startswith(b"HTTP/1.1 200")
         assert (await exchange(usual + b"a", b"bc")).startswith(b"HTTP/1.1 200")
-    bodies = [body for url, body in asked if url == b"/b"]
-    assert set(bodies) == {b"abc"}
-    assert len(bodies) >= 4
+        assert len(heads) == 1
+    assert {body for url, body in asked if url == b"/b"} == {b"abc", b"", b"abcdefghijk"}
+
+
+_HEADS = [
+    b"POST /one HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n",
+    b"POST /two HTTP/1.1\r\nContent-Length: %d\r\nhost: x\r\n\r\n",
+    b"POST /three HTTP/1.1\r\nx-length: 7\r\ncontent-length: %d\r\nhost: x\r\n\r\n",
+]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(range(3)), st.sampled_from([0, 1, 2, 9, 40, 3000, 70_000])), min_size=1),
+    st.lists(st.integers(1, 4000)),
+    st.booleans(),
+)
+@settings(max_examples=60)
+@example([(0, 9), (0, 9), (0, 3000), (0, 70_000), (0, 1)], [], True)
+@example([(1, 1), (1, 40), (1, 9), (1, 2)], [1], False)
+def test_requests_are_read_alike_wherever_they_are_cut(
+    asked: list[tuple[int, int]], cuts: list[int], known: bool
+) -> None:
+    """By a server that knows their heads and by one that does not; each piece as one read of the socket."""
+    bodies = [b"%d:" % n + b"b" * size for n, (_head, size) in enumerate(asked)]
+    requests = [_HEADS[head] % len(body) + body for (head, _size), body in zip(asked, bodies, strict=True)]
+    data, at, pieces = b"".join(requests), 0, []
+    for size in itertools.cycle(cuts) if cuts else (len(data),):
+        if at >= len(data):
+            break
+        pieces.append(data[at : at + size])
+        at += size
+    seen: list[bytes] = []
+
+    async def answer(cycle: Cycle) -> None:
+        seen.append(await cycle.body(10**6) or b"")
+        cycle.answer(200, b"", b"")
+
+    async def served() -> None:
+        config = uvicorn.Config(
+            answer, interface="asgi3", proxy_headers=False, ws="none", lifespan="off", log_config=None
+        )
+        heads: dict[bytes, Head] = {}
+        made: asyncio.Queue[Protocol] = asyncio.Queue()
+
+        def accept() -> Protocol:
+            protocol = Protocol(config, ServerState(), {}, heads=heads)
+            made.put_nowait(protocol)
+            return protocol
+
+        server = await asyncio.get_running_loop().create_server(accept, "127.0.0.1", 0)
+        async with server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            if known:
+                for head in _HEADS:
+                    writer.write(head % 0)
+                    await reader.readuntil(b"\r\n\r\n")
+                assert len(heads) == 2
+                seen.clear()
+            protocol = await made.get()
+            for piece in pieces:
+                protocol.data_received(piece)
+                await asyncio.sleep(0)
+            for _ in asked:
+                assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).startswith(b"HTTP/1.1 200")
+            writer.close()
+
+    asyncio.run(served())
+    assert seen == bodies
 
 
 def test_pipelined_requests_are_answered_in_their_order(server: Server) -> None:

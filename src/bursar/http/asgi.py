@@ -47,6 +47,9 @@ class Later:
 def _scope(cycle: Cycle) -> dict[str, Any]:
     protocol = cycle.protocol
     parsed = httptools.parse_url(cycle.head.url)
+    headers = cycle.head.headers
+    if cycle.length is not None:
+        headers = [*headers, (b"content-length", b"%d" % cycle.length)]
     return {
         "type": "http",
         "asgi": {"version": protocol.asgi_version, "spec_version": "2.3"},
@@ -57,7 +60,7 @@ def _scope(cycle: Cycle) -> dict[str, Any]:
         "raw_path": parsed.path or b"/",
         "query_string": parsed.query or b"",
         "root_path": "",
-        "headers": cycle.head.headers,
+        "headers": headers,
         "server": protocol.server,
         "client": protocol.client,
         "state": {},

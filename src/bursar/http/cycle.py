@@ -46,28 +46,27 @@ class TooLargeError(RequestError):
 
 
 class Head:
-    """The head of a request. `headers` are by lower-case name, in the order they came; `named` has the last of each
-    name; `path` is decoded; `length` is the number of bytes the body is said to have, None where it is not said.
-    `unusual` is for who answers: the names he has to look at, once he knows them."""
+    """The head of a request, but for its length. `headers` are by lower-case name, in the order they came; `named` has
+    the last of each name; `path` is decoded. `unusual` is for who answers: the names he has to look at, once he knows
+    them."""
 
     def __init__(self, method: bytes, url: bytes, headers: Headers, keep_alive: bool) -> None:
         """Raises HttpParserInvalidURLError."""
         self.method = method
         self.url = url
-        self.headers = headers
+        self.headers = [header for header in headers if header[0] != _LENGTH]
         self.keep_alive = keep_alive
-        self.named = named = dict(headers)
+        self.named = dict(self.headers)
         self.path = _path_of(url)
         self.unusual: list[bytes] | None = None
-        said = named.get(b"content-length", b"")
-        self.length = int(said) if said.isdigit() else None
 
     @property
     def is_common(self) -> bool:
         """Whether a request with just this head may come again, with nothing in it but its length to go by."""
-        return self.length is not None and self.keep_alive and not (self.named.keys() & _SPECIAL)
+        return self.keep_alive and not (self.named.keys() & _SPECIAL)
 
 
+_LENGTH = b"content-length"
 # What makes more of a head than its method, its target and the length of its body.
 _SPECIAL = frozenset({b"connection", b"expect", b"te", b"trailer", b"transfer-encoding", b"upgrade"})
 
@@ -93,13 +92,15 @@ def lines_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
 class Cycle(msgspec.Struct, eq=False):
     """One request and its answer. Its answer is `answer`, or `begin` and any number of `write` up to the last.
 
-    `complete` is true when the request has come to its end; `opening` is what its body begins with, where others did
-    and it came in one piece; `own_lines` are headers of every answer to it, each with its line end.
+    `length` is the number of bytes its body is said to have, None where it is not said; `complete` is true when the
+    request has come to its end; `opening` is what its body begins with, where others did and it came in one piece, by
+    itself or with the head; `own_lines` are headers of every answer to it, each with its line end.
     """
 
     protocol: Protocol
     head: Head
     keep_alive: bool
+    length: int | None = None
     disconnected: bool = False
     response_complete: bool = False
     complete: bool = False
@@ -135,10 +136,13 @@ class Cycle(msgspec.Struct, eq=False):
         if self._waiter is not None:
             self.protocol.turns.wake(self._waiter)
 
-    def take(self, part: bytes) -> None:
-        """A part of the request's body."""
+    def take(self, part: bytes, opening: Opening | None = None) -> None:
+        """A part of the request's body; with `opening` all of it, but for that."""
         self._parts.append(part)
         self._size += len(part)
+        if opening is not None:
+            self.opening = opening
+            self._size += len(opening.both)
         if self._size > HIGH_WATER_LIMIT and not self._reads_on:
             self.protocol.flow.pause_reading()
         if self._waiter is not None:
@@ -156,9 +160,8 @@ class Cycle(msgspec.Struct, eq=False):
     async def body(self, most: int) -> bytes | None:
         """The whole body, None where the client left before it was sent. Raises TooLargeError beyond `most` bytes."""
         if not self.complete:
-            said = self.head.length
-            if said is not None and said > most:
-                raise TooLargeError(f"the body of {said} bytes is larger than the {most} this server takes")
+            if self.length is not None and self.length > most:
+                raise TooLargeError(f"the body of {self.length} bytes is larger than the {most} this server takes")
             self._reads_on = True
             while not (self.complete or self.disconnected or self._size > most):
                 await self._news()

@@ -19,6 +19,7 @@ from bursar.wire.openings import LONG_BYTES, Openings
 
 _MOST_HEADS = 1024
 _MOST_HEAD_BYTES = 4096
+_MOST_DIGITS = 15
 _MOST_AT_ONCE = 64 * 1024
 
 
@@ -31,6 +32,7 @@ class Protocol(HttpToolsProtocol):
     _next: Cycle | None = None
     _parses = False  # whether the parser is inside a request
     _first: bytes | None = None  # what a request in the parser begins with, up to the end of its head
+    _awaits = 0  # how much of a body is to come that the parser does not see, for its head was known
     _out: bytes = b""  # what has not left yet
 
     def __init__(
@@ -41,8 +43,8 @@ class Protocol(HttpToolsProtocol):
         openings: Openings | None = None,
         **named: Any,
     ) -> None:
-        """`turns` says when requests begin; `heads` are those that were read before, on any connection, by their
-        bytes; `openings` are what chats began with."""
+        """`turns` says when requests begin; `heads` are those that were read before, on any connection, by
+        their bytes without what says the length; `openings` are what chats began with."""
         super().__init__(*given, **named)
         self.turns = turns or Turns()
         self._heads = heads if heads is not None else {}
@@ -71,23 +73,53 @@ class Protocol(HttpToolsProtocol):
         self.transport.close()
 
     def data_received(self, data: bytes) -> None:
-        # Most requests come in one piece, with a head that was read before to the byte: what the parser would say of
-        # it is known.
+        if self._awaits:
+            self._body_received(data)
+            return
+        # Most requests have a head that was read before, to the byte but for its length: what the parser would say of
+        # it is known. It may come with its body, with a part of it, or before it.
         if not self._parses:
             size = data.find(b"\r\n\r\n") + 4
-            head = self._heads.get(data[:size])
-            if head is not None and len(data) == size + head.length:  # type: ignore[operator]
-                # What it begins with is looked for while it is still in the processor's cache.
-                opening = self._openings.of(data, size) if len(data) > LONG_BYTES else None
-                rest = data[size:] if opening is None else data[size + len(opening.both) :]
-                cycle = Cycle(self, head, True, complete=True, opening=opening, _parts=[rest], _size=len(data) - size)
-                self._begin(cycle)
-                return
+            at, end = _length_in(data, size)
+            head = self._heads.get(data[:at] + data[end:size])
+            said = data[at:end]
+            if head is not None and said.isdigit() and len(said) <= _MOST_DIGITS:
+                length = int(said)
+                came = len(data) - size
+                if came == length:
+                    # What it begins with is looked for while it is still in the processor's cache.
+                    opening = self._openings.of(data, size) if came > LONG_BYTES else None
+                    rest = data[size:] if opening is None else data[size + len(opening.both) :]
+                    self._begin(
+                        Cycle(self, head, True, length, complete=True, opening=opening, _parts=[rest], _size=came)
+                    )
+                    return
+                if came < length:
+                    self._awaits = length - came
+                    parts = [data[size:]] if came else []
+                    self._begin(Cycle(self, head, True, length, _parts=parts, _size=came))
+                    return
             self._first = data[:size] if _MOST_HEAD_BYTES > size > 4 else None
             self._parses = True
         else:
             self._first = None
         super().data_received(data)
+
+    def _body_received(self, data: bytes) -> None:
+        """What comes behind a head that was known: of its body, and of what follows that."""
+        behind = data[self._awaits :]
+        if behind:
+            data = data[: self._awaits]
+        self._awaits -= len(data)
+        cycle: Any = self.cycle
+        if not cycle.response_complete:
+            opening = self._openings.of(data) if LONG_BYTES < len(data) == cycle.length else None
+            cycle.take(data if opening is None else data[len(opening.both) :], opening)
+        if not self._awaits:
+            cycle.complete = True
+            cycle.set()
+        if behind:
+            self.data_received(behind)
 
     def on_message_begin(self) -> None:
         self._quiet_since = None
@@ -102,18 +134,26 @@ class Protocol(HttpToolsProtocol):
         parser = self.parser
         keeps = parser.should_keep_alive() and parser.get_http_version() != "1.0"
         head = Head(parser.get_method(), self.url, self.headers, keeps)
+        said = [value for name, value in self.headers if name == b"content-length"]
         first, self._first = self._first, None
         # It is what the parser saw only if it begins with the request, and every line ends as lines of heads do.
         if (
             first is not None
             and head.is_common
+            and len(said) == 1
             and first.startswith(b"%b %b HTTP/1.1\r\n" % (head.method, head.url))
             and first.count(b"\n") == first.count(b"\r") == first.count(b"\r\n")
         ):
+            self._remember(first, said[0], head)
+        self._begin(Cycle(self, head, keeps, int(said[0]) if said else None))
+
+    def _remember(self, first: bytes, said: bytes, head: Head) -> None:
+        """Keeps a head by what it is without its length, where that can be told from its bytes."""
+        at, end = _length_in(first, len(first))
+        if first[at:end] == said and first[:at].lower().endswith(b"\r\ncontent-length: "):
             if len(self._heads) >= _MOST_HEADS:
                 self._heads.clear()
-            self._heads[first] = head
-        self._begin(Cycle(self, head, head.keep_alive))
+            self._heads[first[:at] + first[end:]] = head
 
     def _begin(self, cycle: Cycle) -> None:
         self._quiet_since = None
@@ -216,3 +256,9 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
         else:
             self.timeout_keep_alive_task = self.loop.call_later(left, self._close_if_quiet)
+
+
+def _length_in(data: bytes, size: int) -> tuple[int, int]:
+    """Between which bytes of a head of this size its length stands, if it is written as clients write it."""
+    at = data.find(b"ength: ", 0, size) + 7
+    return at, data.find(b"\r", at, size)
