@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -23,6 +23,17 @@ _MOST_DIGITS = 15
 _MOST_AT_ONCE = 64 * 1024
 
 
+class Known(NamedTuple):
+    """A head that was read before: what stands before and behind the digits of its length, the latter up to its end."""
+
+    before: bytes
+    behind: bytes
+    head: Head
+
+
+_NONE = Known(b"\0", b"", Head(b"", b"/", [], False))
+
+
 class Protocol(HttpToolsProtocol):
     """One connection of a client. `config.app` is an `Answering`, not an ASGI application."""
 
@@ -30,16 +41,13 @@ class Protocol(HttpToolsProtocol):
     _worker: asyncio.Task[None] | None = None
     _rests: asyncio.Future[None] | None = None
     _next: Cycle | None = None
-    _parses = False  # whether the parser is inside a request
     _first: bytes | None = None  # what a request in the parser begins with, up to the end of its head
-    _awaits = 0  # how much of a body is to come that the parser does not see, for its head was known
-    _out: bytes = b""  # what has not left yet
 
     def __init__(
         self,
         *given: Any,
         turns: Turns | None = None,
-        heads: dict[bytes, Head] | None = None,
+        heads: dict[bytes, Known] | None = None,
         openings: Openings | None = None,
         **named: Any,
     ) -> None:
@@ -49,6 +57,10 @@ class Protocol(HttpToolsProtocol):
         self.turns = turns or Turns()
         self._heads = heads if heads is not None else {}
         self._openings = openings or Openings()
+        self._known = _NONE  # the head of the last request, where it was known
+        self._parses = False  # whether the parser is inside a request
+        self._awaits = 0  # how much of a body is to come that the parser does not see, for its head was known
+        self._out = b""  # what has not left yet
 
     def write(self, data: bytes) -> None:
         """Writes to the client, with what is written to others in this turn of the loop, or before its end where it is
@@ -79,11 +91,16 @@ class Protocol(HttpToolsProtocol):
         # Most requests have a head that was read before, to the byte but for its length: what the parser would say of
         # it is known. It may come with its body, with a part of it, or before it.
         if not self._parses:
-            size = data.find(b"\r\n\r\n") + 4
-            at, end = _length_in(data, size)
-            head = self._heads.get(data[:at] + data[end:size])
+            before, behind, head = self._known
+            at = len(before)
+            end = data.find(b"\r", at, at + _MOST_DIGITS)
+            if not (data.startswith(behind, end) and data.startswith(before)):
+                before, behind, head = self._known = self._known_head(data)
+                at = len(before)
+                end = data.find(b"\r", at, at + _MOST_DIGITS)
             said = data[at:end]
-            if head is not None and said.isdigit() and len(said) <= _MOST_DIGITS:
+            if behind and said.isdigit():
+                size = end + len(behind)
                 length = int(said)
                 came = len(data) - size
                 if came == length:
@@ -99,6 +116,7 @@ class Protocol(HttpToolsProtocol):
                     parts = [data[size:]] if came else []
                     self._begin(Cycle(self, head, True, length, _parts=parts, _size=came))
                     return
+            size = data.find(b"\r\n\r\n") + 4
             self._first = data[:size] if _MOST_HEAD_BYTES > size > 4 else None
             self._parses = True
         else:
@@ -153,7 +171,14 @@ class Protocol(HttpToolsProtocol):
         if first[at:end] == said and first[:at].lower().endswith(b"\r\ncontent-length: "):
             if len(self._heads) >= _MOST_HEADS:
                 self._heads.clear()
-            self._heads[first[:at] + first[end:]] = head
+            before, behind = first[:at], first[end:]
+            self._heads[before + behind] = Known(before, behind, head)
+
+    def _known_head(self, data: bytes) -> Known:
+        """The head this begins with, if it was read before."""
+        size = data.find(b"\r\n\r\n") + 4
+        at, end = _length_in(data, size)
+        return self._heads.get(data[:at] + data[end:size], _NONE)
 
     def _begin(self, cycle: Cycle) -> None:
         self._quiet_since = None

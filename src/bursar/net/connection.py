@@ -33,11 +33,6 @@ class Connection(asyncio.Protocol):
     """One connection. `exchange` is the one under way, None while it is idle; `used` says that there was one before."""
 
     _transport: asyncio.Transport
-    _request: bytes | None = None  # what has not left yet
-    _more: Sequence[bytes] = ()  # what leaves right behind it
-    _below: asyncio.Transport | None = None  # what carries TLS, which does not count what waits there
-    _ears: select.poll | None = None
-    used = False
 
     def __init__(self, owner: Owner, origin: Origin) -> None:
         self._owner = owner
@@ -45,6 +40,11 @@ class Connection(asyncio.Protocol):
         self.origin = origin
         self.idle_since = 0.0
         self.exchange: Exchange | None = None
+        self.used = False
+        self._request: bytes | None = None  # what has not left yet
+        self._more: Sequence[bytes] = ()  # what leaves right behind it
+        self._below: asyncio.Transport | None = None  # what carries TLS, which does not count what waits there
+        self._ears: select.poll | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]

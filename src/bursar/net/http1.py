@@ -52,8 +52,9 @@ class Http1Transport:
     async def send(self, request: Request, *, connect_timeout_s: float, deadline: float) -> Exchange:
         head = self._heads.get((request.url, request.headers)) if request.method == POST else None
         head = head or self._head(request)
-        first, *more = request.parts
-        data = b"%b%d\r\n\r\n%b" % (head.data, request.size, first)
+        parts = request.parts
+        size = len(parts[0]) if len(parts) == 1 else request.size
+        data = b"%b%d\r\n\r\n%b" % (head.data, size, parts[0])
         while True:
             connection = self._idle_one(head.origin)
             if connection is None:
@@ -62,7 +63,7 @@ class Http1Transport:
                     # Its call has been ended meanwhile: nothing may leave for it any more.
                     connection.abort()
                     raise NotSentError("the client was closed")
-            exchange = connection.begin(data, more)
+            exchange = connection.begin(data, parts[1:])
             self.busy.add(connection)
             if self._rests:
                 self._sweep()

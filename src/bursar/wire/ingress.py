@@ -151,7 +151,7 @@ def _read_usual(body: bytes) -> Asked | None:
         if not body.isascii():
             body.decode()
         chat: Any = _chat(body)
-        inputs = [bytes(message) for message in chat.messages]
+        inputs = list(map(bytes, chat.messages))
         for message in inputs:
             if not message.startswith(_BEGINNINGS):
                 _message(message)
