@@ -9,16 +9,15 @@ Requests are sent as clients send them: of differing lengths, and by every other
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 
 import httptools
 import msgspec
 
-from bench.upstream import REPLY, TEXTS
+from bench.upstream import REPLY, TEXTS, VECTOR
 
 _DOTS = b"." * 64
-_texts_of = re.compile(rb'"content":"( [^"]*)"').findall
+_DONE = b"data: [DONE]\n\n"
 
 
 class Job(msgspec.Struct, kw_only=True):
@@ -52,6 +51,59 @@ class Seen(msgspec.Struct, kw_only=True):
     first_p50_ms: float
     first_p99_ms: float
     first_failure: str | None = None
+
+
+class _Message(msgspec.Struct, frozen=True):
+    content: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    message: _Message | None = None
+    delta: _Message = _Message()
+    finish_reason: str | None = None
+
+
+class _Usage(msgspec.Struct):
+    total_tokens: int
+
+
+class _Answer(msgspec.Struct):
+    """What is looked at of an answer, or of a chunk of one."""
+
+    id: str
+    choices: list[_Choice]
+    usage: _Usage | None = None
+
+
+class _Vector(msgspec.Struct):
+    embedding: list[float]
+
+
+class _Vectors(msgspec.Struct):
+    data: list[_Vector]
+
+
+_answer = msgspec.json.Decoder(_Answer).decode
+_chunks = msgspec.json.Decoder(list[_Answer]).decode
+_vectors = msgspec.json.Decoder(_Vectors).decode
+
+
+def _is_whole_stream(own: str, body: bytes) -> bool:
+    """Whether these are all the chunks of the answer with this id, in order, as OpenAI frames them. Not every gateway
+    hands on those that say nothing, nor the usage that nobody asked for."""
+    if not body.endswith(_DONE):
+        return False
+    frames = body[: -len(_DONE)].removesuffix(b"\n\n").split(b"\n\n")
+    if not all(frame.startswith(b"data: ") for frame in frames):
+        return False
+    chunks = _chunks(b"[%b]" % b",".join([frame[6:] for frame in frames]))
+    choices = [choice for chunk in chunks for choice in chunk.choices]
+    return (
+        {chunk.id for chunk in chunks} == {own}
+        and [choice.delta.content for choice in choices if choice.delta.content] == TEXTS
+        and [choice.finish_reason for choice in choices if choice.finish_reason] == ["stop"]
+        and sum(chunk.usage is not None for chunk in chunks) <= 1
+    )
 
 
 def body_of(job: Job, number: int) -> bytes:
@@ -88,6 +140,7 @@ class _Run:
         self.whole_s: list[float] = []
         self.first_s: list[float] = []
         self.done = asyncio.get_running_loop().create_future()
+        self.open: set[asyncio.Transport] = set()
         marker = "REQUEST-NUMBER"
         template = body_of(job, 0).replace(b"request 0:", f"request {marker}:".encode())
         before, after = template.split(marker.encode() + b":")
@@ -106,20 +159,20 @@ class _Run:
         """What is wrong with an answer to that request, if anything is."""
         if status != 200:
             return f"{status}: {body!r}"
-        own, ids = b"chatcmpl-%06d%06d" % (self.job.round, number), body.count(b"chatcmpl-")
-        if self.job.path.endswith("/embeddings"):
-            # They have no id: the last number of the vector.
-            own = b"%d%06d" % (self.job.round, number)
-            ids, whole = body.count(own), body.count(b'"embedding":') == 1
-        elif self.job.stream:
-            # Not every gateway hands on the frames that say nothing: the first, and those behind the text.
-            whole = body.endswith(b"data: [DONE]\n\n") and body.count(b"data:") == ids + 1
-            whole = whole and _texts_of(body) == TEXTS
-        else:
-            whole = ids == body.count(REPLY) == 1
-        if not ids or body.count(own) != ids:
-            return f"not the answer to this request alone, which is {own!r}: {body!r}"
-        return None if whole else f"not just the whole answer: {body!r}"
+        own = f"chatcmpl-{self.job.round:06d}{number:06d}"
+        try:
+            if self.job.path.endswith("/embeddings"):
+                own = f"{self.job.round}{number:06d}"  # they have no id: the last number of the vector
+                good = [one.embedding for one in _vectors(body).data] == [[*VECTOR, float(own)]]
+            elif self.job.stream:
+                good = _is_whole_stream(own, body)
+            else:
+                answer = _answer(body)
+                said = [(choice.message and choice.message.content, choice.finish_reason) for choice in answer.choices]
+                good = answer.id == own and said == [(REPLY, "stop")] and answer.usage is not None
+        except msgspec.MsgspecError:
+            good = False
+        return None if good else f"not the whole answer to this request, which is {own}: {body!r}"
 
     def ended(self) -> None:
         self.answered += 1
@@ -136,10 +189,11 @@ class _Connection(asyncio.Protocol):
         self._run = run
         self._apart = apart  # whether the head leaves before the body does
         self._asked = False
-        self._first_with = b'"content":" ' if run.job.stream else b""
+        self._first_with = TEXTS[0].encode() + b'"' if run.job.stream else b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
+        self._run.open.add(self._transport)
         self._parser = httptools.HttpResponseParser(self)
         self._ask()
 
@@ -183,6 +237,7 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
 
     def connection_lost(self, _error: Exception | None) -> None:
+        self._run.open.discard(self._transport)
         if self._asked:
             self._run.fault("the gateway closed the connection in the middle")
             self._run.ended()
@@ -213,6 +268,9 @@ async def perform(job: Job) -> Seen:
     except TimeoutError:
         run.first_failure = run.first_failure or f"only {run.answered} answers within {job.within_s:g} s"
         run.failed += job.calls - run.answered
+        run.left = 0  # nothing of it is asked beside what comes next
+        for transport in run.open:
+            transport.abort()
     seconds = time.perf_counter() - began
     whole, first = sorted(run.whole_s), sorted(run.first_s)
     return Seen(

@@ -247,10 +247,10 @@ class Bench:
             self.end(gateway)
 
     def _warm_up(self, gateway: Running) -> None:
-        began, left, few = time.monotonic(), _WARM_UP_CALLS, _WARM_CALLS
-        while left > 0 and time.monotonic() - began < _WARM_UP_S:
+        left, left_s, few = _WARM_UP_CALLS, _WARM_UP_S, _WARM_CALLS
+        while left > 0 and left_s > 0:
             seen, _ = self.calls(CHAT, gateway, min(few, left))
-            left -= few
+            left, left_s = left - few, left_s - seen.seconds
             few = max(_WARM_CALLS, int(seen.answered / seen.seconds))
 
     def calls(self, workload: Workload, gateway: Running, calls: int, *, within_s: float = 120.0) -> tuple[Seen, float]:

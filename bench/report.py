@@ -30,7 +30,7 @@ def table(report: Report, workload: str) -> tuple[Row, list[Row]]:
     by = report.figures[workload]
     limit, direct, bursar = (f if (f := by.get(name)) and f.holds else None for name in ("limit", "direct", "bursar"))
     head = ["", "calls a second", "CPU µs a call", "÷ limit", "÷ bursar", "added p50 ms", "added p99 ms",
-            "first byte ms", "its p99", "failed"]  # fmt: skip
+            "first token ms", "its p99", "failed"]  # fmt: skip
     rows = []
     for name, f in by.items():
         if not f.holds:
@@ -249,15 +249,18 @@ def _how(report: Report) -> str:
         [
             f"{pinned}",
             f"Medians of {report.rounds} interleaved rounds, in each of which every gateway is started anew with",
-            "nothing stored, and warmed up for a second or two. CPU is user and system time of all a gateway's",
-            "processes, as the operating system counts it, until its spool is empty; it is the figure that holds on a",
-            "noisy machine. Requests a second are good answers from the first to the last, whatever is still to be",
-            "drained. A 30 KB prompt is a system message, the same in every request, which bursar does not look",
-            "through again; one *of its own* is in the last message. No model has a price where nothing is said of it.",
-            "The ratios of CPU are medians too: each round's pieces are divided by each other's, for a machine's",
-            "minutes differ; the limit and bursar get three in a round of what is held against a goal, bursar of all",
-            "else too, for the gaps of its loop. Least and most are those of single pieces. The first byte is that of",
-            "an answer's body.",
+            "nothing stored, and answers 10,000 chats, or as many as it can in ten seconds, before it is measured.",
+            "CPU is user and system time of all a gateway's processes, as the operating system counts it, until its",
+            "spool is empty; it is the figure that holds on a noisy machine. Requests a second are good answers",
+            "from the first to the last, whatever is still to be drained. Requests are of differing lengths, and",
+            "every other connection sends the head before the body, as many clients do; an answer is good if it is",
+            "all of the one to its request, and no more. A 30 KB prompt is a system message, the same in every",
+            "request, which bursar does not look through again; one *of its own* is in the last message. No model",
+            "has a price where nothing is said of it. The ratios of CPU are medians too: each round's pieces are",
+            "divided by each other's, for a machine's minutes differ; the limit and bursar get three in a round of",
+            "what is held against a goal, bursar of all else too, for the gaps of its loop. Least and most are",
+            "those of single pieces. The first token is the first text of a stream, and of another answer the first",
+            "byte of its body.",
             "What is said to be added is above `direct`, whose p99 is the wait for the one core of provider and",
             "clients: where it is below zero it says nothing.",
         ]

@@ -51,14 +51,18 @@ _WORDS = [
     "last",
     "token",
 ]
-REPLY = " ".join(_WORDS).encode()
+REPLY = " ".join(_WORDS)
 _USAGE = b'{"prompt_tokens":19,"completion_tokens":32,"total_tokens":51,"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}'  # noqa: E501
 _CHAT_TAIL = (
     b'","object":"chat.completion","created":%d,"model":"gpt-4o-mini-2024-07-18","choices":[{"index":0,'
-    b'"message":{"role":"assistant","content":"' + REPLY + b'","refusal":null,"annotations":[]},"logprobs":null,'
+    b'"message":{"role":"assistant","content":"'
+    + REPLY.encode()
+    + b'","refusal":null,"annotations":[]},"logprobs":null,'
     b'"finish_reason":"stop"}],"usage":' + _USAGE + b',"service_tier":"default","system_fingerprint":"fp_560af6e559"}'
 )
-_EMBEDDING = b",".join(b"%.8f" % (((n * 7919) % 2001 - 1000) / 1e4) for n in range(255))
+VECTOR = [((n * 7919) % 2001 - 1000) / 1e4 for n in range(255)]
+"""All numbers of an embedding but for its last."""
+_EMBEDDING = b",".join(b"%.8f" % number for number in VECTOR)
 _EMBEDDINGS = (
     b'{"object":"list","data":[{"object":"embedding","index":0,"embedding":[' + _EMBEDDING + b",%.1f]}],"
     b'"model":"text-embedding-3-small","usage":{"prompt_tokens":8,"total_tokens":8}}'
@@ -71,11 +75,14 @@ _PADDINGS = [
     "".join(_RANDOM.choices(string.ascii_letters + string.digits, k=_RANDOM.randint(1, 16))).encode()
     for _ in range(997)
 ]
-TEXTS = [b" " + _WORDS[n % len(_WORDS)].encode() for n in range(CHUNKS - 3)]
+TEXTS = [" " + _WORDS[n % len(_WORDS)] for n in range(CHUNKS - 3)]
 """The texts of a stream, a frame each."""
 _DELTAS = [
     b'{"index":0,"delta":{"role":"assistant","content":"","refusal":null},"logprobs":null,"finish_reason":null}]',
-    *(b'{"index":0,"delta":{"content":"' + text + b'"},"logprobs":null,"finish_reason":null}]' for text in TEXTS),
+    *(
+        b'{"index":0,"delta":{"content":"' + text.encode() + b'"},"logprobs":null,"finish_reason":null}]'
+        for text in TEXTS
+    ),
     b'{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}]',
 ]
 _ASKED = re.compile(rb"round (\d{1,6}) request (\d{1,6}):")

@@ -21,10 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import __main__ as program
-from bench import gateways, registry, report, run
+from bench import gateways, registry, report, run, upstream
 from bench.away import Late, Watch
 from bench.gateways import Gateway, PeerMissingError, Running
-from bench.load import Job, Seen, body_of
+from bench.load import Job, Seen, _Run, body_of
 from bench.measure import Bench, Figures, _Series, longest_ms, own_gaps
 from bench.processes import GATEWAY_CORE, Group, free_port, wait_for
 from bench.upstream import REPLY
@@ -257,7 +257,7 @@ def scripted(name: str, script: str) -> Gateway:
     """A gateway that is this program, which is given its port."""
 
     def begin(folder: Path, port: int, _upstream: int) -> gateways.Running:
-        command = [sys.executable, "-c", script, str(port), REPLY.decode()]
+        command = [sys.executable, "-c", script, str(port), REPLY]
         group = Group.start(command, core=GATEWAY_CORE, cwd=folder, log=folder / "log")
         return gateways.Running(name, port, {}, group)
 
@@ -519,20 +519,10 @@ class Untrue(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        model, text = asked["model"], sys.argv[2]
         # To each it says what is the answer to the round's request 3.
-        id = '{"id": "chatcmpl-%06d000003", ' % int((re.findall("round ([0-9]+) ", str(asked)) or [0])[0])
-        body = id + '"content": "%s"}' % ("" if "textless" in model else text)
-        if asked.get("stream"):
-            frames = ['data: %s"content":" %s"}\\n\\n' % (id, word) for word in text.split()[:29]]
-            if "few" in model: del frames[20]
-            if "double" in model: frames.insert(20, frames[20])
-            if "swapped" in model: frames[20:22] = frames[21], frames[20]
-            if "strange" in model: frames[20] = frames[20].replace("000003", "000004")
-            if "nameless" in model: frames[20] = frames[20].replace(id, "{")
-            body = "".join(frames) + ("" if "endless" in model else "data: [DONE]\\n\\n")
-        if "twice" in model: body += body
-        body = body.encode()
+        id = "chatcmpl-%06d000003" % int((re.findall("round ([0-9]+) ", str(asked)) or [0])[0])
+        said = {"message": {"content": sys.argv[2]}, "finish_reason": "stop"}
+        body = json.dumps({"id": id, "choices": [said], "usage": {"total_tokens": 51}}).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -541,22 +531,91 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Untrue).serve_f
 """
 
 
-def test_an_answer_to_another_request_and_one_that_is_not_whole_are_failures(tmp_path: Path) -> None:
+def test_an_answer_to_another_request_is_a_failure(tmp_path: Path) -> None:
     bench = Bench(tmp_path, lambda _text: None)
     try:
         running = bench.begin(scripted("other", _UNTRUE))
         assert running is not None
         seen, _ = bench.calls(CHAT, running, 6)
         assert (seen.failed, running.failed) == (5, 5)
-        assert "not the answer to this request" in (seen.first_failure or "")
-        for prefix in ("textless-", "twice-"):
-            running.prefix = prefix
-            seen, _ = bench.calls(CHAT, running, 6)
-            assert seen.failed == 6, prefix
-        for prefix in ("few-", "double-", "swapped-", "strange-", "nameless-", "endless-", "twice-", "whole-"):
-            running.prefix = prefix
-            seen, _ = bench.calls(STREAM, running, 6)
-            assert seen.failed == (5 if prefix == "whole-" else 6), prefix
+        assert "not the whole answer to this request" in (seen.first_failure or "")
+    finally:
+        bench.close()
+
+
+async def test_what_is_less_or_more_than_the_whole_answer_is_a_failure() -> None:
+    def job(path: str, *, stream: bool = False) -> Job:
+        return Job(port=1, path=path, model="m", calls=1, connections=1, stream=stream, round=7)
+
+    id, other = b"chatcmpl-000007000003", b"chatcmpl-000007000004"
+    chat = b'{"id":"' + id + upstream._CHAT_TAIL % 1
+    run = _Run(job("/v1/chat/completions"))
+    assert run.wrong(200, chat, 3) is None
+    assert run.wrong(200, json.dumps(json.loads(chat)).encode(), 3) is None
+    assert run.wrong(200, chat, 4) is not None
+    assert run.wrong(500, chat, 3) is not None
+    for wrong in (chat[:-1], chat + chat, chat.replace(b"token", b"taken", 1), chat.replace(b'"stop"', b"null"), b"{}"):
+        assert run.wrong(200, wrong, 3) is not None, wrong
+
+    frames = upstream.frames_of(id)
+    run = _Run(job("/v1/chat/completions", stream=True))
+    spaced = [b"data: %b\n\n" % json.dumps(json.loads(frame[6:])).encode() for frame in frames[:-1]]
+    for right in (frames, frames[1:], [*frames[:-2], frames[-1]], [*spaced, frames[-1]]):
+        assert run.wrong(200, b"".join(right), 3) is None, right
+    few, twice, swapped, strange, cut, ends = (list(frames) for _ in range(6))
+    del few[20]
+    twice.insert(20, twice[20])
+    swapped[20:22] = swapped[21], swapped[20]
+    strange[20] = strange[20].replace(id, other)
+    cut[20] = cut[20].partition(b'"},"logprobs"')[0] + b"\n\n"
+    ends.insert(-2, ends[-3])
+    for wrong_frames in (few, twice, swapped, strange, cut, ends, frames[:-1], frames[::-1], [*frames, *frames]):
+        assert run.wrong(200, b"".join(wrong_frames), 3) is not None, wrong_frames
+
+    vector = upstream._EMBEDDINGS % 7000003.0
+    run = _Run(job("/v1/embeddings"))
+    assert run.wrong(200, vector, 3) is None
+    assert run.wrong(200, json.dumps(json.loads(vector)).encode(), 3) is None
+    for wrong in (vector.replace(b"-0.10000000,", b""), vector.replace(b"7000003", b"7000004"), vector + vector):
+        assert run.wrong(200, wrong, 3) is not None
+
+
+_SLOW = """
+import asyncio, sys
+asked = 0
+async def served(reader, writer):
+    global asked
+    try:
+        while True:
+            head = await reader.readuntil(b"\\r\\n\\r\\n")
+            await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split(b"\\r")[0]))
+            asked += 1
+            if asked > 1:  # the first is whether it is there
+                await asyncio.sleep(0.5)
+            print(asked, flush=True)
+            writer.write(b"HTTP/1.1 200 OK\\r\\ncontent-length: 2\\r\\n\\r\\n{}")
+    except (asyncio.IncompleteReadError, ConnectionError):
+        pass
+async def main():
+    async with await asyncio.start_server(served, "127.0.0.1", int(sys.argv[1])) as server:
+        await server.serve_forever()
+asyncio.run(main())
+"""
+
+
+def test_what_was_not_answered_in_time_is_left_and_nothing_more_of_it_is_asked(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, lambda _text: None)
+    try:
+        running = bench.begin(scripted("slow", _SLOW))
+        assert running is not None
+        seen, _ = bench.calls(CHAT, running, 1000, within_s=0.1)
+        assert (seen.answered, seen.failed) == (0, 1000)
+        assert seen.first_failure == "only 0 answers within 0.1 s"
+        # The next ones are answered behind those of before, of which there were as many as connections.
+        seen, _ = bench.calls(CHAT, running, 2)
+        assert seen.answered == 2
+        assert running.log is not None
+        assert int(running.log.read_text().split()[-1]) == 1 + CHAT.connections + 2
     finally:
         bench.close()
 

@@ -22,7 +22,7 @@ from bursar.http.answers import answer_error
 from bursar.http.asgi import Later, answering
 from bursar.http.calls import serve
 from bursar.http.cycle import Answering, Cycle, Head
-from bursar.http.protocol import Protocol
+from bursar.http.protocol import Known, Protocol
 from bursar.net.turns import Turns
 from bursar.types.call import CHAT
 from bursar.types.errors import BursarError
@@ -195,7 +195,7 @@ async def test_a_beginning_that_is_known_stands_in_the_body_for_whoever_does_not
         cycle.answer(200, b"", b"")
 
     config = uvicorn.Config(answer, interface="asgi3", proxy_headers=False, ws="none", lifespan="off", log_config=None)
-    heads: dict[bytes, Head] = {}
+    heads: dict[bytes, Known] = {}
     made: asyncio.Queue[Protocol] = asyncio.Queue()
 
     def accept() -> Protocol:
@@ -224,7 +224,7 @@ async def test_only_heads_whose_end_is_certain_are_remembered() -> None:
         asked.append((cycle.head.url, await cycle.body(1000) or b""))
         cycle.answer(200, b"", b"")
 
-    heads: dict[bytes, Head] = {}
+    heads: dict[bytes, Known] = {}
     config = uvicorn.Config(answer, interface="asgi3", proxy_headers=False, ws="none", lifespan="off", log_config=None)
     server = await asyncio.get_running_loop().create_server(
         lambda: Protocol(config, ServerState(), {}, heads=heads), "127.0.0.1", 0
@@ -241,6 +241,7 @@ async def test_only_heads_whose_end_is_certain_are_remembered() -> None:
 
     async with server:
         for head in (
+            b"CONNECT /a HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n",
             b"POST /a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n",
             b"POST /a HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
             b"POST /a HTTP/1.0\r\nhost: x\r\ncontent-length: 0\r\n\r\n",
@@ -274,6 +275,43 @@ async def test_only_heads_whose_end_is_certain_are_remembered() -> None:
         assert (await exchange(usual + b"a", b"bc")).startswith(b"HTTP/1.1 200")
         assert len(heads) == 1
     assert {body for url, body in asked if url == b"/b"} == {b"abc", b"", b"abcdefghijk"}
+
+
+async def test_behind_the_last_request_of_a_connection_nothing_is_one() -> None:
+    asked: list[bytes] = []
+    goes_on = asyncio.Event()
+
+    async def answer(cycle: Cycle) -> None:
+        asked.append(cycle.head.url)
+        if cycle.head.url == b"/last":
+            await goes_on.wait()
+        cycle.answer(200, b"", b"")
+
+    config = uvicorn.Config(answer, interface="asgi3", proxy_headers=False, ws="none", lifespan="off", log_config=None)
+    heads: dict[bytes, Known] = {}
+    made: list[Protocol] = []
+
+    def accept() -> Protocol:
+        made.append(Protocol(config, ServerState(), {}, heads=heads))
+        return made[-1]
+
+    server = await asyncio.get_running_loop().create_server(accept, "127.0.0.1", 0)
+    async with server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        known = b"POST /known HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\nx"
+        writer.write(known)
+        await reader.readuntil(b"\r\n\r\n")
+        assert len(heads) == 1
+        (protocol,) = made
+        protocol.data_received(b"POST /last HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+        protocol.data_received(known)
+        await asyncio.sleep(0)
+        goes_on.set()
+        assert (await reader.read()).startswith(b"HTTP/1.1 200")
+        writer.close()
+    assert asked == [b"/known", b"/last"]
+    assert protocol.cycle is not None
+    assert protocol.cycle.head.url == b"/last"  # type: ignore[attr-defined]
 
 
 _HEADS = [
@@ -313,7 +351,7 @@ def test_requests_are_read_alike_wherever_they_are_cut(
         config = uvicorn.Config(
             answer, interface="asgi3", proxy_headers=False, ws="none", lifespan="off", log_config=None
         )
-        heads: dict[bytes, Head] = {}
+        heads: dict[bytes, Known] = {}
         made: asyncio.Queue[Protocol] = asyncio.Queue()
 
         def accept() -> Protocol:

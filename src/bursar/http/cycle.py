@@ -63,7 +63,8 @@ class Head:
     @property
     def is_common(self) -> bool:
         """Whether a request with just this head may come again, with nothing in it but its length to go by."""
-        return self.keep_alive and not (self.named.keys() & _SPECIAL)
+        # To the parser no request to connect has a body, whatever it says.
+        return self.keep_alive and self.method != b"CONNECT" and not (self.named.keys() & _SPECIAL)
 
 
 _LENGTH = b"content-length"
@@ -125,6 +126,11 @@ class Cycle(msgspec.Struct, eq=False):
         elif not isinstance(error, asyncio.CancelledError):  # its client has left then, or the server goes
             self.protocol.logger.error("a request failed inside", exc_info=error)
         self.fail()
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for the whole body."""
+        return self._reads_on
 
     @property
     def message_event(self) -> Cycle:

@@ -1,8 +1,9 @@
 """uvicorn's HTTP/1.1 protocol with cycles of our own.
 
-What is heard and when connections end stays uvicorn's. Different are the cycles (`http/cycle.py`); that a connection
-has one task for all its requests, which ends with it, so that a client that leaves ends the work for it at once; and
-that a keep-alive limit costs one timer a connection instead of one a request.
+What is heard and when connections end stays uvicorn's. Different are the cycles (`http/cycle.py`); that a head which
+was read before is known, and not parsed again, nor the body behind it; that a connection has one task for all its
+requests, which ends with it, so that a client that leaves ends the work for it at once; and that a keep-alive limit
+costs one timer a connection instead of one a request.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from bursar.wire.openings import LONG_BYTES, Openings
 
 _MOST_HEADS = 1024
 _MOST_HEAD_BYTES = 4096
-_MOST_DIGITS = 15
+_MOST_DIGITS = 12
 _MOST_AT_ONCE = 64 * 1024
 
 
@@ -93,11 +94,11 @@ class Protocol(HttpToolsProtocol):
         if not self._parses:
             before, behind, head = self._known
             at = len(before)
-            end = data.find(b"\r", at, at + _MOST_DIGITS)
+            end = data.find(b"\r", at, at + _MOST_DIGITS + 1)
             if not (data.startswith(behind, end) and data.startswith(before)):
                 before, behind, head = self._known = self._known_head(data)
                 at = len(before)
-                end = data.find(b"\r", at, at + _MOST_DIGITS)
+                end = data.find(b"\r", at, at + _MOST_DIGITS + 1)
             said = data[at:end]
             if behind and said.isdigit():
                 size = end + len(behind)
@@ -113,8 +114,10 @@ class Protocol(HttpToolsProtocol):
                     return
                 if came < length:
                     self._awaits = length - came
-                    parts = [data[size:]] if came else []
-                    self._begin(Cycle(self, head, True, length, _parts=parts, _size=came))
+                    cycle = Cycle(self, head, True, length)
+                    if came:
+                        cycle.take(data[size:])
+                    self._begin(cycle)
                     return
             size = data.find(b"\r\n\r\n") + 4
             self._first = data[:size] if _MOST_HEAD_BYTES > size > 4 else None
@@ -131,7 +134,9 @@ class Protocol(HttpToolsProtocol):
         self._awaits -= len(data)
         cycle: Any = self.cycle
         if not cycle.response_complete:
-            opening = self._openings.of(data) if LONG_BYTES < len(data) == cycle.length else None
+            # Who waits for the body looks himself, once he has it.
+            looks = LONG_BYTES < len(data) == cycle.length and not cycle.is_awaited
+            opening = self._openings.of(data) if looks else None
             cycle.take(data if opening is None else data[len(opening.both) :], opening)
         if not self._awaits:
             cycle.complete = True
@@ -235,7 +240,8 @@ class Protocol(HttpToolsProtocol):
         cycle: Any = self.cycle
         cycle.complete = True
         cycle.set()
-        self._parses = False
+        # Behind the last request of a connection nothing is one, which the parser knows.
+        self._parses = not cycle.keep_alive
 
     def on_response_complete(self) -> None:
         if self.transport.is_closing():
