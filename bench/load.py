@@ -141,6 +141,7 @@ class _Run:
         self.first_s: list[float] = []
         self.done = asyncio.get_running_loop().create_future()
         self.open: set[asyncio.Transport] = set()
+        self.came: list[tuple[int, list[bytes], int]] = []
         marker = "REQUEST-NUMBER"
         template = body_of(job, 0).replace(b"request 0:", f"request {marker}:".encode())
         before, after = template.split(marker.encode() + b":")
@@ -223,9 +224,7 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         run, now = self._run, time.perf_counter()
-        why = run.wrong(self._parser.get_status_code(), b"".join(self._parts), self._number)
-        if why is not None:
-            run.fault(why)
+        run.came.append((self._parser.get_status_code(), self._parts, self._number))
         run.whole_s.append(now - self._began)
         run.first_s.append((self._first or now) - self._began)
         keeps = self._parser.should_keep_alive()
@@ -272,6 +271,10 @@ async def perform(job: Job) -> Seen:
         for transport in run.open:
             transport.abort()
     seconds = time.perf_counter() - began
+    for status, parts, number in run.came:  # while they come, the load is to be cheap
+        why = run.wrong(status, b"".join(parts), number)
+        if why is not None:
+            run.fault(why)
     whole, first = sorted(run.whole_s), sorted(run.first_s)
     return Seen(
         calls=job.calls,
