@@ -58,7 +58,7 @@ class _Message(msgspec.Struct, frozen=True):
 
 
 class _Choice(msgspec.Struct):
-    message: _Message | None = None
+    message: _Message = _Message()
     delta: _Message = _Message()
     finish_reason: str | None = None
 
@@ -169,7 +169,7 @@ class _Run:
                 good = _is_whole_stream(own, body)
             else:
                 answer = _answer(body)
-                said = [(choice.message and choice.message.content, choice.finish_reason) for choice in answer.choices]
+                said = [(choice.message.content, choice.finish_reason) for choice in answer.choices]
                 good = answer.id == own and said == [(REPLY, "stop")] and answer.usage is not None
         except msgspec.MsgspecError:
             good = False

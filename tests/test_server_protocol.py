@@ -167,10 +167,12 @@ def test_a_long_beginning_that_came_before_reaches_the_provider_whole(server: Se
                 assert said in answered
 
 
-@pytest.mark.parametrize("apart", [False, True])
-@pytest.mark.parametrize("by", ["body", "part", "at_hand"])
-async def test_a_beginning_that_is_known_stands_in_the_body_for_whoever_does_not_know_it(by: str, apart: bool) -> None:
-    """Where the head comes before the body too, which by then is not waited for yet."""
+@pytest.mark.parametrize(
+    ("by", "comes"),
+    [(by, comes) for by in ("body", "part", "at_hand") for comes in ("whole", "apart")] + [("body", "later")],
+)
+async def test_a_beginning_that_is_known_stands_in_the_body_for_whoever_does_not_know_it(by: str, comes: str) -> None:
+    """Where the head comes before the body too, and where by then the body is waited for: who waits looks himself."""
     openings = Openings()
     begins = b'{"model":"m","messages":[{"role":"system","content":"%b"}' % (b"x" * 4000)
     bodies = [begins + b',{"role":"user","content":"%d"}]}' % n for n in range(4)]
@@ -178,8 +180,10 @@ async def test_a_beginning_that_is_known_stands_in_the_body_for_whoever_does_not
         read(CHAT, body, openings=openings)
     asked: list[bytes] = []
     known: list[bool] = []
+    begun = asyncio.Event()
 
     async def answer(cycle: Cycle) -> None:
+        begun.set()
         known.append(cycle.opening is not None)
         if by == "part":
             part, more = await cycle.part() or (b"", True)
@@ -209,12 +213,17 @@ async def test_a_beginning_that_is_known_stands_in_the_body_for_whoever_does_not
         protocol = await made.get()
         for body in bodies:
             head = b"POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
-            for piece in (head, body) if apart else (head + body,):
+            for piece in (head + body,) if comes == "whole" else (head, body):
                 protocol.data_received(piece)
+                if comes == "later":
+                    await begun.wait()
+                    opening = protocol.cycle.opening  # type: ignore[union-attr]
+                    assert opening is None
+            begun.clear()
             await reader.readuntil(b"\r\n\r\n")
         writer.close()
     assert asked == bodies
-    assert known == [False, True, True, True]
+    assert known == [False] + [comes != "later"] * 3
 
 
 async def test_only_heads_whose_end_is_certain_are_remembered() -> None:
@@ -305,7 +314,6 @@ async def test_behind_the_last_request_of_a_connection_nothing_is_one() -> None:
         (protocol,) = made
         protocol.data_received(b"POST /last HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
         protocol.data_received(known)
-        await asyncio.sleep(0)
         goes_on.set()
         assert (await reader.read()).startswith(b"HTTP/1.1 200")
         writer.close()

@@ -53,8 +53,7 @@ class Http1Transport:
         head = self._heads.get((request.url, request.headers)) if request.method == POST else None
         head = head or self._head(request)
         parts = request.parts
-        size = len(parts[0]) if len(parts) == 1 else request.size
-        data = b"%b%d\r\n\r\n%b" % (head.data, size, parts[0])
+        data = b"%b%d\r\n\r\n%b" % (head.data, request.size, parts[0])
         while True:
             connection = self._idle_one(head.origin)
             if connection is None:

@@ -83,10 +83,12 @@ class Decoder(msgspec.Struct, eq=False):
         that bring a piece of text and no more are not asked."""
         return self._beside.all() if self._beside is not None else {}
 
+    @property
     def _extras(self) -> Extras:
         self._beside = self._beside or Extras()
         return self._beside
 
+    @property
     def _reader(self) -> Reader:
         return self.readers.answer if self.is_whole else self.readers.stream
 
@@ -140,7 +142,7 @@ class Decoder(msgspec.Struct, eq=False):
             data = data if self.stream or self.readers.spec.media else head
             self._framer = chosen(self.readers.spec, head, stream=self.stream)
             self.is_whole = type(self._framer) is WholeFramer
-            if self._framer.is_between and not self.is_whole and self._reader().typed is not None:
+            if self._framer.is_between and not self.is_whole and self._reader.typed is not None:
                 self._learns = _LEARNS
         if self._learns or self._around is not None:
             return self._feed_runs(self._framer, data)
@@ -189,7 +191,7 @@ class Decoder(msgspec.Struct, eq=False):
         """The texts of this answer stand where those of the last one stood: its first text need not be decoded."""
         self._guess, self._usual, self._learns = None, usual, 0
         self._begun |= {0}
-        self._extras().told(told)
+        self._extras.told(told)
 
     def _learn(self, raw: bytes, said: tuple[Any, ...], kind: Typed, root: object) -> None:
         """Looks at a frame for what it has in common with the next, if all it brought was a piece of text."""
@@ -212,7 +214,7 @@ class Decoder(msgspec.Struct, eq=False):
         return [f for f in frames if not f.is_silent or f.raw[-1:] in b"\r\n"]
 
     def _read_all(self, raw_frames: list[RawFrame]) -> list[Frame]:
-        kind = self._reader().typed
+        kind = self._reader.typed
         frames: list[Frame] = []
         for frame in raw_frames:
             data = frame.data
@@ -243,7 +245,7 @@ class Decoder(msgspec.Struct, eq=False):
                     frames.append(self._read(frame))
                 else:
                     if not self.is_whole:
-                        self._extras().take(kind, root, data)
+                        self._extras.take(kind, root, data)
                     frames.append(self._of_typed(frame.raw, kind, named, every))
                     if self._learns and len(every) == len(frames[-1].events) == 1:
                         self._learn(frame.raw, every[0], kind, root)
@@ -280,7 +282,7 @@ class Decoder(msgspec.Struct, eq=False):
                 self._around, told = guess
                 self._guess = told, (id, model, *kind.nothing_else)
         if error:
-            events.append(error_of(self._reader(), error))
+            events.append(error_of(self._reader, error))
         for values in said:
             text, index, finish = values[:3]
             if values[3:] == kind.no_others and (text is None or type(text) is str) and type(index) is int:
@@ -306,7 +308,7 @@ class Decoder(msgspec.Struct, eq=False):
         return usage or self._usage_in(dict(zip(kind.usage_roots, usages, strict=True)))
 
     def _usage_in(self, value: dict[str, Any]) -> Usage | None:
-        reader = self._reader().usage
+        reader = self._reader.usage
         return reader.read(value, self._earlier.usage if reader.adds else None)
 
     @property
@@ -315,9 +317,9 @@ class Decoder(msgspec.Struct, eq=False):
         return self._kept
 
     def _of_value(self, frame: RawFrame, value: dict[str, object]) -> Frame:
-        reader = self._reader()
+        reader = self._reader
         events: list[Event] = []
-        self._extras().put_aside(frame.data or b"{}")
+        self._extras.put_aside(frame.data or b"{}")
         self._started_as(reader.id(value) or None, reader.model(value) or None, events)
         error = reader.error(value)
         if error is None and "error" in (frame.event, value.get("object"), reader.said and value.get("type")):
