@@ -53,6 +53,7 @@ class Figures(msgspec.Struct, kw_only=True):
     loop_gap_ms: float | None  # the longest of a piece, median of them
     gap_pieces_ms: list[float] = []
     away_pieces_ms: list[float | None] = []  # for how long the machine took the core away meanwhile
+    slow_pieces: list[float | None] = []  # how often it was found slow, of all looks
     busy: float | None
     calls: int
     failed: int
@@ -87,6 +88,7 @@ class _Series:
     cpu_us: list[list[float]] = field(default_factory=list)
     gaps_ms: list[float] = field(default_factory=list)
     away_ms: list[float | None] = field(default_factory=list)
+    slow: list[float | None] = field(default_factory=list)
     rate: float = 0.0
     said: str | None = None
 
@@ -105,6 +107,7 @@ class _Series:
             loop_gap_ms=median(own_gaps(self.gaps_ms, self.away_ms)) if self.gaps_ms else None,
             gap_pieces_ms=self.gaps_ms,
             away_pieces_ms=self.away_ms,
+            slow_pieces=self.slow,
             busy=cpu * rate / 1e6 if cpu is not None else None,
             calls=sum(s.calls for s in seen),
             failed=sum(s.failed for s in seen),
@@ -299,6 +302,8 @@ class Bench:
         gaps = gateway.gaps() if gateway.drains else {}
         began_s = time.monotonic()
         seen, cpu_us = self.calls(workload, gateway, calls)
+        left = self._watch.since(began_s)
+        series.slow.append(left.slow if left is not None else None)
         series.rate = seen.answered / seen.seconds
         series.seen.append(seen)
         if seen.failed:
@@ -310,4 +315,4 @@ class Bench:
             if time.monotonic() - began_s > _OF_LATE_S:
                 of_late_ms = math.inf
             series.gaps_ms.append(longest_ms(gaps, behind, of_late_ms))
-            series.away_ms.append(self._watch.longest_ms(began_s))
+            series.away_ms.append(left.away_ms if left is not None else None)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from statistics import median
+from statistics import mean, median
 
+from bench.away import SLOW
 from bench.measure import AWAY_MS, Figures, own_gaps
 from bench.run import Report
 from bench.workloads import CHAT, LONG, PACED, STREAM
@@ -174,6 +175,8 @@ def markdown(report: Report) -> str:
         shown = ", ".join(f"{name} {f.loop_gap_ms:.0f} ({max(f.gap_pieces_ms):.0f})" for name, f in gaps.items())
         said = f"Longest gap of bursar's loop in ms, as its metrics bound it, median of the pieces (longest): {shown}."
         out += [f"{said}{_away(gaps)}", ""]
+    if slow := _slow(report):
+        out += [slow, ""]
     out += [f"Ledger: {rows} rows for {calls} calls, `bursar verify` {state}.", ""]
     return "\n".join(out)
 
@@ -230,6 +233,24 @@ def _away(gaps: Mapping[str, Figures]) -> str:
     return (
         f" In {len(much)} of {len(away)} pieces the machine took the core away for {AWAY_MS:.0f} ms or more, "
         f"up to {max(much):.0f} at a time; the medians are of the others, where there are three at least."
+    )
+
+
+def _slow(report: Report) -> str:
+    """How much the machine let the gateways have of their core, where it is known."""
+    found = {
+        name: [
+            slow for by in report.figures.values() if name in by for slow in by[name].slow_pieces if slow is not None
+        ]
+        for name in report.once
+        if name != "direct"
+    }
+    shown = ", ".join(f"{name} {100 * mean(slow):.0f} %" for name, slow in found.items() if slow)
+    if not shown:
+        return ""
+    return (
+        f"How often the gateways' core took {SLOW:g} times its best or more for the same work, as it does where it "
+        f"shares a core of the processor with another thread: {shown}. What a call takes there is more, for everybody."
     )
 
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from bench import __main__ as program
 from bench import gateways, registry, report, run, upstream
-from bench.away import Late, Watch
+from bench.away import SLOW, Late, Left, Speed, Watch
 from bench.gateways import Gateway, PeerMissingError, Running
 from bench.load import Job, Seen, _Run, body_of
 from bench.measure import Bench, Figures, _Series, longest_ms, own_gaps
@@ -310,16 +310,18 @@ def test_gaps_are_those_of_pieces_in_which_the_machine_left_the_core_alone() -> 
     assert own_gaps([4.0, 90.0, 6.0], []) == [4.0, 90.0, 6.0]
     series = _Series(
         seen=[Seen(calls=1, answered=1, failed=0, seconds=1, p50_ms=1, p99_ms=1, first_p50_ms=1, first_p99_ms=1)],
-        gaps_ms=[4.0, 90.0, 6.0, 95.0, 5.0], away_ms=[0.1, 88.0, 4.9, 93.0, None],
+        gaps_ms=[4.0, 90.0, 6.0, 95.0, 5.0], away_ms=[0.1, 88.0, 4.9, 93.0, None], slow=[0.25, 0.5, None],
     )  # fmt: skip
     by = {"chat": {"bursar": series.figures()}}
     ledger = run.Ledger(rows=9, calls=9, failed=0, is_green=True)
-    made = run.Report(at="now", machine={}, pinned=True, rounds=1, figures=by, once={}, ledger=ledger, own={})
+    once = {name: run.Once(version="1", cold_start_s=None) for name in ("direct", "limit", "bursar")}
+    made = run.Report(at="now", machine={}, pinned=True, rounds=1, figures=by, once=once, ledger=ledger, own={})
     goal = {g.name: g for g in report.goals(made)}["longest gap of the loop, ms, median of pieces"]
     assert (goal.seen, goal.spread, goal.reached) == (5.0, (4.0, 6.0), True)
     assert "chat 5 (95). In 2 of 4 pieces the machine took the core away for 5 ms or more, up to 93 at a time;" in (
         report.markdown(made)
     )
+    assert "with another thread: bursar 38 %. What" in report.markdown(made)
 
 
 @given(st.lists(st.tuples(st.floats(0, 3), st.floats(0, 0.1)), min_size=1))
@@ -334,6 +336,22 @@ def test_the_longest_since_then_is_told(wakes: list[tuple[float, float]]) -> Non
     assert late.longest_s(now + 0.1) == 0.0
     late.add(now + 121, 0.001)
     assert late.longest_s(0.0) == 0.001  # it is not kept for ever
+
+
+@given(st.lists(st.tuples(st.floats(0.001, 3), st.floats(0.001, 0.1)), min_size=1))
+def test_the_share_of_slow_work_since_then_is_told(looks: list[tuple[float, float]]) -> None:
+    speed, now, all_of_them = Speed(), 0.0, []
+    for passed, took in looks:
+        now += passed
+        speed.add(now, took)
+        all_of_them.append((now, took))
+    best = min(took for _, took in all_of_them)
+    for since, _ in all_of_them[-20:]:
+        these = [took for at, took in all_of_them if at >= since]
+        assert speed.slow(since) == sum(took > SLOW * best for took in these) / len(these)
+    assert speed.slow(now + 0.1) == 0.0
+    speed.add(now + 121, 1.0)
+    assert speed.slow(0.0) == 1.0  # the best is remembered, the rest is not kept for ever
 
 
 @given(st.lists(st.floats(0, 3), max_size=30), st.lists(st.floats(0, 3), max_size=30))
@@ -358,17 +376,23 @@ def test_the_machine_is_watched_where_it_lets_itself_be() -> None:
     watch = Watch()
     try:
         began = time.monotonic()
-        first = watch.longest_ms(began)
-        assert first is None or first >= 0
+        first = watch.since(began)
+        assert first is None or (first.away_ms >= 0 and 0 <= first.slow <= 1)
         if first is not None:
             os.kill(watch._process.pid, signal.SIGSTOP)  # as if the core were away
             time.sleep(0.1)
             os.kill(watch._process.pid, signal.SIGCONT)
-            wait_for(lambda: (watch.longest_ms(began) or 0) >= 90, 5, "it does not tell that it was late")
-            assert (watch.longest_ms(time.monotonic()) or 0) < 90
+            wait_for(lambda: _left(watch, began).away_ms >= 90, 5, "it does not tell that it was late")
+            assert _left(watch, time.monotonic()).away_ms < 90
     finally:
         watch.close()
-    assert watch.longest_ms(0.0) is None
+    assert watch.since(0.0) is None
+
+
+def _left(watch: Watch, since_s: float) -> Left:
+    left = watch.since(since_s)
+    assert left is not None
+    return left
 
 
 _MORTAL = """
