@@ -5,8 +5,12 @@ machine gave the core to somebody else, or the system kept it. At every fourth w
 takes nearly twice as long where two threads share one core of the processor: what else runs there, on this machine or
 on others of its host, is no gateway's doing either, but what a gateway takes of the processor depends on it.
 
-`python -m bench.away` answers each line on its standard input, which is a time of the monotonic clock, with the longest
-it was late since then, and the share of slow pieces of work; where it may not go before others it ends at once.
+A core that has nothing to do is often found slow, for the host lends it to others: only what was looked at while there
+was something to do says how others' work was in the way.
+
+`python -m bench.away` answers each line on its standard input, which is two times of the monotonic clock, with the
+longest it was late since the first, and the share of slow pieces of work between the two; where it may not go before
+others it ends at once.
 """
 
 from __future__ import annotations
@@ -62,14 +66,14 @@ class Speed:
         while self._seen[0][0] < now_s - WINDOW_S:
             self._seen.popleft()
 
-    def slow(self, since_s: float) -> float:
-        """The share of slow ones since then, 0 where there were none."""
-        took = [took_s for at_s, took_s in self._seen if at_s >= since_s]
+    def slow(self, since_s: float, until_s: float) -> float:
+        """The share of slow ones between these times, 0 where there were none."""
+        took = [took_s for at_s, took_s in self._seen if since_s <= at_s <= until_s]
         return sum(took_s > SLOW * self._best_s for took_s in took) / len(took) if took else 0.0
 
 
 class Left(NamedTuple):
-    """What was left of the core: for how long it was away at a time, and which share of its looks found it slow."""
+    """What was left of the core: for how long it was away at a time, and which share of the looks found it slow."""
 
     away_ms: float
     slow: float
@@ -82,12 +86,13 @@ class Watch:
         command = pinned([sys.executable, "-m", "bench.away"], GATEWAY_CORE)
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
-    def since(self, since_s: float) -> Left | None:
-        """What was left of the core since then, which is of `time.monotonic`; None where nobody can tell."""
+    def left(self, since_s: float, busy_until_s: float) -> Left | None:
+        """What was left of the core since then; whether it was slow is asked of the time it was busy, up to the second
+        time. Both are of `time.monotonic`. None where nobody can tell."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
-            self._process.stdin.write(b"%r\n" % since_s)
+            self._process.stdin.write(b"%r %r\n" % (since_s, busy_until_s))
             self._process.stdin.flush()
             late_s, slow = self._process.stdout.readline().split()
             return Left(float(late_s) * 1000, float(slow))
@@ -120,7 +125,8 @@ def main() -> None:
                 speed.add(now, _work_s())
             due = now + EVERY_S
         if ready:
-            print(late.longest_s(float(line)), speed.slow(float(line)), flush=True)
+            since_s, until_s = map(float, line.split())
+            print(late.longest_s(since_s), speed.slow(since_s, until_s), flush=True)
 
 
 def _work_s() -> float:

@@ -16,6 +16,7 @@ from statistics import median
 
 import msgspec
 
+from bench.awake import Awake
 from bench.away import Watch
 from bench.gateways import ROOT, Gateway, PeerMissingError, Running, start
 from bench.load import Job, Seen
@@ -53,7 +54,7 @@ class Figures(msgspec.Struct, kw_only=True):
     loop_gap_ms: float | None  # the longest of a piece, median of them
     gap_pieces_ms: list[float] = []
     away_pieces_ms: list[float | None] = []  # for how long the machine took the core away meanwhile
-    slow_pieces: list[float | None] = []  # how often it was found slow, of all looks
+    slow_pieces: list[float | None] = []  # how often it was found slow while it was called, of all looks
     busy: float | None
     calls: int
     failed: int
@@ -143,7 +144,7 @@ class Bench:
         command = pinned([sys.executable, "-m", "bench.outside", str(upstream_port)], LOAD_CORE)
         self._outside = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.upstream_port = int(self._line())
-        self._watch = Watch()
+        self._watch, self._awake = Watch(), Awake()
         self.gateways: list[Running] = []
         self.missing: dict[str, str] = {}
         self._round = self._started = 0
@@ -152,6 +153,7 @@ class Bench:
         for gateway in self.gateways:
             gateway.stop()
         self._watch.close()
+        self._awake.close()
         self._outside.terminate()
         self._outside.wait(10)
 
@@ -302,7 +304,7 @@ class Bench:
         gaps = gateway.gaps() if gateway.drains else {}
         began_s = time.monotonic()
         seen, cpu_us = self.calls(workload, gateway, calls)
-        left = self._watch.since(began_s)
+        left = self._watch.left(began_s, began_s + seen.seconds)
         series.slow.append(left.slow if left is not None else None)
         series.rate = seen.answered / seen.seconds
         series.seen.append(seen)

@@ -269,6 +269,8 @@ def _how(report: Report) -> str:
     return "\n".join(
         [
             f"{pinned}",
+            "Behind all others a process that only counts keeps the gateways' core awake: of one that sleeps the",
+            "host of a virtual machine makes other use, and gives it back slower.",
             f"Medians of {report.rounds} interleaved rounds, in each of which every gateway is started anew with",
             "nothing stored, and answers 10,000 chats, or as many as it can in ten seconds, before it is measured.",
             "CPU is user and system time of all a gateway's processes, as the operating system counts it, until its",

@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 
 from bench import __main__ as program
 from bench import gateways, registry, report, run, upstream
+from bench.awake import Awake
 from bench.away import SLOW, Late, Left, Speed, Watch
-from bench.gateways import Gateway, PeerMissingError, Running
+from bench.gateways import ROOT, Gateway, PeerMissingError, Running
 from bench.load import Job, Seen, _Run, body_of
 from bench.measure import Bench, Figures, _Series, longest_ms, own_gaps
 from bench.processes import GATEWAY_CORE, Group, free_port, wait_for
@@ -348,10 +349,11 @@ def test_the_share_of_slow_work_since_then_is_told(looks: list[tuple[float, floa
     best = min(took for _, took in all_of_them)
     for since, _ in all_of_them[-20:]:
         these = [took for at, took in all_of_them if at >= since]
-        assert speed.slow(since) == sum(took > SLOW * best for took in these) / len(these)
-    assert speed.slow(now + 0.1) == 0.0
+        assert speed.slow(since, now) == sum(took > SLOW * best for took in these) / len(these)
+        assert speed.slow(0.0, since) == speed.slow(0.0, since + 0.0005)  # what came later is none of it
+    assert speed.slow(now + 0.1, now + 1) == 0.0
     speed.add(now + 121, 1.0)
-    assert speed.slow(0.0) == 1.0  # the best is remembered, the rest is not kept for ever
+    assert speed.slow(0.0, now + 121) == 1.0  # the best is remembered, the rest is not kept for ever
 
 
 @given(st.lists(st.floats(0, 3), max_size=30), st.lists(st.floats(0, 3), max_size=30))
@@ -376,7 +378,7 @@ def test_the_machine_is_watched_where_it_lets_itself_be() -> None:
     watch = Watch()
     try:
         began = time.monotonic()
-        first = watch.since(began)
+        first = watch.left(began, began)
         assert first is None or (first.away_ms >= 0 and 0 <= first.slow <= 1)
         if first is not None:
             os.kill(watch._process.pid, signal.SIGSTOP)  # as if the core were away
@@ -386,11 +388,36 @@ def test_the_machine_is_watched_where_it_lets_itself_be() -> None:
             assert _left(watch, time.monotonic()).away_ms < 90
     finally:
         watch.close()
-    assert watch.since(0.0) is None
+    assert watch.left(0.0, 0.0) is None
+
+
+def test_the_core_is_kept_awake_by_what_goes_behind_all_others_until_the_benchmark_ends() -> None:
+    awake = Awake()
+    ended = awake._process.poll
+    try:
+        if hasattr(os, "SCHED_IDLE"):
+            pid = awake._process.pid
+            wait_for(lambda: os.sched_getscheduler(pid) == os.SCHED_IDLE, 10, "it goes before others")
+            used = psutil.Process(pid).cpu_times().user
+            wait_for(lambda: psutil.Process(pid).cpu_times().user > used, 30, "it sleeps")
+        else:
+            wait_for(lambda: ended() is not None, 10, "it goes before others")
+    finally:
+        awake.close()
+    assert ended() is not None
+
+
+def test_what_keeps_the_core_awake_ends_with_who_began_it() -> None:
+    began = "import time; from bench.awake import Awake; print(Awake()._process.pid, flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", began], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        parent.kill()
+    wait_for(lambda: Group(pid).ended or psutil.Process(pid).status() == "zombie", 30, "it counts for nobody")
 
 
 def _left(watch: Watch, since_s: float) -> Left:
-    left = watch.since(since_s)
+    left = watch.left(since_s, time.monotonic())
     assert left is not None
     return left
 
