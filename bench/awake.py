@@ -1,9 +1,9 @@
 """Keeps the gateways' core awake: a process that goes behind all others on it, and only counts.
 
 The host of a virtual machine makes other use of a core that sleeps, and gives it back where there is room: often beside
-somebody else's thread on one core of the processor, where everything takes nearly twice as long. A gateway sleeps the
-more often the quicker it is, so that those figures would be the dearest. Where the system has no such order
-`python -m bench.awake PARENT` ends at once.
+somebody else's thread on one core of the processor, where everything takes nearly twice as long. How often a core
+sleeps is the gateway's own way, so that some would be charged more of this than others. Where the system has no such
+order `python -m bench.awake PARENT` ends at once.
 """
 
 from __future__ import annotations
