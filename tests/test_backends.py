@@ -107,6 +107,21 @@ async def test_either_kind_is_metered_like_all_others(settings: Tree, backend: A
     assert [r["completion_text"] for r in rows] == ["you said hello, at 0.5", "you said hello", None]
 
 
+async def test_its_entry_is_on_disk_when_it_is_asked_though_records_are_gathered(settings: Tree) -> None:
+    found: list[bool] = []
+
+    def looks(_operation: str, request: Tree) -> object:
+        written = b"".join(path.read_bytes() for path in Path(settings["ledger"]["spool"]).glob("*.spool"))
+        found.append(request["messages"][0]["content"].encode() in written)
+        return completion("seen")
+
+    async with bursar.open(own(settings), backends={"mine": looks}) as client:
+        client._gateway.ledger.gather(lambda: None)  # no turn ever ends
+        for text in ("first asked", "asked again"):
+            await client.complete(model="own/m", messages=[{"role": "user", "content": text}])
+    assert found == [True, True]
+
+
 async def test_many_slow_ones_hold_nobody_up(settings: Tree) -> None:
     """Fifty calls wait in threads; the loop goes on."""
     release, inside = threading.Event(), threading.Semaphore(0)

@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import msgspec
 import pytest
@@ -16,9 +18,9 @@ from hypothesis import strategies as st
 from bursar.ledger import records
 from bursar.ledger.bodies import Bodies
 from bursar.ledger.ids import uuid7
-from bursar.ledger.ledger import Ledger, Limits
+from bursar.ledger.ledger import Entry, Ledger, Limits
 from bursar.ledger.locks import SpoolLock, is_held
-from bursar.ledger.records import SETTLE_RESERVE, Gap, Opened, Settled, SpoolHeader, encode, walk
+from bursar.ledger.records import SETTLE_RESERVE, Correction, Gap, Opened, Settled, SpoolHeader, encode, walk
 from bursar.ledger.spool import Spool, SpoolFullError
 from bursar.types.errors import AlreadySettledError, LedgerFullError
 from bursar.wire.assemble import encode_json
@@ -286,6 +288,146 @@ def test_a_short_write_leaves_no_half_record(tmp_path: Path, monkeypatch: pytest
     spool.append(encode(Gap(3, 1, 1)))
     found = [records.decode(s.payload) for s in walk(spool.path.read_bytes()) if s.payload is not None]
     assert found[1:] == [Gap(1, 1, 1), Gap(3, 1, 1)]
+
+
+class _Gathered:
+    """A ledger that writes what was gathered when the test says that a turn of the loop has ended."""
+
+    def __init__(self, folder: Path, **limits: Any) -> None:
+        self.ledger = Ledger(folder, "store", limits=Limits(**limits))
+        self.asked = 0
+        self.ledger.gather(self._soon)
+
+    def _soon(self) -> None:
+        self.asked += 1
+
+    def found(self) -> list[object]:
+        return _spans(self.ledger)[1:]
+
+
+def test_what_is_gathered_is_on_disk_when_write_returns_in_one_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    books = _Gathered(tmp_path)
+    books.ledger.begin()
+    writes, write = [], os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: writes.append(len(data)) or write(fd, data, at))
+    for turn in (1, 2):
+        kept = [(opened(f"{turn}-{n}"), settled(f"{turn}-{n}")) for n in range(3)]
+        before = books.found()
+        for begun, ended in kept:
+            books.ledger.settle(books.ledger.open(begun), ended)
+        assert books.found() == before
+        assert (books.asked, len(writes)) == (turn, turn - 1)
+        books.ledger.write()
+        assert books.found() == [*before, *(record for pair in kept for record in pair)]
+        assert len(writes) == turn
+    (spool,) = books.ledger.spools
+    assert (spool.records, spool.open_entries) == (13, 0)
+    assert spool.recent.take(100)[0][1:] == books.found()
+    books.ledger.write()
+    assert len(writes) == 2
+
+
+@given(st.lists(st.sampled_from(["open", "settle", "long", "write", "correct", "drain", "retire"]), max_size=40))
+def test_what_is_gathered_becomes_the_same_spools(steps: list[str]) -> None:
+    with TemporaryDirectory() as folder:
+        at_once = Ledger(Path(folder, "a"), "store", limits=Limits())
+        gathers = _Gathered(Path(folder, "b")).ledger
+        spools: dict[Ledger, list[Spool]] = {at_once: [], gathers: []}
+        for ledger in (at_once, gathers):
+            entries: list[Entry] = []
+            for n, step in enumerate(steps):
+                if step in ("open", "long"):
+                    asked = b'"' + b"x" * (20_000 if step == "long" else 10) + b'"'
+                    entries.append(ledger.open(opened(str(n), request=asked)))
+                elif step == "settle" and entries:
+                    entry = entries.pop(0)
+                    ledger.settle(entry, settled(entry.opened.call_id))
+                elif step == "write":
+                    ledger.write()
+                elif step == "correct":
+                    ledger.correct(Correction(call_id="c", attempt=1, created_us=n, reason="r"))
+                elif step == "drain":
+                    ledger.tidy()
+                elif step == "retire":
+                    ledger.retire()
+            spools[ledger] = list(ledger.spools)
+            ledger.write()
+        both = []
+        for ledger in (at_once, gathers):
+            both.append([])
+            for spool in spools[ledger]:
+                data = spool.read(0, 10**9)
+                assert spool.path.read_bytes().rstrip(b"\0") == data
+                found = [records.decode(s.payload) for s in walk(data) if s.payload is not None]
+                assert len(found) == spool.records
+                both[-1].append((found[1:], len(data), spool.open_entries, spool.recent.take(10**6)[0][1:]))
+            ledger.close()
+        assert both[0] == both[1]
+
+
+def test_a_disk_that_does_not_take_what_it_had_room_for_makes_a_gap_and_ends_are_written_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    books = _Gathered(tmp_path)
+    ledger = books.ledger
+    before = ledger.open(opened("before"))
+    ledger.write()
+    lost = [ledger.open(opened(f"lost-{n}", created_us=n)) for n in range(4)]
+    ledger.settle(lost[0], settled("lost-0"))
+    ledger.settle(before, settled("before"))
+    (spool,) = ledger.spools
+    write, size = os.pwrite, len(spool.path.read_bytes())
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: write(fd, data[: len(data) // 2], at))
+    ledger.write()
+    assert (ledger.gap_count, ledger.is_full(), spool.open_entries) == (4, True, 1)
+    assert books.found() == [before.opened]
+    ledger.settle(lost[1], settled("lost-1"))
+    ledger.write()
+    monkeypatch.undo()
+    ledger.settle(lost[2], settled("lost-2"))
+    after = ledger.open(opened("after"))
+    ledger.settle(after, settled("after"))
+    ledger.settle(lost[3], settled("lost-3"))
+    ledger.tidy()
+    ledger.write()
+    assert (ledger.gap_count, ledger.is_full(), spool.open_entries) == (4, False, 0)
+    assert len(spool.path.read_bytes()) >= size
+    found = books.found()
+    assert found.count(Gap(4, 0, 3)) == 1
+    ends = [r.call_id for r in found if isinstance(r, Settled)]
+    assert sorted(ends) == ["after", "before"]
+    assert [r.call_id for r in found if isinstance(r, Opened)] == ["before", "after"]
+    with pytest.raises(AlreadySettledError):
+        ledger.settle(lost[3], settled("lost-3"))
+
+
+def test_where_the_policy_is_to_refuse_nothing_is_gathered(tmp_path: Path) -> None:
+    books = _Gathered(tmp_path, full="refuse")
+    entry = books.ledger.open(opened())
+    assert books.found() == [entry.opened]
+    assert books.asked == 0
+
+
+def test_a_forked_child_writes_nothing_of_what_its_parent_gathered(tmp_path: Path) -> None:
+    books = _Gathered(tmp_path)
+    kept = books.ledger.open(opened("mine")).opened
+    pid = os.fork()
+    if pid == 0:
+        books.ledger.write()
+        books.ledger.open(opened("child's"))
+        books.ledger.close()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert books.found() == []
+    books.ledger.close()
+    both = [
+        [records.decode(s.payload) for s in walk(path.read_bytes()) if s.payload is not None][1:]
+        for path in tmp_path.glob("*.spool")
+    ]
+    assert sorted([r.call_id for r in some] for some in both) == [["child's"], ["mine"]]  # type: ignore[union-attr]
+    assert [kept] in both
 
 
 @pytest.fixture

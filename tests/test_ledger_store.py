@@ -713,6 +713,24 @@ async def test_an_end_the_disk_would_not_take_keeps_its_spool_until_it_is_writte
     assert (await books.verify()).is_green
 
 
+async def test_the_store_never_has_what_is_not_on_disk_yet(books: Books) -> None:
+    books.ledger.gather(lambda: None)  # no turn ever ends
+    for n in range(3):
+        books.call(f"c{n}")
+    entry = books.ledger.open(opened("open"))
+    await books.drain.flush()
+    (spool,) = books.ledger.spools
+    assert len([s for s in walk(spool.path.read_bytes()) if s.payload is not None]) == 8
+    assert books.rows("select count(*) n from ledger_entries") == [{"n": 4}]
+    assert (await books.verify()).is_green
+    books.ledger.settle(entry, settled("open"))
+    books.ledger.retire()
+    await books.drain.flush()
+    assert books.rows("select count(*) n from ledger_entries where status = 'completed'") == [{"n": 4}]
+    assert books.ledger.spools == []
+    assert (await books.verify()).is_green
+
+
 async def test_a_store_that_was_restored_gets_its_bodies_again(books: Books, tmp_path: Path) -> None:
     def talk(n: int) -> None:
         request = b'{"model":"m","messages":[{"role":"system","content":"same"},{"role":"user","content":"%d"}]}' % n

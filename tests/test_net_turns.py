@@ -203,3 +203,20 @@ def test_what_could_not_leave_in_a_loop_that_ended_holds_nothing_back_in_the_nex
         loop.run_forever()
         loop.close()
     assert left == ["second"]
+
+
+async def test_what_comes_before_leaving_is_done_once_a_turn_whoever_asks_for_it() -> None:
+    turns, done = Turns(), list[str]()
+    turns.before_leaving = lambda: done.append("before")
+    loop = asyncio.get_running_loop()
+    for asks in ([turns.end, turns.end], [turns.end, "a", "b"], ["a", turns.end, "b"], ["a", "b"]):
+        done.clear()
+        for ask in asks:
+            if isinstance(ask, str):
+                turns.leave(loop, lambda name=ask: done.append(name))
+            else:
+                ask(loop)
+        assert done == []
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert done == ["before", *(ask for ask in asks if isinstance(ask, str))]

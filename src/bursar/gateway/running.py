@@ -19,10 +19,10 @@ from bursar.gateway import outcome
 from bursar.gateway.attempt import Attempt
 from bursar.gateway.decisions import GiveUp, NextTarget, Retry, decide
 from bursar.gateway.places import Places
-from bursar.gateway.provider import FINISH, Target
+from bursar.gateway.provider import FINISH, Provider, Target
 from bursar.ledger.ledger import now_us
 from bursar.ledger.records import Settled
-from bursar.net.transport import HungUpError, NotSentError
+from bursar.net.transport import HungUpError, NotSentError, Transport
 from bursar.types.call import Call, Result
 from bursar.types.errors import (
     BursarError,
@@ -217,7 +217,8 @@ class Running(msgspec.Struct, eq=False):
         )
 
     def _open(self) -> Attempt:
-        """Puts the entry on disk: after this, and not before, its request may leave."""
+        """Puts the entry on disk, by the end of this turn of the loop: after this, and not before, its request may
+        leave."""
         target, request = self._plan[self._position]
         self._tries += 1
         self.attempts += 1
@@ -238,10 +239,17 @@ class Running(msgspec.Struct, eq=False):
         self.attempt = attempt = Attempt(target, endpoint, request, entry, decoder, Assembly(), deadline)
         return attempt
 
+    def _transport_of(self, provider: Provider) -> Transport:
+        """What its requests leave by. Where they leave at once, what is to be on disk before is there now."""
+        transport = self._gateway.transports.of(provider.reach)
+        if not transport.leaves_by_turns:
+            self._gateway.ledger.write()
+        return transport
+
     async def _reach(self, attempt: Attempt) -> None:
         """Sends, and reads to the first frame that says something; a plain answer is read whole."""
         provider = attempt.target.provider
-        transport = self._gateway.transports.of(provider.reach)
+        transport = self._transport_of(provider)
         try:
             timeouts = provider.timeouts
             deadline = min(time.monotonic() + timeouts.first_byte_s, attempt.deadline)

@@ -72,7 +72,13 @@ class Protocol(HttpToolsProtocol):
         else:
             self._out += data
             if len(self._out) >= _MOST_AT_ONCE:
-                self.flush()
+                self.leave_now()
+
+    def leave_now(self) -> None:
+        """Writes what was put off before the turn's end."""
+        if self._out:
+            self.turns.before_leaving()
+            self.flush()
 
     def flush(self) -> None:
         """Writes what was put off."""
@@ -82,7 +88,7 @@ class Protocol(HttpToolsProtocol):
 
     def close(self) -> None:
         """Ends the connection, once everything has left that was written."""
-        self.flush()
+        self.leave_now()
         self.transport.close()
 
     def data_received(self, data: bytes) -> None:
@@ -260,14 +266,14 @@ class Protocol(HttpToolsProtocol):
         on, and looks whether the connection was quiet when it is due."""
 
     def eof_received(self) -> None:
-        self.flush()
+        self.leave_now()
 
     def send_400_response(self, msg: str) -> None:
-        self.flush()
+        self.leave_now()
         super().send_400_response(msg)
 
     def shutdown(self) -> None:
-        self.flush()
+        self.leave_now()
         super().shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -17,8 +17,9 @@ from time import monotonic_ns, time_ns
 import msgspec
 
 from bursar.ledger.bodies import Bodies
+from bursar.ledger.cuts import SHORT_BYTES, bare, cut, is_long, without_answer, without_bodies
 from bursar.ledger.ids import uuid7
-from bursar.ledger.records import Correction, Gap, Opened, Settled, encode, frame_of, mended
+from bursar.ledger.records import Correction, Gap, Opened, Record, Settled, encode, framed, mended, payload_of
 from bursar.ledger.spool import Spool, SpoolFullError
 from bursar.types.errors import AlreadySettledError, LedgerFullError
 
@@ -27,11 +28,6 @@ REFUSE = "refuse"
 _SEGMENT_BYTES = 32 * 1024 * 1024
 # Other processes' spools grow meanwhile: how much of them there is, is measured anew now and then.
 _LOOK_AGAIN_BYTES = 256 * 1024
-# An end is cut only where it is longer than this without its bodies.
-_SHORT_BYTES = 4096
-_RAW_USAGE_BYTES = 2048
-_MESSAGE_CHARS = 1000
-_ID_CHARS = 200
 _MOST_TOLD = 4096
 
 
@@ -86,6 +82,9 @@ class Ledger:
         self._gap: Gap | None = None
         self._free_until = 0
         self._held: list[tuple[Spool, bytes]] = []
+        self._soon: Callable[[], None] | None = None
+        self._unwritten: list[Spool] = []
+        self._lost: set[tuple[str, int]] = set()
         self.drained: dict[str, int] = {}
         """Of each own spool, the offset up to which it is in the store; the drain keeps it."""
         self.drained_records: dict[str, int] = {}
@@ -102,8 +101,25 @@ class Ledger:
         with suppress(SpoolFullError, OSError):
             self._spool()
 
+    def gather(self, soon: Callable[[], None]) -> None:
+        """From now on records are written many at a time: an entry's request, and the end of its answer, may leave when
+        `write` has returned. `soon` is called where something waits for it, and sees to it that it is called.
+
+        It is not so where the policy is to refuse: whoever asks is told by `open` that there is no room.
+        """
+        if self.limits.full != REFUSE:
+            self._soon = soon
+
+    def write(self) -> None:
+        """Puts on disk what waits for it. What a disk does not take that had room for it is counted as a gap."""
+        if self._unwritten:
+            spools, self._unwritten = self._unwritten, []
+            for spool in spools:
+                for record in spool.write():
+                    self._lose(spool, record)
+
     def open(self, opened: Opened) -> Entry:
-        """Puts an entry on disk; its request may leave when this returns.
+        """Puts an entry on disk; its request may leave when this returns, or `write` where records are gathered.
 
         Raises LedgerFullError where there is no room and the policy is to refuse; under `continue` the
         attempt is counted as part of a gap.
@@ -115,19 +131,19 @@ class Ledger:
                     return self._without_room(opened)
                 spool = self._spool()
                 if not self._has_room():
-                    opened = _without_bodies(opened)
+                    opened = without_bodies(opened)
             try:
-                frame = frame_of(opened)
+                payload = payload_of(opened)
             except UnicodeEncodeError:
                 opened = mended(opened)
-                frame = frame_of(opened)
+                payload = payload_of(opened)
             try:
-                spool.append(frame, 1, opened)
+                self._put(spool, payload, 1, opened)
             except SpoolFullError:
                 if not opened.has_bodies:
                     raise
-                opened = _without_bodies(opened)
-                spool.append(encode(opened), 1, opened)
+                opened = without_bodies(opened)
+                self._put(spool, payload_of(opened), 1, opened)
         except (SpoolFullError, OSError):
             return self._without_room(opened)
         self._no_room = False
@@ -143,7 +159,7 @@ class Ledger:
                 f"attempt {entry.opened.attempt} of call {entry.opened.call_id} is settled already"
             )
         entry.settled = True
-        if entry.spool is not None:
+        if entry.spool is not None and not (self._lost and self._was_lost(settled)):
             self._append_settled(entry.spool, settled)
         ended = self._ended
         ended.append((entry.opened, settled))
@@ -168,6 +184,7 @@ class Ledger:
     def correct(self, correction: Correction) -> None:
         """Records a difference to a settled entry. Raises SpoolFullError where there is no room."""
         correction = mended(correction)
+        self.write()
         self._spool().append(encode(correction), 0, correction)
 
     @property
@@ -209,6 +226,7 @@ class Ledger:
 
     def tidy(self) -> None:
         """Writes what waits for room: held settlements, then the gap. The drain calls it now and then."""
+        self.write()
         still: list[tuple[Spool, bytes]] = []
         for spool, frame in self._held:
             try:
@@ -241,6 +259,7 @@ class Ledger:
     def close(self) -> None:
         """Leaves what is not drained for the next process to adopt."""
         self._tell()
+        self.write()
         self.retire()
         for spool in self._retiring:
             spool.close(remove=False)
@@ -260,7 +279,7 @@ class Ledger:
         for spool in self.spools:
             spool.forget()
         self._active, self._retiring, self._held, self._gap = None, [], [], None
-        self._ended = []
+        self._ended, self._unwritten = [], []
         self.drained.clear()
         self.drained_records.clear()
 
@@ -274,23 +293,24 @@ class Ledger:
 
     def _append_settled(self, spool: Spool, settled: Settled) -> None:
         if spool.end >= self._free_until and not self._has_room():
-            settled = _without_answer(settled)
+            settled = without_answer(settled)
         try:
             try:
                 try:
-                    frame = frame_of(settled)
+                    payload = payload_of(settled)
                 except UnicodeEncodeError:
                     settled = mended(settled)
-                    frame = frame_of(settled)
-                if len(frame) > _SHORT_BYTES and _is_long(settled, frame):
-                    settled = _cut(settled)
-                    frame = encode(settled)
-                spool.append(frame, -1, settled)
+                    payload = payload_of(settled)
+                if len(payload) > SHORT_BYTES and is_long(settled, payload):
+                    settled = cut(settled)
+                    payload = payload_of(settled)
+                self._put(spool, payload, -1, settled)
             except (SpoolFullError, OverflowError, TypeError):
-                spool.append(_bare(settled), -1)
+                self.write()
+                spool.append(bare(settled), -1)
         except (SpoolFullError, OSError):
             # Until it is written the entry stays open there, so that nobody takes the spool for finished.
-            self._held.append((spool, _bare(settled)))
+            self._held.append((spool, bare(settled)))
 
     def _without_room(self, opened: Opened) -> Entry:
         self._no_room = True
@@ -302,54 +322,37 @@ class Ledger:
         self.gap_count += 1
         return Entry(opened, None, monotonic_ns())
 
+    def _put(self, spool: Spool, payload: bytes, entries: int, record: Record) -> None:
+        if self._soon is None:
+            spool.append(framed(payload), entries, record)
+            return
+        spool.gather(payload, entries, record)
+        if spool not in self._unwritten:
+            self._unwritten.append(spool)
+            if len(self._unwritten) == 1:
+                self._soon()
+
+    def _lose(self, spool: Spool, record: Record) -> None:
+        """Does what is left to do for a record that was gathered and could not be written."""
+        if type(record) is Opened:
+            self._lost.add((record.call_id, record.attempt))
+            self._without_room(record)
+        elif type(record) is Settled and not self._was_lost(record):
+            self._held.append((spool, bare(record)))
+
+    def _was_lost(self, settled: Settled) -> bool:
+        """Whether this ends an entry that could not be written, and is counted in the gap; asked once of each."""
+        key = (settled.call_id, settled.attempt)
+        if key not in self._lost:
+            return False
+        self._lost.remove(key)
+        return True
+
     def _write_gap(self) -> None:
+        self.write()
         if self._gap is not None:
             self._spool().append(encode(self._gap), 0, self._gap)
             self._gap = None
-
-
-def _without_bodies(opened: Opened) -> Opened:
-    return msgspec.structs.replace(opened, input_refs=None, params_ref=None, bodies={}, messages=None, params=None)
-
-
-def _without_answer(settled: Settled) -> Settled:
-    return msgspec.structs.replace(settled, output=None, text=None, text_at=None)
-
-
-def _bare(settled: Settled) -> bytes:
-    """The record without bodies; where even that cannot be written, its end alone."""
-    try:
-        return encode(_cut(_without_answer(settled)))
-    except (OverflowError, TypeError):
-        return encode(
-            Settled(
-                call_id=settled.call_id,
-                attempt=settled.attempt,
-                workspace=settled.workspace,
-                status=settled.status,
-                completed_us=settled.completed_us,
-                response_time_ms=settled.response_time_ms,
-                error_message="what was known of this attempt's end could not be written down",
-            )
-        )
-
-
-def _is_long(settled: Settled, frame: bytes) -> bool:
-    """Whether it is not its bodies that make a record's frame long. What else a provider may make as long as it likes
-    is cut then, so that the record without bodies fits the room kept for it."""
-    bodies = [text.encode("utf-8", "replace") for text in (settled.output, settled.text) if text is not None]
-    return len(frame) - sum(map(len, bodies)) > _SHORT_BYTES
-
-
-def _cut(settled: Settled) -> Settled:
-    cuts: dict[str, object] = {}
-    for name in ("error_message", "error_code", "finish_reason", "provider_response_id", "served_model"):
-        value, most = getattr(settled, name), _MESSAGE_CHARS if name == "error_message" else _ID_CHARS
-        if value is not None and len(value) > most:
-            cuts[name] = value[: most - 1] + "…"
-    if settled.raw_usage is not None and len(settled.raw_usage.encode("utf-8", "replace")) > _RAW_USAGE_BYTES:
-        cuts["raw_usage"] = None
-    return msgspec.structs.replace(settled, **cuts) if cuts else settled
 
 
 def _forget_after_fork(ledger: Ledger) -> None:

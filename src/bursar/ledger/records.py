@@ -8,7 +8,7 @@ was damaged later. The payload is a MessagePack array, first its kind; new field
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 from zlib import crc32
 
@@ -159,22 +159,29 @@ class Correction(msgspec.Struct, frozen=True, array_like=True, tag=4, kw_only=Tr
 
 Record = SpoolHeader | Opened | Settled | Gap | Correction
 
-_encode = msgspec.msgpack.Encoder().encode
+payload_of: Callable[[Record], bytes] = msgspec.msgpack.Encoder().encode
+"""What stands in the frame of a record that needs no mending. Raises UnicodeEncodeError."""
 _decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 
 
 def encode(record: Record) -> bytes:
     """The framed bytes of a record. Text that UTF-8 cannot hold (lone surrogates) is mended, not refused."""
     try:
-        return frame_of(record)
+        return framed(payload_of(record))
     except UnicodeEncodeError:
-        return frame_of(mended(record))
+        return framed(payload_of(mended(record)))
 
 
-def frame_of(record: Record) -> bytes:
-    """The same for a record that needs no mending. Raises UnicodeEncodeError."""
-    payload = _encode(record)
-    return b"".join((_pack(MAGIC, len(payload), crc32(payload)), payload, TRAILER))
+def frames_of(payloads: Sequence[bytes], at: int) -> tuple[bytes, list[int]]:
+    """The frames of these payloads, the first of which is to stand at `at`, and where each of them ends."""
+    parts: list[bytes] = []
+    ends: list[int] = []
+    for payload in payloads:
+        size = len(payload)
+        at += size + OVERHEAD
+        parts += (_pack(MAGIC, size, crc32(payload)), payload, TRAILER)
+        ends.append(at)
+    return b"".join(parts), ends
 
 
 def framed(payload: bytes) -> bytes:

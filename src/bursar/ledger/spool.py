@@ -1,20 +1,21 @@
 """A spool: one process's append-only file of records, with room kept for the end of every open entry.
 
 Appending is a plain function of a few microseconds. What was appended is in the operating system's hands
-before it returns: killing the process loses none of it. A full disk is met when an entry is opened, never
-when it is settled.
+before it returns, and what was gathered before `write` does: killing the process loses none of it. A full disk is met
+when an entry is opened, never when it is settled.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from bursar.ledger.locks import SpoolLock
-from bursar.ledger.records import SETTLE_RESERVE, Record, SpoolHeader, encode
+from bursar.ledger.records import OVERHEAD, SETTLE_RESERVE, Opened, Record, Settled, SpoolHeader, encode, frames_of
 from bursar.types.errors import LedgerError
 
 SUFFIX = ".spool"
@@ -49,6 +50,13 @@ class Recent:
         self.both: list[Any] = []
         """Record and end by turns."""
 
+    def add(self, more: Sequence[Any] | None) -> None:
+        """Adds records and their ends by turns, or says with None that one is not at hand."""
+        if more is not None and more[-1] < self.until and len(self.both) < _RECENT_ITEMS:
+            self.both += more
+        else:
+            self.until = 0
+
     def take(self, most: int) -> tuple[list[Record], list[int]]:
         """Up to so many of the records, the first first, and where they end; they are not remembered any longer."""
         taken, self.both = self.both[: 2 * most], self.both[2 * most :]
@@ -73,6 +81,8 @@ class Spool:
         self.records = 0
         self.open_entries = 0
         self._allocated = 0
+        self._waiting: list[Any] = []  # payload and record by turns
+        self._written = 0
         self.recent = Recent()
         try:
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
@@ -90,26 +100,49 @@ class Spool:
         Raises SpoolFullError where there is no room. An end without bodies has its room kept, and fails only where the
         disk breaks its word.
         """
+        assert not self._waiting
         entries += self.open_entries
-        start, size = self.end, len(frame)
-        end = start + size
+        end = self.end + len(frame)
         needed = end + entries * SETTLE_RESERVE
         if needed > self._allocated:
             self._make_room(needed)
-        try:
-            if os.pwrite(self._fd, frame, start) != size:
-                raise OSError(0, "only a part of a record was taken")
-        except OSError as e:
-            self._cut_back()
-            raise SpoolFullError(f"the spool cannot be written: {e.strerror}") from e
-        self.end = end
+        self._put(frame)
+        self.end = self._written = end
         self.records += 1
         self.open_entries = entries
-        recent = self.recent
-        if record is not None and end < recent.until and len(both := recent.both) < _RECENT_ITEMS:
-            both += (record, end)
-        else:
-            recent.until = 0
+        self.recent.add([record, end] if record is not None else None)
+
+    def gather(self, payload: bytes, entries: int, record: Record) -> None:
+        """The same for a record that is not on disk before `write` has returned. Raises SpoolFullError where there is
+        no room."""
+        entries += self.open_entries
+        end = self.end + len(payload) + OVERHEAD
+        needed = end + entries * SETTLE_RESERVE
+        if needed > self._allocated:
+            self._make_room(needed)
+        self.end = end
+        self.open_entries = entries
+        self._waiting += (payload, record)
+
+    def write(self) -> Sequence[Record]:
+        """Writes what was gathered, in one piece. Returns the records that could not be written, where the disk breaks
+        its word: they are not counted any more."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return ()
+        data, ends = frames_of(waiting[::2], self._written)
+        records = waiting[1::2]
+        try:
+            self._put(data)
+        except SpoolFullError:
+            self.end = self._written
+            self.open_entries -= sum((type(record) is Opened) - (type(record) is Settled) for record in records)
+            return records
+        self._written = ends[-1]
+        self.records += len(records)
+        waiting[::2], waiting[1::2] = records, ends
+        self.recent.add(waiting)
+        return ()
 
     def make_room(self) -> None:
         """Takes room for another entry ahead of it. Raises SpoolFullError."""
@@ -144,7 +177,7 @@ class Spool:
     def forget(self) -> None:
         """In a forked child: lets go of the parent's files without touching them."""
         os.close(self._fd)
-        self._fd, self._allocated = -1, 0
+        self._fd, self._allocated, self._waiting = -1, 0, []
         self.lock.forget()
 
     def _make_room(self, needed: int) -> None:
@@ -164,12 +197,20 @@ class Spool:
                 self._allocated = size
                 return
         # What a failed attempt may have taken is given back, or the kept room of others would hide it.
-        os.ftruncate(self._fd, max(self._allocated, self.end))
+        os.ftruncate(self._fd, max(self._allocated, self._written))
         raise SpoolFullError
+
+    def _put(self, data: bytes) -> None:
+        try:
+            if os.pwrite(self._fd, data, self._written) != len(data):
+                raise OSError(0, "only a part of a record was taken")
+        except OSError as e:
+            self._cut_back()
+            raise SpoolFullError(f"the spool cannot be written: {e.strerror}") from e
 
     def _cut_back(self) -> None:
         """After a short write: nothing behind the last good record, and the kept room taken anew."""
-        os.ftruncate(self._fd, self.end)
-        kept, self._allocated = self._allocated, self.end
+        os.ftruncate(self._fd, self._written)
+        kept, self._allocated = self._allocated, self._written
         with suppress(SpoolFullError):
             self._make_room(kept)

@@ -38,6 +38,8 @@ _END = object()
 class BackendTransport:
     """Answers with what a backend gives. Whatever it raises is an error answer, never this process's failure."""
 
+    leaves_by_turns = False
+
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._threads = Threads(_THREADS, "bursar-backend")

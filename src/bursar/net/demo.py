@@ -43,6 +43,7 @@ class DemoTransport:
     """Answers in the format of OpenAI's chat completions and embeddings."""
 
     is_idle = True  # it has no connections
+    leaves_by_turns = False
 
     async def send(self, request: Request, *, connect_timeout_s: float, deadline: float) -> Answer:
         try:

@@ -32,6 +32,8 @@ _CACHED_HEAD_BYTES = 4096
 class Http1Transport:
     """Connections to any number of origins, made as they are needed and kept for a while."""
 
+    leaves_by_turns = True
+
     def __init__(
         self, tls: Callable[[], ssl.SSLContext] | None = None, guard: Guard | None = None, turns: Turns | None = None
     ) -> None:

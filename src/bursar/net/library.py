@@ -26,6 +26,8 @@ class LibraryTransport:
     """One client of the library. With `http2` an https address negotiates it, and an http one is spoken to in
     it at once, for there is nothing to negotiate with."""
 
+    leaves_by_turns = False
+
     def __init__(
         self, *, proxy: str | None = None, http2: bool = False, tls: Callable[[], ssl.SSLContext] | None = None
     ) -> None:

@@ -74,6 +74,10 @@ class Transport(Protocol):
     def is_idle(self) -> bool:
         """Whether nothing is under way."""
 
+    @property
+    def leaves_by_turns(self) -> bool:
+        """Whether requests leave where `Turns` say so, and never before."""
+
     async def send(self, request: Request, *, connect_timeout_s: float, deadline: float) -> Answer:
         """Sends, and returns when the status and headers are there, which is before `deadline`, a time of the
         monotonic clock. Raises NotSentError, HungUpError, TimeoutError."""

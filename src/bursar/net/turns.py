@@ -17,6 +17,10 @@ _TURN_S = 0.003
 _FIRST, _LEAST, _MORE = 32, 8, 2
 
 
+def _nothing() -> None:
+    pass
+
+
 class Turns:
     """Lets those whose wait has ended go on for some 3 ms of one turn of the loop; who comes later goes on in the next
     ones, in order. Smaller turns would cost more, for what is done many times in a row is done from the cache.
@@ -33,6 +37,9 @@ class Turns:
         self._ends = 0.0
         self._begins = False
         self._leaving: list[Callable[[], None]] = []
+        self._is_ending = False
+        self.before_leaving: Callable[[], None] = _nothing
+        """What is to be done before anything leaves; who does not wait for a turn's end calls it."""
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def wake(self, waiter: asyncio.Future[None]) -> None:
@@ -60,11 +67,17 @@ class Turns:
     def leave(self, loop: asyncio.AbstractEventLoop, flush: Callable[[], None]) -> None:
         """Calls `flush` when this turn has ended: what is written in a turn leaves in a row, for to write is much code,
         and what is done many times in a row is done from the cache."""
+        if not self._is_ending or loop is not self._loop:
+            self.end(loop)
+        self._leaving.append(flush)
+
+    def end(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Says that there is something to do before anything leaves."""
         if loop is not self._loop:
             self._belong_to(loop)
-        if not self._leaving:
+        if not self._is_ending:
+            self._is_ending = True
             loop.call_soon(self._leave)
-        self._leaving.append(flush)
 
     def is_over(self) -> bool:
         """Asked by each who goes on: whether this turn has taken its time, so that `next` is to be awaited first."""
@@ -84,13 +97,15 @@ class Turns:
 
     def _belong_to(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begins anew: whoever waited in another loop has ended with it."""
-        self._loop, self._begins, self._woken = loop, False, 0
+        self._loop, self._begins, self._is_ending, self._woken = loop, False, False, 0
         self._waiting.clear()
         self._late.clear()
         self._leaving.clear()
 
     def _leave(self) -> None:
+        self._is_ending = False
         leaving, self._leaving = self._leaving, []
+        self.before_leaving()
         for flush in leaving:
             try:
                 flush()
