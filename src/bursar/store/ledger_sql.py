@@ -3,6 +3,9 @@
 The whole transaction is one visit to the writer's thread, in statements of many rows: each statement is one
 moment in which that thread lets go of the interpreter, and so has to wait for it again. Between them it gives way to
 the loop now and then, with the write lock held.
+
+What fails ends the transaction (`or rollback`), as it would anyhow: SQLite need not keep, in a file beside, what each
+page was before a statement of many rows that might have to be taken back alone.
 """
 
 from __future__ import annotations
@@ -44,7 +47,7 @@ def _places(rows: int, columns: int) -> str:
 
 
 def _insert(table: str, columns: Sequence[str], rows: int = 1, beyond: str = "") -> str:
-    return f"insert into {table} ({', '.join(columns)}) values {_places(rows, len(columns))}{beyond}"
+    return f"insert or rollback into {table} ({', '.join(columns)}) values {_places(rows, len(columns))}{beyond}"
 
 
 @lru_cache(maxsize=256)
@@ -52,8 +55,9 @@ def _settle(columns: tuple[str, ...], rows: int) -> str:
     """Ends entries that were opened in an earlier batch: only such as are open, and of this spool."""
     given = ", ".join(f"column{n} as {name}" for n, name in enumerate(columns, 1))
     new = ", ".join(f"{name} = n.{name}" for name in columns if name not in ("call_id", "attempt"))
+    rows_given = f"(select {given} from (values {_places(rows, len(columns))})) n"
     return (
-        f"update ledger_entries set {new} from (select {given} from (values {_places(rows, len(columns))})) n "
+        f"update or rollback ledger_entries set {new} from {rows_given} "
         "where ledger_entries.call_id = n.call_id and ledger_entries.attempt = n.attempt "
         "and ledger_entries.spool_id = ? and ledger_entries.status = 'started'"
     )

@@ -147,9 +147,8 @@ def add_up(select: str) -> str:
     """The statement that adds a select of sums to the rollups."""
     columns = ", ".join((*ROLLUP_KEYS, *SUMS))
     added = ", ".join(f"{name} = ledger_rollups.{name} + excluded.{name}" for name in SUMS)
-    return (
-        f"insert into ledger_rollups ({columns}) {select} on conflict ({', '.join(ROLLUP_KEYS)}) do update set {added}"
-    )
+    beyond = f"on conflict ({', '.join(ROLLUP_KEYS)}) do update set {added}"
+    return f"insert or rollback into ledger_rollups ({columns}) {select} {beyond}"
 
 
 SCOPES = tuple(_SCOPES)
