@@ -279,7 +279,7 @@ class Ledger:
         for spool in self.spools:
             spool.forget()
         self._active, self._retiring, self._held, self._gap = None, [], [], None
-        self._ended, self._unwritten = [], []
+        self._ended, self._unwritten, self._soon = [], [], None
         self.drained.clear()
         self.drained_records.clear()
 

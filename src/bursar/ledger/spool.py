@@ -134,7 +134,7 @@ class Spool:
         records = waiting[1::2]
         try:
             self._put(data)
-        except SpoolFullError:
+        except (SpoolFullError, OSError):  # the latter where it cannot even be cut
             self.end = self._written
             self.open_entries -= sum((type(record) is Opened) - (type(record) is Settled) for record in records)
             return records
