@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import itertools
 import os
+import random
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,12 +23,12 @@ from bursar.ledger.adopt import Adopter
 from bursar.ledger.bodies import Bodies
 from bursar.ledger.drain import Drain, _of_file, _of_recent
 from bursar.ledger.ledger import Ledger, Limits
-from bursar.ledger.records import Correction, Gap, encode, walk
+from bursar.ledger.records import Correction, Gap, Record, encode, walk
 from bursar.ledger.rows import BatchBuilder
 from bursar.ledger.spool import Spool
 from bursar.ledger.verify import Report, Verifier
 from bursar.store.engine import Database
-from bursar.store.ledger_sql import SqlLedgerStore
+from bursar.store.ledger_sql import SqlLedgerStore, _stretches
 from bursar.store.port import Batch, RecordRefusedError
 from bursar.store.proof import Proof
 from bursar.store.schema import prepare
@@ -729,6 +731,47 @@ async def test_the_store_never_has_what_is_not_on_disk_yet(books: Books) -> None
     assert books.rows("select count(*) n from ledger_entries where status = 'completed'") == [{"n": 4}]
     assert books.ledger.spools == []
     assert (await books.verify()).is_green
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_runs_of_calls_that_count_alike_add_up_as_all_others(books: Books, seed: int) -> None:
+    chance = random.Random(seed)
+    users: Counter[str] = Counter()
+    late = []
+    for run in range(8):
+        user, hour = f"u{chance.randrange(3)}", chance.randrange(2)
+        for n in range(chance.choice((1, 100, 128, 300, 600))):
+            entry = books.ledger.open(opened(f"{run}-{n}", user_id=user, created_us=3_600_000_000 * hour))
+            if chance.random() < 0.01:
+                late.append(entry)
+            else:
+                books.ledger.settle(entry, settled(f"{run}-{n}"))
+            users[user] += 1
+        if chance.random() < 0.5:
+            await books.drain.flush()
+            while late and chance.random() < 0.8:
+                entry = late.pop()
+                books.ledger.settle(entry, settled(entry.opened.call_id))
+    for entry in late:
+        books.ledger.settle(entry, settled(entry.opened.call_id))
+    await books.drain.flush()
+    sums = books.rows(
+        "select scope_id u, sum(calls) n, sum(total_tokens) t from ledger_rollups where scope = 'user' group by 1"
+    )
+    assert {row["u"]: (row["n"], row["t"]) for row in sums} == {user: (n, 7 * n) for user, n in users.items()}
+    assert (await books.verify()).is_green
+
+
+def test_which_rows_of_a_batch_count_alike_is_told_in_their_order() -> None:
+    builder = BatchBuilder("s", 0, 1)
+    kept: list[Record] = []
+    for n, user in enumerate([*["a"] * 256, *["b"] * 100, *["a", "b"] * 14, "c"]):
+        kept.append(opened(str(n), user_id=user))
+        if user != "c":
+            kept.append(settled(str(n)))
+    kept.append(settled("earlier"))
+    builder.add_records(kept, range(1, len(kept) + 1))
+    assert _stretches(builder.batch) == [(256, True), (128 + 1 + 1, False)]
 
 
 async def test_a_store_that_was_restored_gets_its_bodies_again(books: Books, tmp_path: Path) -> None:

@@ -23,7 +23,17 @@ from bursar.store.port import (
     Rows,
     SpoolState,
 )
-from bursar.store.sums import CORRECTED, GATHER, GATHERED, SCOPES, add_up, corrections_summed, gathered_summed
+from bursar.store.sums import (
+    CORRECTED,
+    GATHER,
+    GATHER_ALIKE,
+    GATHERED,
+    GATHERED_BY,
+    SCOPES,
+    add_up,
+    corrections_summed,
+    gathered_summed,
+)
 
 # Rows of one statement: a batch is cut into the largest first. Few sizes, so that each is prepared once.
 _CUTS = (128, 16, 1)
@@ -113,6 +123,7 @@ def _write(c: sqlite3.Connection, batch: Batch) -> None:
     pace = Pace(hurries=batch.hurries)
     _move_offset(c, batch)
     entries, ends = batch.entry_count, sum(rows.count for rows in batch.settlements)
+    stretches = _stretches(batch)
     count = entries + ends + len(batch.corrections)
     seq = _take_seq(c, count) if count else 0
     _many(c, pace, _bodies, BODY_COLUMNS, batch.bodies, cuts=_cuts_of(batch.bodies))
@@ -127,7 +138,38 @@ def _write(c: sqlite3.Connection, batch: Batch) -> None:
         beyond = " on conflict do nothing" if name == "rejects" else ""
         c.executemany(_insert(f"ledger_{name}", columns, 1, beyond), [tuple(map(row.get, columns)) for row in rows])
     if count:
-        _add_up(c, pace, seq, seq + count, corrections=bool(batch.corrections))
+        _add_up(c, pace, seq, stretches)
+    if batch.corrections:
+        for scope in SCOPES:
+            c.execute(
+                add_up(corrections_summed(scope, "c.seq >= ? and c.seq < ?")), (seq + entries + ends, seq + count)
+            )
+
+
+def _stretches(batch: Batch) -> list[tuple[int, bool]]:
+    """The rows of a batch in the order in which they get their numbers: how many, and whether all of them are settled
+    entries that count in the same sums, as far as that is plain to see."""
+    found: list[tuple[int, bool]] = []
+    before: object = None
+    for rows in (*batch.entries, *batch.settlements):
+        key = _sums_of(rows)
+        if found and key == before:
+            found[-1] = (found[-1][0] + rows.count, found[-1][1])
+        else:
+            found.append((rows.count, key is not None))
+        before = key
+    return found
+
+
+def _sums_of(rows: Rows) -> dict[str, object] | None:
+    """What says in which sums these rows count, None where they differ, or do not say so themselves."""
+    columns, values = rows.columns, rows.values
+    if not {"workspace", "completed_at"}.issubset(columns):
+        return None  # entries that are not settled, or were opened earlier
+    by = {name: values[n] for n, name in enumerate(columns) if name in GATHERED_BY}
+    if all(values[columns.index(name) :: len(columns)].count(value) == rows.count for name, value in by.items()):
+        return by
+    return None
 
 
 def _move_offset(c: sqlite3.Connection, batch: Batch) -> None:
@@ -199,7 +241,8 @@ def _many(
     for size in cuts:
         while left >= size:
             end = at + size * width
-            changed += c.execute(statement(columns, size), [*values[at:end], *beyond]).rowcount
+            given = values if size * width == len(values) and not beyond else [*values[at:end], *beyond]
+            changed += c.execute(statement(columns, size), given).rowcount
             pace.step()
             at, left = end, left - size
     return changed
@@ -210,20 +253,27 @@ def _cuts_of(bodies: list[object]) -> tuple[int, ...]:
     return _LONG_CUTS if sum(map(len, texts)) > _LONG_BODY * len(texts) else _CUTS  # type: ignore[arg-type]
 
 
-def _add_up(c: sqlite3.Connection, pace: Pace, first: int, beyond: int, *, corrections: bool) -> None:
-    """Adds the rows from `first` on to the sums: they are looked at once, and what that gives is added to
-    each scope. Thousands of rows in one statement would be milliseconds in which nothing else gets the core."""
+def _add_up(c: sqlite3.Connection, pace: Pace, first: int, stretches: list[tuple[int, bool]]) -> None:
+    """Adds these rows, the first of which has the number `first`, to the sums: they are looked at once, and what that
+    gives is added to each scope. Thousands of rows in one statement would be milliseconds in which nothing else gets
+    the core."""
     c.execute(f"create temp table if not exists {GATHERED}")
     gathered = 0
-    for at in range(first, beyond, _GATHERED_ROWS):
-        gathered += c.execute(GATHER, (at, min(at + _GATHERED_ROWS, beyond))).rowcount
+    for count, alike in stretches:
+        beyond = first + count
+        for at in range(first, beyond, _GATHERED_ROWS):
+            gathered += c.execute(GATHER_ALIKE if alike else GATHER, (at, min(at + _GATHERED_ROWS, beyond))).rowcount
+            pace.step()
+            if gathered >= _GATHERED_ROWS:
+                _sum_gathered(c, pace)
+                gathered = 0
+        first = beyond
+    if gathered:
+        _sum_gathered(c, pace)
+
+
+def _sum_gathered(c: sqlite3.Connection, pace: Pace) -> None:
+    for statement in gathered_summed():
+        c.execute(statement)
         pace.step()
-        if gathered >= _GATHERED_ROWS or at + _GATHERED_ROWS >= beyond:
-            for statement in gathered_summed():
-                c.execute(statement)
-                pace.step()
-            c.execute("delete from temp.ledger_gathered")
-            gathered = 0
-    if corrections:
-        for scope in SCOPES:
-            c.execute(add_up(corrections_summed(scope, "c.seq >= ? and c.seq < ?")), (first, beyond))
+    c.execute("delete from temp.ledger_gathered")

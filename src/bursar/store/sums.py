@@ -120,15 +120,23 @@ _GATHER_KEYS = {
     "usage_source": "e.usage_source",
 }
 _GATHER_GROUPS = ", ".join(str(n + 1) for n in range(len(_GATHER_KEYS)))
+GATHERED_BY = (
+    "workspace", "hour", "user_id", "session_id", "provider", "model", "purpose", "function", "cost_currency",
+    "usage_source",
+)  # fmt: skip
+"""The columns of entries that say which sums they count in."""
 
 GATHERED = f"temp.ledger_gathered ({', '.join((*_GATHER_KEYS, *SUMS))})"
 """A table of a connection's own, for the sums of one batch before they are told apart by scope."""
-GATHER = (
+GATHER_ALIKE = (
     f"insert into temp.ledger_gathered select {', '.join(_GATHER_KEYS.values())}, "
     f"{', '.join(sum_of(name) for name in SUMS)} from ledger_entries e "
-    f"where e.status <> 'started' and e.seq >= ? and e.seq < ? group by {_GATHER_GROUPS}"
+    "where e.status <> 'started' and e.seq >= ? and e.seq < ?"
 )
-"""Fills it from the rows whose `seq` is in a range: each row is looked at once, whatever the scopes are."""
+"""Fills it from the rows whose `seq` is in a range, of which one at least is settled, and which all count in the same
+sums: each row is looked at once, whatever the scopes are."""
+GATHER = f"{GATHER_ALIKE} group by {_GATHER_GROUPS}"
+"""The same for any rows: SQLite sorts them first, which takes as long again."""
 
 
 def gathered_summed() -> list[str]:
