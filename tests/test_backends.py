@@ -107,7 +107,7 @@ async def test_either_kind_is_metered_like_all_others(settings: Tree, backend: A
     assert [r["completion_text"] for r in rows] == ["you said hello, at 0.5", "you said hello", None]
 
 
-async def test_its_entry_is_on_disk_when_it_is_asked_though_records_are_gathered(settings: Tree) -> None:
+async def test_its_entry_is_on_disk_when_it_is_asked_though_records_are_staged(settings: Tree) -> None:
     found: list[bool] = []
 
     def looks(_operation: str, request: Tree) -> object:
@@ -116,7 +116,7 @@ async def test_its_entry_is_on_disk_when_it_is_asked_though_records_are_gathered
         return completion("seen")
 
     async with bursar.open(own(settings), backends={"mine": looks}) as client:
-        client._gateway.ledger.gather(lambda: None)  # no turn ever ends
+        client._gateway.ledger.stage(lambda: None)  # no turn ever ends
         for text in ("first asked", "asked again"):
             await client.complete(model="own/m", messages=[{"role": "user", "content": text}])
     assert found == [True, True]

@@ -294,13 +294,13 @@ def _cannot(*_given: object) -> None:
     raise OSError(5, "the disk is broken")
 
 
-class _Gathered:
-    """A ledger that writes what was gathered when the test says that a turn of the loop has ended."""
+class _Staged:
+    """A ledger that writes what was staged when the test says that a turn of the loop has ended."""
 
     def __init__(self, folder: Path, **limits: Any) -> None:
         self.ledger = Ledger(folder, "store", limits=Limits(**limits))
         self.asked = 0
-        self.ledger.gather(self._soon)
+        self.ledger.stage(self._soon)
 
     def _soon(self) -> None:
         self.asked += 1
@@ -309,10 +309,10 @@ class _Gathered:
         return _spans(self.ledger)[1:]
 
 
-def test_what_is_gathered_is_on_disk_when_write_returns_in_one_piece(
+def test_what_is_staged_is_on_disk_when_write_returns_in_one_piece(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    books = _Gathered(tmp_path)
+    books = _Staged(tmp_path)
     books.ledger.begin()
     writes, write = [], os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, at: writes.append(len(data)) or write(fd, data, at))
@@ -334,12 +334,12 @@ def test_what_is_gathered_is_on_disk_when_write_returns_in_one_piece(
 
 
 @given(st.lists(st.sampled_from(["open", "settle", "long", "write", "correct", "drain", "retire"]), max_size=40))
-def test_what_is_gathered_becomes_the_same_spools(steps: list[str]) -> None:
+def test_what_is_staged_becomes_the_same_spools(steps: list[str]) -> None:
     with TemporaryDirectory() as folder:
         at_once = Ledger(Path(folder, "a"), "store", limits=Limits())
-        gathers = _Gathered(Path(folder, "b")).ledger
-        spools: dict[Ledger, list[Spool]] = {at_once: [], gathers: []}
-        for ledger in (at_once, gathers):
+        stages = _Staged(Path(folder, "b")).ledger
+        spools: dict[Ledger, list[Spool]] = {at_once: [], stages: []}
+        for ledger in (at_once, stages):
             entries: list[Entry] = []
             for n, step in enumerate(steps):
                 if step in ("open", "long"):
@@ -359,7 +359,7 @@ def test_what_is_gathered_becomes_the_same_spools(steps: list[str]) -> None:
             spools[ledger] = list(ledger.spools)
             ledger.write()
         both = []
-        for ledger in (at_once, gathers):
+        for ledger in (at_once, stages):
             both.append([])
             for spool in spools[ledger]:
                 data = spool.read(0, 10**9)
@@ -375,7 +375,7 @@ def test_what_is_gathered_becomes_the_same_spools(steps: list[str]) -> None:
 def test_a_disk_that_does_not_take_what_it_had_room_for_makes_a_gap_and_ends_are_written_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, can_be_cut: bool
 ) -> None:
-    books = _Gathered(tmp_path)
+    books = _Staged(tmp_path)
     ledger = books.ledger
     before = ledger.open(opened("before"))
     ledger.write()
@@ -410,15 +410,81 @@ def test_a_disk_that_does_not_take_what_it_had_room_for_makes_a_gap_and_ends_are
         ledger.settle(lost[3], settled("lost-3"))
 
 
-def test_where_the_policy_is_to_refuse_nothing_is_gathered(tmp_path: Path) -> None:
-    books = _Gathered(tmp_path, full="refuse")
+@pytest.mark.parametrize("fails", ["a short write", "memory"])
+def test_what_cannot_be_written_together_is_written_record_by_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    books = _Staged(tmp_path)
+    ledger = books.ledger
+    before = ledger.open(opened("before"))
+    ledger.write()
+    kept = [ledger.open(opened(str(n))) for n in range(5)]
+    ledger.settle(before, settled("before"))
+    ledger.settle(kept[0], settled("0"))
+    write, pieces = os.pwrite, []
+
+    def pwrite(fd: int, data: bytes, at: int) -> int:
+        pieces.append(len(data))
+        return write(fd, data[:300] if len(pieces) == 1 and fails == "a short write" else data, at)
+
+    def no_memory(*_given: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    if fails == "memory":
+        monkeypatch.setattr("bursar.ledger.spool.frames_of", no_memory)
+    ledger.write()
+    assert books.found() == [before.opened, *(e.opened for e in kept), settled("before"), settled("0")]
+    assert len(pieces) == 8 - (fails == "memory")
+    (spool,) = ledger.spools
+    assert (ledger.gap_count, spool.open_entries, spool.records, ledger.is_full()) == (0, 4, 9, False)
+
+
+def test_an_end_that_cannot_be_staged_is_not_written_where_its_beginning_was_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    books = _Staged(tmp_path)
+    ledger = books.ledger
+    other = ledger.open(opened("other"))
+    ledger.write()
+    entry = ledger.open(opened("lost"))
+    monkeypatch.setattr(os, "pwrite", _cannot)
+    ledger.settle(entry, settled("lost", prompt_tokens=2**70))  # no record can say that
+    monkeypatch.undo()
+    ledger.tidy()
+    (spool,) = ledger.spools
+    assert (ledger.gap_count, spool.open_entries) == (1, 1)
+    assert books.found() == [other.opened, Gap(1, 1_000_000, 1_000_000)]
+
+
+def test_what_is_lost_when_the_ledger_closes_is_told_in_the_spool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    books = _Staged(tmp_path)
+    books.ledger.begin()
+    books.ledger.open(opened("lost"))
+    write, asked = os.pwrite, []
+
+    def pwrite(fd: int, data: bytes, at: int) -> int:
+        asked.append(len(data))
+        return write(fd, data, at) if len(asked) > 3 else 0
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    books.ledger.close()
+    (path,) = tmp_path.glob("*.spool")
+    found = [records.decode(s.payload) for s in walk(path.read_bytes()) if s.payload is not None]
+    assert found[1:] == [Gap(1, 1_000_000, 1_000_000)]
+
+
+def test_where_the_policy_is_to_refuse_nothing_is_staged(tmp_path: Path) -> None:
+    books = _Staged(tmp_path, full="refuse")
     entry = books.ledger.open(opened())
     assert books.found() == [entry.opened]
     assert books.asked == 0
 
 
-def test_a_forked_child_writes_nothing_of_what_its_parent_gathered(tmp_path: Path) -> None:
-    books = _Gathered(tmp_path)
+def test_a_forked_child_writes_nothing_of_what_its_parent_staged(tmp_path: Path) -> None:
+    books = _Staged(tmp_path)
     kept = books.ledger.open(opened("mine")).opened
     pid = os.fork()
     if pid == 0:

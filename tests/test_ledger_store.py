@@ -716,12 +716,18 @@ async def test_an_end_the_disk_would_not_take_keeps_its_spool_until_it_is_writte
 
 
 async def test_the_store_never_has_what_is_not_on_disk_yet(books: Books) -> None:
-    books.ledger.gather(lambda: None)  # no turn ever ends
+    books.ledger.stage(lambda: None)  # no turn ever ends
+    books.ledger.begin()
+    await books.drain.flush()
+    (spool,) = books.ledger.spools
     for n in range(3):
         books.call(f"c{n}")
     entry = books.ledger.open(opened("open"))
-    await books.drain.flush()
-    (spool,) = books.ledger.spools
+    came_to: list[tuple[int, int]] = []
+    await books.drain.drain(spool, books.ledger.drained[spool.id], lambda *to: came_to.append(to))
+    assert came_to == [(spool.end, 7)]
+    books.ledger.drained[spool.id] = spool.end
+    books.ledger.drained_records[spool.id] = spool.records
     assert len([s for s in walk(spool.path.read_bytes()) if s.payload is not None]) == 8
     assert books.rows("select count(*) n from ledger_entries") == [{"n": 4}]
     assert (await books.verify()).is_green

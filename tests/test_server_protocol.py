@@ -716,9 +716,12 @@ async def test_an_answer_leaves_whole_though_its_connection_is_closed_in_the_sam
     assert ended == [True]
 
 
-@pytest.mark.parametrize("leaves", ["at the turn's end", "much", "closed", "shut down", "ended by its client"])
+@pytest.mark.parametrize(
+    "leaves", ["at the turn's end", "much", "closed", "shut down", "ended by its client", "followed by what is wrong"]
+)
 async def test_what_is_to_be_done_before_anything_leaves_is_done_before_it(leaves: str) -> None:
     done: list[str] = []
+    at_once: list[str] = []
 
     class Wire:
         """What the connection writes to."""
@@ -737,26 +740,28 @@ async def test_what_is_to_be_done_before_anything_leaves_is_done_before_it(leave
         protocol = cycle.protocol
         protocol.transport = Wire(protocol.transport)
         protocol.turns.before_leaving = lambda: done.append("before")
-        cycle.answer(200, b"", b"x" * (100_000 if leaves == "much" else 5))
+        much = 100_000 if leaves == "much" else 5
+        cycle.begin(200, b"", 5 + much)
+        cycle.write(b"hello")
+        cycle.write(b"x" * much, more=False)
         if leaves == "closed":
             protocol.close()
         elif leaves == "shut down":
             protocol.shutdown()
         elif leaves == "ended by its client":
             protocol.eof_received()
-        assert done == ([] if leaves == "at the turn's end" else ["before", "left"])
+        elif leaves == "followed by what is wrong":
+            protocol.send_400_response("wrong")
+        at_once.extend(done)
 
     server, _, reader, writer = await _connected(answer)
     async with server, asyncio.timeout(20):
-        writer.write(
-            b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
-            if leaves != "at the turn's end"
-            else b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
-        )
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
         writer.close()
+    assert at_once[:2] == ([] if leaves == "at the turn's end" else ["before", "left"])
     assert done[:2] == ["before", "left"]
-    assert done.count("left") == 1
+    assert done.count("left") == 1 + (leaves == "followed by what is wrong")
 
 
 async def test_an_answer_leaves_though_its_client_says_in_the_same_turn_that_it_sends_no_more() -> None:

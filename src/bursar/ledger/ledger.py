@@ -41,7 +41,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Entry(msgspec.Struct, eq=False, gc=False):
-    """An open entry. `spool` is None for one that could not be taken: a gap is counted instead."""
+    """An open entry. `spool` is None for one that could not be taken when it was opened: a gap is counted instead."""
 
     opened: Opened
     spool: Spool | None
@@ -101,7 +101,7 @@ class Ledger:
         with suppress(SpoolFullError, OSError):
             self._spool()
 
-    def gather(self, soon: Callable[[], None]) -> None:
+    def stage(self, soon: Callable[[], None]) -> None:
         """From now on records are written many at a time: an entry's request, and the end of its answer, may leave when
         `write` has returned. `soon` is called where something waits for it, and sees to it that it is called.
 
@@ -111,15 +111,15 @@ class Ledger:
             self._soon = soon
 
     def write(self) -> None:
-        """Puts on disk what waits for it. What a disk does not take that had room for it is counted as a gap."""
+        """Puts on disk what is staged. What the disk does not take in one piece is written record by record."""
         if self._unwritten:
             spools, self._unwritten = self._unwritten, []
             for spool in spools:
                 for record in spool.write():
-                    self._lose(spool, record)
+                    self._write_alone(spool, record)
 
     def open(self, opened: Opened) -> Entry:
-        """Puts an entry on disk; its request may leave when this returns, or `write` where records are gathered.
+        """Puts an entry on disk; its request may leave when this returns, or `write` where records are staged.
 
         Raises LedgerFullError where there is no room and the policy is to refuse; under `continue` the
         attempt is counted as part of a gap.
@@ -259,7 +259,7 @@ class Ledger:
     def close(self) -> None:
         """Leaves what is not drained for the next process to adopt."""
         self._tell()
-        self.write()
+        self.tidy()
         self.retire()
         for spool in self._retiring:
             spool.close(remove=False)
@@ -307,7 +307,8 @@ class Ledger:
                 self._put(spool, payload, -1, settled)
             except (SpoolFullError, OverflowError, TypeError):
                 self.write()
-                spool.append(bare(settled), -1)
+                if not self._was_lost(settled):
+                    spool.append(bare(settled), -1)
         except (SpoolFullError, OSError):
             # Until it is written the entry stays open there, so that nobody takes the spool for finished.
             self._held.append((spool, bare(settled)))
@@ -326,18 +327,29 @@ class Ledger:
         if self._soon is None:
             spool.append(framed(payload), entries, record)
             return
-        spool.gather(payload, entries, record)
+        spool.stage(payload, entries, record)
         if spool not in self._unwritten:
             self._unwritten.append(spool)
             if len(self._unwritten) == 1:
                 self._soon()
 
-    def _lose(self, spool: Spool, record: Record) -> None:
-        """Does what is left to do for a record that was gathered and could not be written."""
+    def _write_alone(self, spool: Spool, record: Record) -> None:
+        """Writes a record that could not be written with others, if need be without its bodies. A beginning that the
+        disk does not take is counted in the gap, an end is held."""
+        entries = 1
+        if type(record) is Settled:
+            if self._was_lost(record):
+                return
+            entries = -1
+        for shortened in (False, True):
+            # Whatever goes wrong with one record, those behind it are to be written.
+            with suppress(Exception):
+                spool.append(_shortened(record) if shortened else framed(payload_of(record)), entries)
+                return
         if type(record) is Opened:
             self._lost.add((record.call_id, record.attempt))
             self._without_room(record)
-        elif type(record) is Settled and not self._was_lost(record):
+        elif type(record) is Settled:
             self._held.append((spool, bare(record)))
 
     def _was_lost(self, settled: Settled) -> bool:
@@ -353,6 +365,10 @@ class Ledger:
         if self._gap is not None:
             self._spool().append(encode(self._gap), 0, self._gap)
             self._gap = None
+
+
+def _shortened(record: Record) -> bytes:
+    return bare(record) if type(record) is Settled else framed(payload_of(without_bodies(record)))  # type: ignore[arg-type]
 
 
 def _forget_after_fork(ledger: Ledger) -> None:

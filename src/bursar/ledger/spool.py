@@ -1,8 +1,8 @@
 """A spool: one process's append-only file of records, with room kept for the end of every open entry.
 
 Appending is a plain function of a few microseconds. What was appended is in the operating system's hands
-before it returns, and what was gathered before `write` does: killing the process loses none of it. A full disk is met
-when an entry is opened, never when it is settled.
+before it returns, and what was staged when `write` returns nothing: killing the process loses none of it. A full disk
+is met when an entry is opened, never when it is settled.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class Recent:
 
 
 class Spool:
-    """A spool this process writes. `end` is the byte behind the last good record, `records` their number, `recent`
-    those at hand."""
+    """A spool this process writes. `end` is the byte behind the last record, staged or written; `records` is the number
+    of those that are written, `recent` those of them at hand."""
 
     _fd: int = -1
 
@@ -112,7 +112,7 @@ class Spool:
         self.open_entries = entries
         self.recent.add([record, end] if record is not None else None)
 
-    def gather(self, payload: bytes, entries: int, record: Record) -> None:
+    def stage(self, payload: bytes, entries: int, record: Record) -> None:
         """The same for a record that is not on disk before `write` has returned. Raises SpoolFullError where there is
         no room."""
         entries += self.open_entries
@@ -125,16 +125,16 @@ class Spool:
         self._waiting += (payload, record)
 
     def write(self) -> Sequence[Record]:
-        """Writes what was gathered, in one piece. Returns the records that could not be written, where the disk breaks
-        its word: they are not counted any more."""
+        """Writes what was staged, in one piece. Returns the records where they could not be written: none of them
+        counts any more."""
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return ()
-        data, ends = frames_of(waiting[::2], self._written)
         records = waiting[1::2]
         try:
+            data, ends = frames_of(waiting[::2], self._written)
             self._put(data)
-        except (SpoolFullError, OSError):  # the latter where it cannot even be cut
+        except Exception:  # whatever it is, nothing of it may leave
             self.end = self._written
             self.open_entries -= sum((type(record) is Opened) - (type(record) is Settled) for record in records)
             return records
@@ -149,7 +149,7 @@ class Spool:
         self._make_room(self.end + (self.open_entries + 2) * SETTLE_RESERVE)
 
     def read(self, offset: int, size: int) -> bytes:
-        """Up to `size` bytes of whole file from `offset`, not beyond the last record."""
+        """Up to `size` bytes from `offset`, not beyond the last record; what is only staged is zeros yet."""
         return os.pread(self._fd, min(size, self.end - offset), offset)
 
     def give_back(self) -> bool:

@@ -152,7 +152,7 @@ async def serve(
         told=_teller(log),
     ) as core:
         cores.append(core)
-        _gather(core)
+        _stage(core)
         core.ledger.begin()
         keys = _Keys(secrets.key_ring(settings), KeyStore(core.database), core.follows)
         await keys.reload()
@@ -167,11 +167,11 @@ async def serve(
         await _serve_until_told(app, settings, keys, core, sock, log, pipe)
 
 
-def _gather(core: Core) -> None:
+def _stage(core: Core) -> None:
     """What a turn of the loop has to say to the ledger is written in one piece, before anything of it leaves."""
     loop = asyncio.get_running_loop()
     core.turns.before_leaving = core.ledger.write
-    core.ledger.gather(lambda: core.turns.end(loop))
+    core.ledger.stage(lambda: core.turns.end(loop))
 
 
 def _teller(log: logs.Log) -> Told:
