@@ -39,6 +39,11 @@ def bare(settled: Settled) -> bytes:
         )
 
 
+def shortened(record: Opened | Settled) -> bytes:
+    """A record without its bodies, framed."""
+    return bare(record) if isinstance(record, Settled) else encode(without_bodies(record))
+
+
 def is_long(settled: Settled, payload: bytes) -> bool:
     """Whether it is not its bodies that make a record of more than `SHORT_BYTES` long. What else a provider may make as
     long as it likes is cut then, so that the record without bodies fits the room kept for it."""

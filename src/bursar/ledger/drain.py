@@ -151,7 +151,7 @@ class Drain:
         may be left. `on_progress` is told each new offset, and how many records that was. Raises StoreError."""
         until = source.end
         while offset < until:
-            self._ledger.write()  # what is read, and remembered from now on, begins behind what is on disk
+            self._ledger.write()  # what is remembered from now on is to begin where the disk ends
             recent = source.recent
             if recent is not None and recent.start == offset and recent.both:
                 try:

@@ -17,9 +17,9 @@ from time import monotonic_ns, time_ns
 import msgspec
 
 from bursar.ledger.bodies import Bodies
-from bursar.ledger.cuts import SHORT_BYTES, bare, cut, is_long, without_answer, without_bodies
+from bursar.ledger.cuts import SHORT_BYTES, bare, cut, is_long, shortened, without_answer, without_bodies
 from bursar.ledger.ids import uuid7
-from bursar.ledger.records import Correction, Gap, Opened, Record, Settled, encode, framed, mended, payload_of
+from bursar.ledger.records import Correction, Gap, Opened, Settled, encode, framed, mended, payload_of
 from bursar.ledger.spool import Spool, SpoolFullError
 from bursar.types.errors import AlreadySettledError, LedgerFullError
 
@@ -323,7 +323,7 @@ class Ledger:
         self.gap_count += 1
         return Entry(opened, None, monotonic_ns())
 
-    def _put(self, spool: Spool, payload: bytes, entries: int, record: Record) -> None:
+    def _put(self, spool: Spool, payload: bytes, entries: int, record: Opened | Settled) -> None:
         if self._soon is None:
             spool.append(framed(payload), entries, record)
             return
@@ -333,28 +333,26 @@ class Ledger:
             if len(self._unwritten) == 1:
                 self._soon()
 
-    def _write_alone(self, spool: Spool, record: Record) -> None:
+    def _write_alone(self, spool: Spool, record: Opened | Settled) -> None:
         """Writes a record that could not be written with others, if need be without its bodies. A beginning that the
         disk does not take is counted in the gap, an end is held."""
-        entries = 1
-        if type(record) is Settled:
-            if self._was_lost(record):
-                return
-            entries = -1
-        for shortened in (False, True):
+        is_end = isinstance(record, Settled)
+        if is_end and self._was_lost(record):
+            return
+        for form in (encode, shortened):
             # Whatever goes wrong with one record, those behind it are to be written.
             with suppress(Exception):
-                spool.append(_shortened(record) if shortened else framed(payload_of(record)), entries)
+                spool.append(form(record), -1 if is_end else 1)
                 return
-        if type(record) is Opened:
+        if isinstance(record, Settled):
+            self._held.append((spool, bare(record)))
+        else:
             self._lost.add((record.call_id, record.attempt))
             self._without_room(record)
-        elif type(record) is Settled:
-            self._held.append((spool, bare(record)))
 
-    def _was_lost(self, settled: Settled) -> bool:
+    def _was_lost(self, record: Opened | Settled) -> bool:
         """Whether this ends an entry that could not be written, and is counted in the gap; asked once of each."""
-        key = (settled.call_id, settled.attempt)
+        key = (record.call_id, record.attempt)
         if key not in self._lost:
             return False
         self._lost.remove(key)
@@ -365,10 +363,6 @@ class Ledger:
         if self._gap is not None:
             self._spool().append(encode(self._gap), 0, self._gap)
             self._gap = None
-
-
-def _shortened(record: Record) -> bytes:
-    return bare(record) if type(record) is Settled else framed(payload_of(without_bodies(record)))  # type: ignore[arg-type]
 
 
 def _forget_after_fork(ledger: Ledger) -> None:

@@ -112,7 +112,7 @@ class Spool:
         self.open_entries = entries
         self.recent.add([record, end] if record is not None else None)
 
-    def stage(self, payload: bytes, entries: int, record: Record) -> None:
+    def stage(self, payload: bytes, entries: int, record: Opened | Settled) -> None:
         """The same for a record that is not on disk before `write` has returned. Raises SpoolFullError where there is
         no room."""
         entries += self.open_entries
@@ -124,7 +124,7 @@ class Spool:
         self.open_entries = entries
         self._waiting += (payload, record)
 
-    def write(self) -> Sequence[Record]:
+    def write(self) -> Sequence[Opened | Settled]:
         """Writes what was staged, in one piece. Returns the records where they could not be written: none of them
         counts any more."""
         waiting, self._waiting = self._waiting, []
@@ -136,7 +136,7 @@ class Spool:
             self._put(data)
         except Exception:  # whatever it is, nothing of it may leave
             self.end = self._written
-            self.open_entries -= sum((type(record) is Opened) - (type(record) is Settled) for record in records)
+            self.open_entries -= sum(1 if type(record) is Opened else -1 for record in records)
             return records
         self._written = ends[-1]
         self.records += len(records)

@@ -17,10 +17,6 @@ _TURN_S = 0.003
 _FIRST, _LEAST, _MORE = 32, 8, 2
 
 
-def _nothing() -> None:
-    pass
-
-
 class Turns:
     """Lets those whose wait has ended go on for some 3 ms of one turn of the loop; who comes later goes on in the next
     ones, in order. Smaller turns would cost more, for what is done many times in a row is done from the cache.
@@ -38,7 +34,7 @@ class Turns:
         self._begins = False
         self._leaving: list[Callable[[], None]] = []
         self._is_ending = False
-        self.before_leaving: Callable[[], None] = _nothing
+        self.before_leaving: Callable[[], None] = lambda: None
         """What is to be done before anything leaves; who does not wait for a turn's end calls it."""
         self._loop: asyncio.AbstractEventLoop | None = None
 

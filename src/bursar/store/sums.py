@@ -107,24 +107,17 @@ def corrections_summed(scope: str, where: str) -> str:
     )
 
 
-_GATHER_KEYS = {
-    "workspace": "e.workspace",
-    "hour": "e.hour",
-    "user_id": "coalesce(e.user_id, '')",
-    "session_id": "coalesce(e.session_id, '')",
-    "provider": "e.provider",
-    "model": "e.model",
-    "purpose": "coalesce(e.purpose, '')",
-    "function": "coalesce(e.function, '')",
-    "currency": "coalesce(e.cost_currency, '')",
-    "usage_source": "e.usage_source",
-}
-_GATHER_GROUPS = ", ".join(str(n + 1) for n in range(len(_GATHER_KEYS)))
 GATHERED_BY = (
     "workspace", "hour", "user_id", "session_id", "provider", "model", "purpose", "function", "cost_currency",
     "usage_source",
 )  # fmt: skip
 """The columns of entries that say which sums they count in."""
+_MAY_BE_NULL = {"user_id", "session_id", "purpose", "function", "cost_currency"}
+_GATHER_KEYS = {
+    "currency" if name == "cost_currency" else name: f"coalesce(e.{name}, '')" if name in _MAY_BE_NULL else f"e.{name}"
+    for name in GATHERED_BY
+}
+_GATHER_GROUPS = ", ".join(str(n + 1) for n in range(len(_GATHER_KEYS)))
 
 GATHERED = f"temp.ledger_gathered ({', '.join((*_GATHER_KEYS, *SUMS))})"
 """A table of a connection's own, for the sums of one batch before they are told apart by scope."""
