@@ -389,7 +389,7 @@ def test_a_disk_that_does_not_take_what_it_had_room_for_makes_a_gap_and_ends_are
         monkeypatch.setattr(os, "ftruncate", _cannot)
     ledger.write()
     assert (ledger.gap_count, ledger.is_full(), spool.open_entries) == (4, True, 1)
-    assert len(spool.path.read_bytes()) == size  # the kept room is there again
+    assert len(spool.path.read_bytes()) >= size  # the kept room is there again
     assert [r for r in books.found() if isinstance(r, Opened)][:1] == [before.opened]
     ledger.settle(lost[1], settled("lost-1"))
     ledger.write()
