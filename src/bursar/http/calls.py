@@ -9,13 +9,14 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
+from typing import Any
 
 import msgspec
 from msgspec.structs import astuple
 
 from bursar.gateway.gateway import Gateway
 from bursar.gateway.running import Running
-from bursar.http.answers import JSON_LINE, MethodError, answer_json, passed_headers
+from bursar.http.answers import JSON_LINE, MethodError, answer_json, passed_lines
 from bursar.http.auth import KeyRing, Principal, key_of
 from bursar.http.cycle import Cycle, Headers, lines_of
 from bursar.http.dialects import DIALECTS, Dialect
@@ -224,15 +225,12 @@ def _type_line(running: Running) -> bytes:
 
 
 def _lines(running: Running) -> bytes:
-    attempt = running.attempt
-    assert attempt is not None
-    assert attempt.answer is not None
+    attempt: Any = running.attempt
     opened = attempt.entry.opened
-    lines = b"x-bursar-call-id: %b\r\nx-bursar-attempts: %d\r\n%b" % (
+    lines: bytes = b"x-bursar-call-id: %b\r\nx-bursar-attempts: %d\r\n%b" % (
         running.call.call_id.encode(), running.attempts, _told(opened.provider, opened.model, opened.reason),
     )  # fmt: skip
-    passed = passed_headers(attempt.answer.headers)
-    return lines + lines_of(passed) if passed else lines
+    return lines + passed_lines(attempt.answer.headers)
 
 
 def _with_attempts(running: Running | None, call_id: str) -> Headers:

@@ -159,9 +159,7 @@ class Cycle(msgspec.Struct, eq=False):
         None: `body` tells."""
         if not self.complete or self.disconnected or self._size > min(most, HIGH_WATER_LIMIT):
             return None
-        if self.opening is not None:
-            return self._parts.pop()
-        return self._taken()
+        return self._parts.pop() if len(self._parts) == 1 else self._taken()
 
     async def body(self, most: int) -> bytes | None:
         """The whole body, None where the client left before it was sent. Raises TooLargeError beyond `most` bytes."""
@@ -255,7 +253,8 @@ class Cycle(msgspec.Struct, eq=False):
 
     def _end(self) -> None:
         self.response_complete = True
-        self.set()
+        if self._waiter is not None:
+            self.set()
         if not self.keep_alive:
             self.protocol.close()
         self.protocol.on_response_complete()

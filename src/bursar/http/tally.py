@@ -30,7 +30,9 @@ _OTHER = "(other)"
 Key = tuple[str, str, str, str]
 _Number = int | None
 _End = tuple[_Number, _Number, _Number, _Number, _Number, str | None, _Number, str, _Number, _Number]
+_Who = tuple[tuple[str, str, str], str]
 _who: Callable[[Opened], tuple[str, str, str]] = attrgetter("provider", "model", "method_type")
+_status: Callable[[Settled], str] = attrgetter("status")
 _end: Callable[[Settled], _End] = attrgetter(
     "prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "cost_nanos", "cost_currency",
     "cost_usd_nanos", "usage_source", "response_time_ms", "time_to_first_token_ms",
@@ -142,7 +144,7 @@ class Tallies:
 
     def __init__(self, folder: str | None = None) -> None:
         self._own: dict[Key, Tally] = {}
-        self._waiting: dict[Key, list[_End]] = {}
+        self._waiting: dict[_Who, list[_End]] = {}
         self._gaps = Gaps()
         self._changed = False
         self._count = 0
@@ -150,12 +152,12 @@ class Tallies:
 
     def observe(self, ended: Sequence[Ended]) -> None:
         """Counts settled entries."""
-        for opened, settled in ended:
-            key = (*_who(opened), settled.status)
-            waiting = self._waiting.get(key)
+        begun, ends = zip(*ended, strict=True)
+        for who, status, end in zip(map(_who, begun), map(_status, ends), map(_end, ends), strict=True):
+            waiting = self._waiting.get((who, status))
             if waiting is None:
-                waiting = self._begin(key)
-            waiting.append(_end(settled))
+                waiting = self._waiting[who, status] = []
+            waiting.append(end)
         self._changed = True
         self._count += len(ended)
         if self._count >= _AT_ONCE:
@@ -199,13 +201,10 @@ class Tallies:
                     total[key] = tally
         return total, gaps
 
-    def _begin(self, key: Key) -> list[_End]:
-        if len(self._own) + len(self._waiting) >= _MOST and key not in self._own:
-            provider, _, method, status = key
-            key = (provider, _OTHER, method, status)
-        return self._waiting.setdefault(key, [])
-
     def _add_up(self) -> None:
         waiting, self._waiting, self._count = self._waiting, {}, 0
-        for key, ends in waiting.items():
-            self._own.setdefault(key, Tally()).add(ends, completed=key[3] == "completed")
+        for ((provider, model, method), status), ends in waiting.items():
+            key = (provider, model, method, status)
+            if len(self._own) >= _MOST and key not in self._own:
+                key = (provider, _OTHER, method, status)
+            self._own.setdefault(key, Tally()).add(ends, completed=status == "completed")

@@ -7,8 +7,10 @@ shorter than a name and its row would be worth stands in the entry itself; so do
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
+from itertools import repeat
+from operator import methodcaller
 from zlib import crc32
 
 from bursar.store.port import BODY_NAME_BYTES
@@ -20,6 +22,10 @@ store, of which one is written at a random place."""
 _KNOWN_BYTES = 8 * 1024 * 1024
 _KNOWN_NAMES = 20_000
 _LOOK_BYTES = 48
+
+# A byte that no text has.
+_BETWEEN = b"\xff"
+_utf8: Callable[[str | None], bytes] = methodcaller("encode", "utf-8", "replace")
 
 
 def body_name(workspace: str, body: bytes) -> bytes:
@@ -39,12 +45,19 @@ def texts_crc(first: str | None, second: str | None) -> int | None:
 
 def texts_crcs(firsts: Sequence[str | None], seconds: Sequence[str | None]) -> list[int | None]:
     """The same of many entries."""
-    crcs = [None if text is None else crc32(text.encode("utf-8", "replace")) for text in firsts]
+    crcs: list[int | None]
+    if None in firsts:
+        crcs = [None if text is None else crc32(_utf8(text)) for text in firsts]
+    else:
+        crcs = list(map(crc32, map(_utf8, firsts)))
     if seconds.count(None) == len(seconds):
         return crcs
+    begun = map(crc32, repeat(_BETWEEN), [crc or 0 for crc in crcs])
+    if None not in seconds:
+        return list(map(crc32, map(_utf8, seconds), begun))
     return [
-        crc if text is None else crc32(b"\xff" + text.encode("utf-8", "replace"), crc or 0)
-        for crc, text in zip(crcs, seconds, strict=True)
+        crc if text is None else crc32(_utf8(text), so_far)
+        for crc, so_far, text in zip(crcs, begun, seconds, strict=True)
     ]
 
 
@@ -106,17 +119,16 @@ class Bodies:
 
     def asked(self, workspace: str, inputs: Sequence[bytes], params: bytes) -> Asked:
         """The messages and the parameters of a request, as its entry has them."""
-        new = _NONE if len(params) <= _SHORT_BYTES else {}
-        refs = params_ref = messages = short = None
+        messages = short = None
         if sum(map(len, inputs)) <= _SHORT_BYTES:
             messages = f"[{b','.join(inputs).decode('utf-8', 'replace')}]"
-        else:
-            new = {}
-            refs = self.names(workspace, inputs, new)
         if len(params) <= _SHORT_BYTES:
             short = params.decode("utf-8", "replace")
-        else:
-            params_ref = bytearray(self.name(workspace, params, new))
+        if messages is not None and short is not None:
+            return None, None, _NONE, messages, short
+        new: dict[bytes, str] = {}
+        refs = self.names(workspace, inputs, new) if messages is None else None
+        params_ref = bytearray(self.name(workspace, params, new)) if short is None else None
         return refs, params_ref, new, messages, short
 
     def names(self, workspace: str, bodies: Iterable[bytes], new: dict[bytes, str]) -> bytearray:

@@ -19,7 +19,7 @@ import msgspec
 from bursar.ledger.bodies import Bodies
 from bursar.ledger.cuts import SHORT_BYTES, bare, cut, is_long, shortened, without_answer, without_bodies
 from bursar.ledger.ids import uuid7
-from bursar.ledger.records import Correction, Gap, Opened, Settled, encode, framed, mended, payload_of
+from bursar.ledger.records import Correction, Gap, Opened, Settled, encode, mended, payload_of
 from bursar.ledger.spool import Spool, SpoolFullError
 from bursar.types.errors import AlreadySettledError, LedgerFullError
 
@@ -82,7 +82,7 @@ class Ledger:
         self._gap: Gap | None = None
         self._free_until = 0
         self._held: list[tuple[Spool, bytes]] = []
-        self._soon: Callable[[], None] | None = None
+        self._soon: Callable[[Spool], None] | None = None
         self._unwritten: list[Spool] = []
         self._lost: set[tuple[str, int]] = set()
         self.drained: dict[str, int] = {}
@@ -107,8 +107,17 @@ class Ledger:
 
         It is not so where the policy is to refuse: whoever asks is told by `open` that there is no room.
         """
-        if self.limits.full != REFUSE:
-            self._soon = soon
+        if self.limits.full == REFUSE:
+            return
+
+        def wait(spool: Spool) -> None:
+            self._unwritten.append(spool)
+            if len(self._unwritten) == 1:
+                soon()
+
+        self._soon = wait
+        for spool in self.spools:
+            spool.soon = wait
 
     def write(self) -> None:
         """Puts on disk what is staged. What the disk does not take in one piece is written record by record."""
@@ -138,12 +147,12 @@ class Ledger:
                 opened = mended(opened)
                 payload = payload_of(opened)
             try:
-                self._put(spool, payload, 1, opened)
+                spool.put(payload, 1, opened)
             except SpoolFullError:
                 if not opened.has_bodies:
                     raise
                 opened = without_bodies(opened)
-                self._put(spool, payload_of(opened), 1, opened)
+                spool.put(payload_of(opened), 1, opened)
         except (SpoolFullError, OSError):
             return self._without_room(opened)
         self._no_room = False
@@ -175,6 +184,8 @@ class Ledger:
     def _tell(self) -> None:
         """Tells the observers of the entries that have ended since."""
         ended, self._ended = self._ended, []
+        if not ended:
+            return
         for observe in self._observers:
             with suppress(
                 Exception
@@ -289,6 +300,7 @@ class Ledger:
         if self._active is None:
             now = now_us()
             self._active = Spool(self.directory, uuid7(now), self.store_id, now)
+            self._active.soon = self._soon
         return self._active
 
     def _append_settled(self, spool: Spool, settled: Settled) -> None:
@@ -304,7 +316,7 @@ class Ledger:
                 if len(payload) > SHORT_BYTES and is_long(settled, payload):
                     settled = cut(settled)
                     payload = payload_of(settled)
-                self._put(spool, payload, -1, settled)
+                spool.put(payload, -1, settled)
             except (SpoolFullError, OverflowError, TypeError):
                 self.write()
                 if not self._was_lost(settled):
@@ -322,16 +334,6 @@ class Ledger:
         self._gap = Gap(gap.count + 1, min(gap.first_us, at), max(gap.last_us, at))
         self.gap_count += 1
         return Entry(opened, None, monotonic_ns())
-
-    def _put(self, spool: Spool, payload: bytes, entries: int, record: Opened | Settled) -> None:
-        if self._soon is None:
-            spool.append(framed(payload), entries, record)
-            return
-        spool.stage(payload, entries, record)
-        if spool not in self._unwritten:
-            self._unwritten.append(spool)
-            if len(self._unwritten) == 1:
-                self._soon()
 
     def _write_alone(self, spool: Spool, record: Opened | Settled) -> None:
         """Writes a record that could not be written with others, if need be without its bodies. A beginning that the

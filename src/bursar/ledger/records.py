@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, chain, repeat
 from typing import TypeVar
 from zlib import crc32
 
@@ -174,14 +175,11 @@ def encode(record: Record) -> bytes:
 
 def frames_of(payloads: Sequence[bytes], at: int) -> tuple[bytes, list[int]]:
     """The frames of these payloads, the first of which is to stand at `at`, and where each of them ends."""
-    parts: list[bytes] = []
-    ends: list[int] = []
-    for payload in payloads:
-        size = len(payload)
-        at += size + OVERHEAD
-        parts += (_pack(MAGIC, size, crc32(payload)), payload, TRAILER)
-        ends.append(at)
-    return b"".join(parts), ends
+    sizes = list(map(len, payloads))
+    heads = map(_pack, repeat(MAGIC), sizes, map(crc32, payloads))
+    data = b"".join(chain.from_iterable(zip(heads, payloads, repeat(TRAILER), strict=False)))
+    ends = list(accumulate(map(OVERHEAD.__add__, sizes), initial=at))
+    return data, ends[1:]
 
 
 def framed(payload: bytes) -> bytes:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import chain, islice, repeat
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -38,6 +39,8 @@ SETTLED_COLUMNS = ("completed_at", *_S[_ENDED], "usd_rate", "answered_crc", "out
 """The columns that are known when it is settled."""
 _STARTED: dict[str, object] = {"status": "started", "usage_source": "none", "output_bytes": 0}
 _AT_ONCE = 128
+_OF_ENTRIES = frozenset({Opened, Settled})
+_entry: Callable[[Any], tuple[str, int]] = attrgetter("call_id", "attempt")
 _TIMES: dict[type[Record], tuple[str, ...]] = {
     SpoolHeader: (), Opened: ("created_us",), Settled: ("completed_us",), Gap: ("first_us", "last_us"),
     Correction: ("created_us",),
@@ -193,22 +196,22 @@ class BatchBuilder:
         """Takes the beginnings and the ends of entries among them; which of them are something else."""
         begins, ends = self._open.setdefault, self._open.pop
         others: list[int] = []
-        for n, record in enumerate(records):
-            kind = type(record)
-            if kind is Settled:
-                opened = ends((record.call_id, record.attempt), None)
+        if not _OF_ENTRIES.issuperset(map(type, records)):
+            others = [n for n, record in enumerate(records) if type(record) not in _OF_ENTRIES]
+            records = [record for record in records if type(record) in _OF_ENTRIES]
+        for key, record in zip(map(_entry, records), records, strict=True):
+            if type(record) is Settled:
+                opened = ends(key, None)
                 if opened is None:
                     self._ends.append(record)
                 else:
                     self._begun.append(opened)
                     self._ended.append(record)
-            elif kind is Opened:
-                if begins((record.call_id, record.attempt), record) is not record:
+            else:
+                if begins(key, record) is not record:
                     self._lay_out_begun([record])  # the store will refuse the second of them
                 if record.bodies:
                     self._bring(record.workspace, record.bodies)
-            else:
-                others.append(n)
         while len(self._begun) >= _AT_ONCE:
             self._lay_out_whole()
         while len(self._ends) >= _AT_ONCE:

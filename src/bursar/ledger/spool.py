@@ -9,13 +9,23 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from bursar.ledger.locks import SpoolLock
-from bursar.ledger.records import OVERHEAD, SETTLE_RESERVE, Opened, Record, Settled, SpoolHeader, encode, frames_of
+from bursar.ledger.records import (
+    OVERHEAD,
+    SETTLE_RESERVE,
+    Opened,
+    Record,
+    Settled,
+    SpoolHeader,
+    encode,
+    framed,
+    frames_of,
+)
 from bursar.types.errors import LedgerError
 
 SUFFIX = ".spool"
@@ -69,9 +79,10 @@ class Recent:
 
 class Spool:
     """A spool this process writes. `end` is the byte behind the last record, staged or written; `records` is the number
-    of those that are written, `recent` those of them at hand."""
+    of those that are written, `recent` those of them at hand. Where records are staged, `soon` hears that some wait."""
 
     _fd: int = -1
+    soon: Callable[[Spool], None] | None = None
 
     def __init__(self, directory: Path, spool_id: str, store_id: str, now_us: int) -> None:
         self.id = spool_id
@@ -112,9 +123,12 @@ class Spool:
         self.open_entries = entries
         self.recent.add([record, end] if record is not None else None)
 
-    def stage(self, payload: bytes, entries: int, record: Opened | Settled) -> None:
-        """The same for a record that is not on disk before `write` has returned. Raises SpoolFullError where there is
-        no room."""
+    def put(self, payload: bytes, entries: int, record: Opened | Settled) -> None:
+        """Appends the record of this payload; where records are staged, it is not on disk before `write` has returned.
+        Raises SpoolFullError where there is no room."""
+        if self.soon is None:
+            self.append(framed(payload), entries, record)
+            return
         entries += self.open_entries
         end = self.end + len(payload) + OVERHEAD
         needed = end + entries * SETTLE_RESERVE
@@ -122,7 +136,10 @@ class Spool:
             self._make_room(needed)
         self.end = end
         self.open_entries = entries
-        self._waiting += (payload, record)
+        waiting = self._waiting
+        waiting += (payload, record)
+        if len(waiting) == 2:
+            self.soon(self)
 
     def write(self) -> Sequence[Opened | Settled]:
         """Writes what was staged, in one piece. Returns the records where they could not be written: none of them

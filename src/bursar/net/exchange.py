@@ -111,7 +111,11 @@ class Exchange(msgspec.Struct, eq=False):
         if connection is None:
             return
         if self._complete:
-            self._let_go(connection)
+            self._part()
+            if self._keeps:
+                connection.release()
+            else:
+                connection.abort()
             return
         # The end mark was read but not the end of the body: it gets a moment to come, off the call's way.
         self._lingers = True
@@ -123,7 +127,7 @@ class Exchange(msgspec.Struct, eq=False):
         if connection is None:
             return
         if self._complete:
-            self._let_go(connection)
+            self.done()
         else:
             self._part()
             self._failure = self._failure or HungUpError("it was given up")
@@ -197,8 +201,8 @@ class Exchange(msgspec.Struct, eq=False):
         connection = self._connection
         if self._lingers:
             self._parts.clear()
-            if self._complete and connection is not None:
-                self._let_go(connection)
+            if self._complete:
+                self.done()
             return
         self._buffered += size
         if self._buffered > _BUFFERED_BYTES and not self._paused and connection is not None and not self._complete:
@@ -249,13 +253,6 @@ class Exchange(msgspec.Struct, eq=False):
     def _part(self) -> None:
         """Lets go of the connection and of the parser."""
         self._connection = self._parser = None
-
-    def _let_go(self, connection: Connection) -> None:
-        self._part()
-        if self._keeps:
-            connection.release()
-        else:
-            connection.abort()
 
     def _ends_with_connection(self) -> bool:
         """Whether the end of the connection is the end of this answer: it said no other (RFC 9112, 6.3)."""

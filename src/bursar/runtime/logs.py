@@ -85,12 +85,13 @@ class ResponseLog:
     def observe(self, ended: Sequence[Ended]) -> None:
         """Writes `[llm] provider=… response status=… model=… duration_ms=… tokens=… call_id=…` of each."""
         lines: list[str] = []
+        write = self._as_json if self._json else self._as_text
         for opened, settled in ended:
             if settled.cost_nanos is None and settled.usage_source != "none":
                 who = (opened.provider, opened.model)
                 if who not in self._unpriced:
                     self._alarm(who, lines)
-            lines.append(self._as_json(opened, settled) if self._json else self._as_text(opened, settled))
+            lines.append(write(opened, settled))
         with suppress(OSError, ValueError):  # nobody reads it any more; the ledger has it all the same
             self._stream.write("".join(lines))
             self._stream.flush()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
+from msgspec.structs import astuple
 
 from bursar.types.call import ToolCall
 from bursar.types.events import (
@@ -76,7 +77,7 @@ class Assembly(msgspec.Struct, eq=False, gc=False):
 
     def take_whole(self, answered: Answered) -> None:
         """Takes an answer that was read at once."""
-        self.id, self.model, text, finish, self.usage = msgspec.structs.astuple(answered)
+        self.id, self.model, text, finish, self.usage = astuple(answered)
         self.finish_reason = finish
         self._choices[0] = _Choice([text], finish)
         self.has_content = True

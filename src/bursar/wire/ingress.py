@@ -26,7 +26,7 @@ from bursar.types.call import (
 )
 from bursar.types.errors import RequestError
 from bursar.wire import forms
-from bursar.wire.openings import Opening, Openings, first_stands_in
+from bursar.wire.openings import LONG_BYTES, Opening, Openings, first_stands_in
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _list = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -115,7 +115,10 @@ def read(
     if operation in _FILE_OF:
         raise RequestError("a file comes in a form: send multipart/form-data", field=_FILE_OF[operation])
     if operation == CHAT:
-        asked = _read_usual(body) if openings is None else _read_shortened(body, openings) or _read_new(body, openings)
+        if openings is None or len(body) < LONG_BYTES:
+            asked = _read_usual(body)
+        else:
+            asked = _read_shortened(body, openings) or _read_new(body, openings)
         if asked is not None:
             return asked
     return _read_fields(operation, body)
