@@ -221,8 +221,7 @@ def test_an_answer_read_at_once_says_the_same_as_one_read_in_pieces(answer: Any)
     if answered is None:
         assert not decoder.is_whole
         return
-    assembly = Assembly()
-    assembly.take_whole(answered)
+    assembly = Assembly.of(answered)
     _, plain, other = _read(BY_PATHS, body, [], stream=False)
     for name in ("finished", "ended", "is_whole", "is_strict", "joined_text"):
         assert getattr(decoder, name) == getattr(plain, name), name

@@ -84,7 +84,7 @@ class Attempt(msgspec.Struct, eq=False):
         answered = self.decoder.read_whole(data)
         if answered is None:
             return False
-        self.assembly.take_whole(answered)
+        self.assembly = Assembly.of(answered)
         self.whole = data
         self.read_at_once = True
         return True

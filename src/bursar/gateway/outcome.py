@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -46,14 +44,14 @@ def opened(
     bodies: Bodies, call: Call, target: Target, reason: str, request: Request, attempt: int, now_us: int
 ) -> Opened:
     """The beginning of an entry."""
-    *who, tags = astuple(call.context)
-    input_refs, params_ref, new, messages, params = bodies.asked(who[0], call.inputs, request.params)
+    context = astuple(call.context)
+    input_refs, params_ref, new, messages, params = bodies.asked(context[0], call.inputs, request.params)
     return Opened(  # type: ignore[call-arg]  # the slices are as long as their fields
         now_us,
         call.call_id,
         attempt,
         call.method_type,
-        *who,
+        *context[:-1],
         call.key_id,
         call.model,
         *target.shown,
@@ -64,7 +62,7 @@ def opened(
         request.size,
         input_refs,
         params_ref,
-        tags,
+        context[-1],
         new,
         messages,
         params,
@@ -86,8 +84,9 @@ def settled(gateway: Gateway, call: Call, attempt: Attempt, status: str, error: 
         counts, raw_usage = _NO_COUNTS, None
     else:
         counts, raw_usage = _counts(usage), usage.raw_json
-        charged = attempt.cost = cost_of(gateway, attempt, usage)
+        charged = cost_of(gateway, attempt, usage)
         if charged is not None:
+            attempt.cost = charged
             money = (charged.nanos, charged.currency, charged.usd_nanos, charged.source, charged.price)
             usd_rate = charged.usd_rate
     output, text_at, text = _output(call, attempt)
@@ -121,10 +120,11 @@ def settled(gateway: Gateway, call: Call, attempt: Attempt, status: str, error: 
     )
 
 
-_counts: Callable[[Usage], tuple[int | None, ...]] = attrgetter(
-    "input_tokens", "output_tokens", "total_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens",
-    "provider_total_tokens", "audio_ms", "images", "search_units",
-)  # fmt: skip
+def _counts(usage: Usage) -> tuple[int | None, ...]:
+    """The counts in the order in which entries have them."""
+    read, written, cached, cache_writes, reasoning, said, _, _, _, sound, images, searches = astuple(usage)
+    total = said if read is None or written is None else read + written
+    return read, written, total, cached, cache_writes, reasoning, said, sound, images, searches
 
 
 def result(call: Call, attempt: Attempt, settled: Settled) -> Result:
@@ -255,7 +255,7 @@ def _output(call: Call, attempt: Attempt) -> tuple[bytes | None, str | None, str
     """The complete answer as JSON; where its text stands in it; the text itself where it stands nowhere."""
     assembly, decoder = attempt.assembly, attempt.decoder
     text_at = decoder.readers.text_at
-    if attempt.read_at_once and text_at is not None and b"\\u0000" not in attempt.whole:
+    if attempt.read_at_once and text_at is not None and attempt.whole.find(b"\\u0000") < 0:
         return attempt.whole.rstrip(), text_at, None
     text = assembly.text
     # SQL's JSON functions end a text at a NUL: such a text is kept beside the answer, not found in it.

@@ -252,7 +252,8 @@ class Running(msgspec.Struct, eq=False):
         transport = self._transport_of(provider)
         try:
             timeouts = provider.timeouts
-            deadline = min(time.monotonic() + timeouts.first_byte_s, attempt.deadline)
+            deadline = time.monotonic() + timeouts.first_byte_s
+            deadline = min(deadline, attempt.deadline)
             request = attempt.request if provider.shows_key else await attempt.authorized(transport, deadline)
             answer = attempt.answer = await transport.send(
                 request, connect_timeout_s=timeouts.connect_s, deadline=deadline
@@ -363,7 +364,8 @@ class Running(msgspec.Struct, eq=False):
             self.completed = settled
             if not self._gateway.resting.is_empty:
                 self._gateway.resting.served(attempt.target)
-        self._ended = status != "failed" or self._ended
+        if status != "failed":
+            self._ended = True
         self._gateway.ledger.settle(attempt.entry, settled)
 
     def _leave_place(self) -> None:

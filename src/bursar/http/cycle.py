@@ -157,7 +157,7 @@ class Cycle(msgspec.Struct, eq=False):
     def at_hand(self, most: int) -> bytes | None:
         """The body where all of it has come, is no longer than this, and fits in one read, without its `opening`; else
         None: `body` tells."""
-        if not self.complete or self.disconnected or self._size > min(most, HIGH_WATER_LIMIT):
+        if not self.complete or self.disconnected or self._size > most or self._size > HIGH_WATER_LIMIT:
             return None
         return self._parts.pop() if len(self._parts) == 1 else self._taken()
 

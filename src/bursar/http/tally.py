@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 
@@ -57,8 +57,11 @@ class Times(_Histogram):
 
     counts: list[int] = msgspec.field(default_factory=lambda: [0] * (len(SECONDS) + 1))
 
-    def add(self, all_ms: Iterable[int | None]) -> None:
-        known = [ms for ms in all_ms if ms is not None]
+    def add(self, all_ms: Sequence[int | None]) -> None:
+        unknown = all_ms.count(None)
+        if unknown == len(all_ms):
+            return
+        known: Sequence[Any] = [ms for ms in all_ms if ms is not None] if unknown else all_ms
         for bound, count in Counter(map(_bound_of, known)).items():
             self.counts[bound] += count
         self.sum_ms += sum(known)

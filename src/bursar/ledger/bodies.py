@@ -7,10 +7,10 @@ shorter than a name and its row would be worth stands in the entry itself; so do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from itertools import repeat
-from operator import methodcaller
+from typing import Any
 from zlib import crc32
 
 from bursar.store.port import BODY_NAME_BYTES
@@ -25,7 +25,6 @@ _LOOK_BYTES = 48
 
 # A byte that no text has.
 _BETWEEN = b"\xff"
-_utf8: Callable[[str | None], bytes] = methodcaller("encode", "utf-8", "replace")
 
 
 def body_name(workspace: str, body: bytes) -> bytes:
@@ -45,19 +44,19 @@ def texts_crc(first: str | None, second: str | None) -> int | None:
 
 def texts_crcs(firsts: Sequence[str | None], seconds: Sequence[str | None]) -> list[int | None]:
     """The same of many entries."""
-    crcs: list[int | None]
-    if None in firsts:
-        crcs = [None if text is None else crc32(_utf8(text)) for text in firsts]
+    first, second = firsts.count(None), seconds.count(None)
+    crcs: list[Any]
+    if first:
+        crcs = [None if text is None else crc32(text.encode()) for text in firsts]
     else:
-        crcs = list(map(crc32, map(_utf8, firsts)))
-    if seconds.count(None) == len(seconds):
+        crcs = list(map(crc32, map(str.encode, firsts)))  # type: ignore[arg-type]
+    if second == len(seconds):
         return crcs
-    begun = map(crc32, repeat(_BETWEEN), [crc or 0 for crc in crcs])
-    if None not in seconds:
-        return list(map(crc32, map(_utf8, seconds), begun))
+    if not (first or second):
+        return list(map(crc32, map(str.encode, seconds), map(crc32, repeat(_BETWEEN), crcs)))  # type: ignore[arg-type]
     return [
-        crc if text is None else crc32(_utf8(text), so_far)
-        for crc, so_far, text in zip(crcs, begun, seconds, strict=True)
+        crc if text is None else crc32(text.encode(), crc32(_BETWEEN, crc or 0))
+        for crc, text in zip(crcs, seconds, strict=True)
     ]
 
 

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from random import getrandbits
 
+# rand_a carries the fraction of the millisecond in 12 bits (method 3 of section 6.2).
+_FRACTIONS = [f"{us * 4096 // 1000:03x}" for us in range(1000)]
+_VARIANT = 0x8000_0000_0000_0000
+# The last millisecond, and how its ids begin: under load many are of one.
+_last = [(-1, "")]
+
 
 def uuid7(now_us: int) -> str:
     """A new UUIDv7 for a time in microseconds since 1970; the microseconds keep ids of one millisecond in order.
@@ -12,12 +18,9 @@ def uuid7(now_us: int) -> str:
     is unique, and no secret.
     """
     ms, us = divmod(now_us, 1000)
-    # rand_a carries the fraction of the millisecond in 12 bits (method 3 of section 6.2).
-    rest = getrandbits(62)
-    return "%08x-%04x-7%03x-%04x-%012x" % (  # noqa: UP031
-        ms >> 16,
-        ms & 0xFFFF,
-        us * 4096 // 1000,
-        0x8000 | rest >> 48,
-        rest & 0xFFFF_FFFF_FFFF,
-    )
+    last, begins = _last[0]
+    if ms != last:
+        begins = f"{ms >> 16:08x}-{ms & 0xFFFF:04x}-7"
+        _last[0] = ms, begins
+    rest = "%016x" % (_VARIANT | getrandbits(62))
+    return f"{begins}{_FRACTIONS[us]}-{rest[:4]}-{rest[4:]}"

@@ -134,12 +134,12 @@ class Spool:
         needed = end + entries * SETTLE_RESERVE
         if needed > self._allocated:
             self._make_room(needed)
+        waiting = self._waiting
+        if not waiting:
+            self.soon(self)
+        waiting += (payload, record)
         self.end = end
         self.open_entries = entries
-        waiting = self._waiting
-        waiting += (payload, record)
-        if len(waiting) == 2:
-            self.soon(self)
 
     def write(self) -> Sequence[Opened | Settled]:
         """Writes what was staged, in one piece. Returns the records where they could not be written: none of them

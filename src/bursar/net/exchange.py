@@ -219,7 +219,8 @@ class Exchange(msgspec.Struct, eq=False):
         parts = self._parts
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
-        self._buffered = 0
+        if self._buffered:
+            self._buffered = 0
         if self._paused:
             self._paused = False
             if self._connection is not None:

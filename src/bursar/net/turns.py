@@ -29,6 +29,7 @@ class Turns:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._late: list[asyncio.Future[None]] = []
         self._most = _FIRST
+        self._bound = self._most  # as many as may be woken at once; nobody while others wait
         self._woken = self._asked = 0
         self._ends = 0.0
         self._begins = False
@@ -46,8 +47,9 @@ class Turns:
         loop = waiter.get_loop()
         if not self._begins or loop is not self._loop:
             self.begin(loop)
-        if self._waiting or self._late or self._woken >= self._most:
+        if self._woken >= self._bound:
             self._waiting.append(waiter)
+            self._bound = 0
         else:
             self._woken += 1
             waiter.set_result(None)
@@ -87,6 +89,7 @@ class Turns:
             self.begin(loop)
             waiter = loop.create_future()
             self._late.append(waiter)
+            self._bound = 0
             await waiter
             if not self.is_over():
                 return
@@ -97,6 +100,7 @@ class Turns:
         self._waiting.clear()
         self._late.clear()
         self._leaving.clear()
+        self._bound = self._most
 
     def _leave(self) -> None:
         self._is_ending = False
@@ -125,6 +129,7 @@ class Turns:
             self.begin(self._waiting[0].get_loop())
             if not woken:  # otherwise one of them may be put off yet, and comes before those
                 self._release()
+        self._bound = 0 if self._waiting else self._most
 
     def _release(self) -> None:
         while self._waiting and self._woken < self._most:

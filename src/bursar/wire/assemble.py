@@ -75,13 +75,13 @@ class Assembly(msgspec.Struct, eq=False, gc=False):
     _size: int = 0
     _choices: dict[int, _Choice] = msgspec.field(default_factory=dict)
 
-    def take_whole(self, answered: Answered) -> None:
-        """Takes an answer that was read at once."""
-        self.id, self.model, text, finish, self.usage = astuple(answered)
-        self.finish_reason = finish
-        self._choices[0] = _Choice([text], finish)
-        self.has_content = True
-        self._size = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+    @classmethod
+    def of(cls, answered: Answered) -> Assembly:
+        """An answer that was read at once."""
+        id, model, text, finish, usage = astuple(answered)
+        size = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+        choices = {0: _Choice([text], finish)}
+        return cls(id, model, usage, None, None, True, False, finish, size, choices)
 
     def take(self, events: list[Event]) -> bool:
         """Folds the events in; true where they hold content (text, reasoning, refusal, tool calls, vectors)."""

@@ -90,7 +90,8 @@ class Way:
         ]
         self._is_plain = self._write is None and self._translates is None and not self._drops and _plain(endpoint.spec)
         self._renames = model != asked
-        self._old, self._new = b'{"model":%b' % _JSON.encode(asked), b'{"model":%b' % self._model
+        # Parameters of a usual chat begin with the model.
+        self._old_size, self._new = len(b'{"model":%b' % _JSON.encode(asked)), b'{"model":%b' % self._model
 
     def request(self, call: Call, headers: tuple[tuple[str, str], ...]) -> Request:
         """The request of a call. Raises RequestError with the field's name."""
@@ -100,9 +101,9 @@ class Way:
             return self._written_anew(call, headers)
         params, stream, added = call.params, call.stream, False
         if self._renames:
-            params = params.replace(self._old, self._new, 1)
+            params = self._new + params[self._old_size :]
         if stream and self._adds_usage:
-            if b'"stream_options"' in params:
+            if params.find(b'"stream_options"') >= 0:
                 return self._written_anew(call, headers)
             params, added = params[:-1] + _ASKS_FOR_USAGE, True
         # Put together anew, not passed on as it came: a body may name its model twice, and who reads it behind us could

@@ -175,7 +175,7 @@ class Decoder(msgspec.Struct, eq=False):
                 end = data.find(b"\n\n", at) + 2
                 if end > 1 and between and data.startswith(b"data: {", at):
                     first = data[at:end]
-                    if b"\r" not in first and first.find(b"\n") == len(first) - 2:
+                    if first.find(b"\r") < 0 and first.find(b"\n") == len(first) - 2:
                         frames += self._read_all([RawFrame(first, first[6:-2])])
                         at = end
                         continue

@@ -83,7 +83,7 @@ class SseFramer(_Buffered):
         buffer = self._extend(data)
         if self._at_start and not buffer.startswith(_BOM[:1]):
             self._at_start = False
-        if b"\r" not in buffer and not self._at_start:
+        if buffer.find(b"\r") < 0 and not self._at_start:
             return frames + self._plain_lines(buffer)
         start = 0
         search = max(0, self._searched - 3)
@@ -106,7 +106,7 @@ class SseFramer(_Buffered):
         frames = []
         for text in whole:
             raw = text + b"\n\n"
-            if text.startswith(b"data: ") and b"\n" not in text:
+            if text.startswith(b"data: ") and text.find(b"\n") < 0:
                 frames.append(RawFrame(raw, text[6:]))
             else:
                 frames.append(self._frame_of_lines(raw, raw))
@@ -130,7 +130,7 @@ class SseFramer(_Buffered):
             text.startswith(b"data: {")
             and text.endswith(b"}\n\n")
             and text.find(b"\n", 0, -2) < 0
-            and b"\r" not in text
+            and text.find(b"\r") < 0
         ):
             return RawFrame(raw, text[6:-2])
         return self._frame_of_lines(raw, text)

@@ -29,7 +29,7 @@ class Opening(NamedTuple):
     def shortened(self, rest: bytes) -> bytes | None:
         """A body that says the same as one with `rest` behind this, with a message that stands in for the first; None
         where it says more than that."""
-        return None if _STAND_IN in rest else self.before + _STAND_IN + rest
+        return None if rest.find(_STAND_IN) >= 0 else self.before + _STAND_IN + rest
 
 
 class Openings:

@@ -47,7 +47,7 @@ class Around(msgspec.Struct, frozen=True):
             piece, _, padding = piece.rpartition(self.behind)
             if padding and not padding.isalnum():
                 return None
-        if not piece or b'"' in piece:
+        if not piece or piece.find(b'"') >= 0:
             return None
         try:
             return _text(b'"%b"' % piece)
@@ -67,7 +67,7 @@ class Around(msgspec.Struct, frozen=True):
         try:
             # A quote that ends a text early leaves something behind it, which is refused; so is an escape, or a
             # character, of which the rest stands in the next frame.
-            if joined.isascii() and b"\\" not in joined:
+            if joined.isascii() and joined.find(b"\\") < 0:
                 text = _text(b'"%b"' % joined)
             else:
                 text = "".join([_text(b'"%b"' % piece) for piece in pieces])
@@ -162,7 +162,7 @@ def _cut(raw: bytes, text: str) -> Around:
     quoted = b'"%b"' % text.encode("utf-8", "replace")
     start = raw.find(quoted) + 1
     before, behind = raw[:start], raw[start + len(quoted) - 2 : -2]
-    padded = _PADDING.search(behind) if _PADDED in behind else None
+    padded = _PADDING.search(behind) if behind.find(_PADDED) >= 0 else None
     if padded is None:
         return Around(before, behind)
     return Around(before, behind[: padded.start(1)], behind[padded.end(1) :])
