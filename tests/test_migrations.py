@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from bursar.ledger.rows import OPENED_COLUMNS, SETTLED_COLUMNS
 from bursar.ledger.verify import Verifier
 from bursar.store import engine
 from bursar.store.engine import Database
+from bursar.store.ledger_sql import _begin as begin_sql
+from bursar.store.ledger_sql import _settle as settle_sql
 from bursar.store.proof import Proof
 from bursar.store.queries import Queries
 from bursar.store.schema import HEAD, STATEMENT_END, prepare, upgrade
@@ -152,6 +155,44 @@ async def test_answers_that_were_bodies_come_to_stand_in_their_entries(tmp_path:
     report = await Verifier(Proof(database), tmp_path / "spool", "x").verify()
     assert not [f for f in report.findings if f.name.startswith("body")]
     await database.close()
+
+
+_WRONG = (
+    {"status": "done"}, {"usage_source": "guessed"}, {"prompt_tokens": -1}, {"cost_nanos": 10**16 + 1},
+    {"prompt_tokens": None, "response_time_ms": 10**12 + 1},
+)  # fmt: skip
+
+
+async def test_an_older_store_keeps_its_entries_and_is_checked_as_a_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "l.db"
+    upgrade(path, "0004")
+    with sqlite3.connect(path) as c:
+        _entry(c, "before", 1, prompt_tokens=5)
+    upgrade(path)
+    upgrade(tmp_path / "new.db")
+    schema = "select sql from sqlite_master where name = 'ledger_entries'"
+    with sqlite3.connect(path) as c, sqlite3.connect(tmp_path / "new.db") as new:
+        assert c.execute(schema).fetchall() == new.execute(schema).fetchall()
+        assert c.execute("pragma integrity_check").fetchall() == [("ok",)]
+        assert c.execute("select call_id, prompt_tokens, total_tokens from ledger_entries").fetchall() == [
+            ("before", 5, None)
+        ]
+        for n, status in enumerate(("started", "completed", "failed", "cancelled", "interrupted"), 10):
+            _entry(c, status, n, status=status, prompt_tokens=10**12)
+        for n, wrong in enumerate(_WRONG, 50):
+            with pytest.raises(sqlite3.IntegrityError, match="CHECK constraint failed"):
+                _entry(c, "wrong", n, **wrong)
+
+
+def test_what_is_checked_of_an_entry_is_no_table(tmp_path: Path) -> None:
+    upgrade(tmp_path / "l.db")
+    columns = ("seq", *OPENED_COLUMNS, *SETTLED_COLUMNS)
+    with sqlite3.connect(tmp_path / "l.db") as c:
+        for sql in (begin_sql(columns, 2), settle_sql(("call_id", "attempt", *SETTLED_COLUMNS), 2)):
+            steps = [step for _, step, *_ in c.execute(f"explain {sql}", [None] * sql.count("?"))]
+            checks = steps[steps.index("HaltIfNull") :]
+            assert checks.count("Halt") >= 3
+            assert "OpenEphemeral" not in checks
 
 
 @pytest.mark.parametrize("name", ["q?x=1.db", "a b%20c.db", "#1.db"])

@@ -11,7 +11,7 @@ from pathlib import Path
 from bursar.store.engine import BUSY_MS, OVERWRITES, Database, set_journal
 from bursar.types.errors import StoreError
 
-HEAD = "0004"
+HEAD = "0005"
 STATEMENT_END = ";\n\n"
 """What ends a statement in `schema.sql`: it has no empty lines elsewhere."""
 

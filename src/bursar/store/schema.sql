@@ -109,9 +109,9 @@ CREATE TABLE ledger_entries (
 	params_ref BLOB, 
 	text_at VARCHAR, usd_rate VARCHAR, asked_crc BIGINT, answered_crc BIGINT, messages TEXT, params TEXT, output TEXT, text TEXT, 
 	PRIMARY KEY (call_id, attempt), 
-	CONSTRAINT ledger_entries_status CHECK (status in ('started', 'completed', 'failed', 'cancelled', 'interrupted')), 
-	CONSTRAINT ledger_entries_usage_source CHECK (usage_source in ('provider', 'provider_partial', 'estimated', 'none')), 
-	CONSTRAINT ledger_entries_plausible CHECK (coalesce(prompt_tokens, 0) between 0 and 1000000000000 and coalesce(completion_tokens, 0) between 0 and 1000000000000 and coalesce(total_tokens, 0) between 0 and 1000000000000 and coalesce(cached_tokens, 0) between 0 and 1000000000000 and coalesce(cache_write_tokens, 0) between 0 and 1000000000000 and coalesce(reasoning_tokens, 0) between 0 and 1000000000000 and coalesce(response_time_ms, 0) between 0 and 1000000000000 and coalesce(cost_nanos, 0) between 0 and 10000000000000000 and coalesce(cost_usd_nanos, 0) between 0 and 10000000000000000)
+	CONSTRAINT ledger_entries_status CHECK (status = 'started' or status = 'completed' or status = 'failed' or status = 'cancelled' or status = 'interrupted'), 
+	CONSTRAINT ledger_entries_usage_source CHECK (usage_source = 'provider' or usage_source = 'provider_partial' or usage_source = 'estimated' or usage_source = 'none'), 
+	CONSTRAINT ledger_entries_plausible CHECK (prompt_tokens between 0 and 1000000000000 and completion_tokens between 0 and 1000000000000 and total_tokens between 0 and 1000000000000 and cached_tokens between 0 and 1000000000000 and cache_write_tokens between 0 and 1000000000000 and reasoning_tokens between 0 and 1000000000000 and response_time_ms between 0 and 1000000000000 and cost_nanos between 0 and 10000000000000000 and cost_usd_nanos between 0 and 10000000000000000)
 );
 
 CREATE INDEX ledger_entries_created ON ledger_entries (workspace, created_at, call_id);
@@ -404,7 +404,7 @@ select
   case when e.text_at is not null then json_extract(e.output, e.text_at) else e.text end as completion_text
 from ledger_entries e;
 
-insert into alembic_version values ('0004');
+insert into alembic_version values ('0005');
 
 insert into ledger_meta values ('seq', '0');
 
