@@ -780,6 +780,41 @@ def test_which_rows_of_a_batch_count_alike_is_told_in_their_order() -> None:
     assert _stretches(builder.batch) == [(256, True), (128 + 1 + 1, False)]
 
 
+@pytest.mark.parametrize("differs", ["nothing", "model", "status", "model and status"])
+async def test_what_rows_have_in_common_is_said_once_and_stands_in_each(books: Books, differs: str) -> None:
+    said: dict[str, tuple[object, ...]] = {}
+    for n in range(128 + 16 + 3):
+        call_id = f"c{n:03}"
+        model = f"m{n % 2}" if "model" in differs else "m"
+        status = "failed" if "status" in differs and n % 5 == 0 else "completed"
+        entry = books.ledger.open(opened(call_id, model=model, key_id="k", user_id=f"u{n % 3}"))
+        books.ledger.settle(entry, settled(call_id, status=status, http_status=200, finish_reason="stop"))
+        said[call_id] = (model, "k", f"u{n % 3}", status, 200, "stop", 7)
+    await books.drain.flush()
+    columns = "model, key_id, user_id, status, http_status, finish_reason, total_tokens"
+    rows = books.rows(f"select call_id, {columns}, seq from ledger_entries order by seq")
+    assert {row["call_id"]: tuple(row[name] for name in columns.split(", ")) for row in rows} == said
+    assert [row["seq"] for row in rows] == list(range(1, 148))
+    assert (await books.verify()).is_green
+
+
+def test_of_what_rows_have_in_common_all_of_a_group_is_said_once_or_none() -> None:
+    def same(**ends: object) -> dict[str, object]:
+        builder = BatchBuilder("s", 0, 1)
+        kept = [record for n in range(16) for record in (opened(str(n), key_id="k"), settled(str(n)))]
+        kept[-1] = settled("15", **ends)
+        builder.add_records(kept, range(1, len(kept) + 1))
+        (rows,) = builder.batch.entries
+        assert not set(rows.columns) & rows.same.keys()
+        assert len(rows.values) == 16 * len(rows.columns)
+        return rows.same
+
+    whole = same()
+    assert (whole["spool_id"], whole["key_id"], whole["status"], whole["attempt"]) == ("s", "k", "completed", 1)
+    # Where one ends otherwise, its status is said of each, and so is all that most ends have in common.
+    assert whole.keys() - same(status="failed").keys() == {"status", "attempt", "usage_source"}
+
+
 async def test_a_store_that_was_restored_gets_its_bodies_again(books: Books, tmp_path: Path) -> None:
     def talk(n: int) -> None:
         request = b'{"model":"m","messages":[{"role":"system","content":"same"},{"role":"user","content":"%d"}]}' % n

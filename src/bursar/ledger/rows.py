@@ -38,6 +38,13 @@ OPENED_COLUMNS = ("spool_id", "created_at", "hour", "tags", *_O[_BEGUN], "asked_
 SETTLED_COLUMNS = ("completed_at", *_S[_ENDED], "usd_rate", "answered_crc", "output", "text")
 """The columns that are known when it is settled."""
 _STARTED: dict[str, object] = {"status": "started", "usage_source": "none", "output_bytes": 0}
+# What entries that follow each other mostly have in common is said once for all of them. It is all columns of a group
+# or none, for each mix of columns is a statement of its own.
+_ALIKE = (
+    frozenset(("spool_id", "hour", "method_type", "workspace", "key_id", "requested_model", "provider", "provider_type",
+               "provider_url", "model", "reason")),
+    frozenset(("attempt", "status", "http_status", "finish_reason", "served_model", "usage_source", "text_at")),
+)  # fmt: skip
 _AT_ONCE = 128
 _OF_ENTRIES = frozenset({Opened, Settled})
 _entry: Callable[[Any], tuple[str, int]] = attrgetter("call_id", "attempt")
@@ -99,12 +106,19 @@ def _readable(payload: bytes) -> Record:
 Columns = list[Sequence[object]]
 
 
-def _laid_out(names: Sequence[str], columns: Columns, count: int) -> Rows:
+def _laid_out(names: Sequence[str], columns: Columns, count: int, alike: tuple[frozenset[str], ...] = _ALIKE) -> Rows:
     """Rows of these columns, row by row, without the columns in which none of them has anything: the driver looks in
-    vain for another form of each null it is given, and that is most of what a row would cost."""
+    vain for another form of each null it is given, and that is most of what a row would cost. Nor are those among them
+    that are the same in all rows, by groups."""
     used = [n for n, column in enumerate(columns) if column[0] is not None or column.count(None) < count]
-    values = list(chain.from_iterable(zip(repeat(0), *(columns[n] for n in used), strict=False)))
-    return Rows(("seq", *(names[n] for n in used)), values, count)
+    same: dict[str, object] = {}
+    for group in alike:
+        found = [n for n in used if names[n] in group]
+        if all(columns[n].count(columns[n][0]) == count for n in found):
+            same.update((names[n], columns[n][0]) for n in found)
+    left = [n for n in used if names[n] not in same]
+    values = list(chain.from_iterable(zip(repeat(0), *(columns[n] for n in left), strict=False)))
+    return Rows(("seq", *(names[n] for n in left)), values, count, same)
 
 
 def _hours(times_us: Sequence[int]) -> list[int]:
@@ -270,7 +284,7 @@ class BatchBuilder:
         fields: Columns = list(zip(*map(_astuple, ended), strict=True))
         columns = [fields[_S.index("call_id")], fields[_S.index("attempt")], *self._of_ended(fields)]
         names = ("call_id", "attempt", *SETTLED_COLUMNS)
-        self._batch.settlements.append(_laid_out(names, columns, len(ended)))
+        self._batch.settlements.append(_laid_out(names, columns, len(ended), alike=()))
 
     def _of_begun(self, begun: list[Opened]) -> Columns:
         fields: Columns = list(zip(*map(_astuple, begun), strict=True))

@@ -47,21 +47,23 @@ _OTHERS = {
 }
 
 
-Statement = Callable[[tuple[str, ...], int], str]
-"""Makes the SQL for so many rows of these columns."""
+Statement = Callable[[tuple[str, ...], int, tuple[str, ...]], str]
+"""Makes the SQL for so many rows of these columns, and of those that are the same in all of them."""
 
 
-def _places(rows: int, columns: int) -> str:
-    one = f"({','.join('?' * columns)})"
-    return ",".join([one] * rows)
+def _places(rows: int, columns: int, same: int = 0) -> str:
+    """Places of values, row by row; the first ones of each row are the `same` ones, given once."""
+    one = ",".join([*(f"?{n}" for n in range(1, same + 1)), *("?" * columns)])
+    return ",".join([f"({one})"] * rows)
 
 
-def _insert(table: str, columns: Sequence[str], rows: int = 1, beyond: str = "") -> str:
-    return f"insert or rollback into {table} ({', '.join(columns)}) values {_places(rows, len(columns))}{beyond}"
+def _insert(table: str, columns: Sequence[str], rows: int = 1, beyond: str = "", same: Sequence[str] = ()) -> str:
+    places = _places(rows, len(columns), len(same))
+    return f"insert or rollback into {table} ({', '.join((*same, *columns))}) values {places}{beyond}"
 
 
 @lru_cache(maxsize=256)
-def _settle(columns: tuple[str, ...], rows: int) -> str:
+def _settle(columns: tuple[str, ...], rows: int, _same: tuple[str, ...] = ()) -> str:
     """Ends entries that were opened in an earlier batch: only such as are open, and of this spool."""
     given = ", ".join(f"column{n} as {name}" for n, name in enumerate(columns, 1))
     new = ", ".join(f"{name} = n.{name}" for name in columns if name not in ("call_id", "attempt"))
@@ -74,12 +76,12 @@ def _settle(columns: tuple[str, ...], rows: int) -> str:
 
 
 @lru_cache(maxsize=256)
-def _begin(columns: tuple[str, ...], rows: int) -> str:
-    return _insert("ledger_entries", columns, rows)
+def _begin(columns: tuple[str, ...], rows: int, same: tuple[str, ...] = ()) -> str:
+    return _insert("ledger_entries", columns, rows, same=same)
 
 
 @lru_cache(maxsize=8)
-def _bodies(columns: tuple[str, ...], rows: int) -> str:
+def _bodies(columns: tuple[str, ...], rows: int, _same: tuple[str, ...] = ()) -> str:
     return _insert("ledger_bodies", columns, rows, " on conflict do nothing")
 
 
@@ -126,7 +128,8 @@ def _write(c: sqlite3.Connection, batch: Batch) -> None:
     stretches = _stretches(batch)
     count = entries + ends + len(batch.corrections)
     seq = _take_seq(c, count) if count else 0
-    _many(c, pace, _bodies, BODY_COLUMNS, batch.bodies, cuts=_cuts_of(batch.bodies))
+    bodies = Rows(BODY_COLUMNS, batch.bodies, len(batch.bodies) // len(BODY_COLUMNS))
+    _many(c, pace, _bodies, bodies, cuts=_cuts_of(batch.bodies))
     _numbered(c, pace, _begin, batch.entries, seq)
     if _numbered(c, pace, _settle, batch.settlements, seq + entries, batch.spool_id) != ends:
         raise RecordRefusedError("an attempt that is settled here is not open")
@@ -164,12 +167,12 @@ def _stretches(batch: Batch) -> list[tuple[int, bool]]:
 def _sums_of(rows: Rows) -> dict[str, object] | None:
     """What says in which sums these rows count, None where they differ, or do not say so themselves."""
     columns, values = rows.columns, rows.values
-    if not {"workspace", "completed_at"}.issubset(columns):
+    if "completed_at" not in columns or ("workspace" not in columns and "workspace" not in rows.same):
         return None  # entries that are not settled, or were opened earlier
     by = {name: values[n] for n, name in enumerate(columns) if name in GATHERED_BY}
-    if all(values[columns.index(name) :: len(columns)].count(value) == rows.count for name, value in by.items()):
-        return by
-    return None
+    if any(values[columns.index(name) :: len(columns)].count(value) < rows.count for name, value in by.items()):
+        return None
+    return by | {name: value for name, value in rows.same.items() if name in GATHERED_BY}
 
 
 def _move_offset(c: sqlite3.Connection, batch: Batch) -> None:
@@ -221,7 +224,7 @@ def _numbered(
         rows = several.pop()
         rows.values[:: len(rows.columns)] = range(first, first + rows.count)
         first += rows.count
-        changed += _many(c, pace, statement, rows.columns, rows.values, *beyond)
+        changed += _many(c, pace, statement, rows, *beyond)
     return changed
 
 
@@ -229,20 +232,19 @@ def _many(
     c: sqlite3.Connection,
     pace: Pace,
     statement: Statement,
-    columns: tuple[str, ...],
-    values: list[object],
+    rows: Rows,
     *beyond: str,
     cuts: tuple[int, ...] = _CUTS,
 ) -> int:
-    """Runs a statement over all rows, many at a time, with `beyond` behind their values; returns how many rows it
-    changed."""
-    changed, at, width = 0, 0, len(columns)
-    left = len(values) // width
+    """Runs a statement over all rows, many at a time, with what is the same in them before their values, and `beyond`
+    behind; returns how many rows it changed."""
+    columns, values, names, same = rows.columns, rows.values, tuple(rows.same), rows.same.values()
+    changed, at, left, width = 0, 0, rows.count, len(columns)
     for size in cuts:
         while left >= size:
             end = at + size * width
-            given = values if size * width == len(values) and not beyond else [*values[at:end], *beyond]
-            changed += c.execute(statement(columns, size), given).rowcount
+            given = values if size == rows.count and not (same or beyond) else [*same, *values[at:end], *beyond]
+            changed += c.execute(statement(columns, size, names), given).rowcount
             pace.step()
             at, left = end, left - size
     return changed

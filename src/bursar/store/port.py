@@ -14,11 +14,13 @@ BODY_NAME_BYTES = 16
 
 class Rows(msgspec.Struct):
     """Rows for one table, laid out: `values` has those of the first row, then those of the second, and so on. The
-    first value of each row is its `seq`, which the store gives it. Columns that none of them has are left out."""
+    first value of each row of entries is its `seq`, which the store gives it. Columns that none of them has are left
+    out; what is the same in all of them stands in `same`."""
 
     columns: tuple[str, ...]
     values: list[object]
     count: int
+    same: dict[str, object] = {}
 
 
 BODY_COLUMNS = ("name", "workspace", "body", "created_at")
