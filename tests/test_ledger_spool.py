@@ -558,3 +558,23 @@ def test_records_of_an_older_version_are_still_read() -> None:
 
 settings.register_profile("bursar", deadline=None)
 settings.load_profile("bursar")
+
+
+def test_a_record_is_staged_also_where_nobody_can_be_told_that_it_waits(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, "store", limits=Limits())
+
+    def soon() -> None:
+        if is_gone:
+            raise RuntimeError("Event loop is closed")
+
+    is_gone = False
+    ledger.stage(soon)
+    entry = ledger.open(opened("a"))
+    ledger.write()
+    is_gone = True
+    with pytest.raises(RuntimeError):
+        ledger.settle(entry, settled("a"))
+    (spool,) = ledger.spools
+    ledger.tidy()
+    assert (spool.open_entries, spool.records) == (0, 3)
+    ledger.close()

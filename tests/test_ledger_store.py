@@ -29,7 +29,7 @@ from bursar.ledger.spool import Spool
 from bursar.ledger.verify import Report, Verifier
 from bursar.store.engine import Database
 from bursar.store.ledger_sql import SqlLedgerStore, _stretches
-from bursar.store.port import Batch, RecordRefusedError
+from bursar.store.port import TAKES_SAME, Batch, RecordRefusedError
 from bursar.store.proof import Proof
 from bursar.store.schema import prepare
 from bursar.types.errors import StoreError
@@ -798,6 +798,7 @@ async def test_what_rows_have_in_common_is_said_once_and_stands_in_each(books: B
     assert (await books.verify()).is_green
 
 
+@pytest.mark.skipif(not TAKES_SAME, reason="this version of the driver is given each value of each row")
 def test_of_what_rows_have_in_common_all_of_a_group_is_said_once_or_none() -> None:
     def same(**ends: object) -> dict[str, object]:
         builder = BatchBuilder("s", 0, 1)
@@ -881,7 +882,10 @@ def test_records_at_hand_become_the_rows_that_their_bytes_do(steps: list[Any], b
 def _values(batch: Batch) -> Any:
     """A batch as the store would be given it: the types count too, for the driver goes by them."""
     plain = msgspec.structs.asdict(batch)
-    rows = [(r.count, [(type(v), v) for v in r.values]) for r in batch.entries + batch.settlements]
+    rows = [
+        (r.count, [(type(v), v) for v in (*r.same.items(), *r.same.values(), *r.values)])
+        for r in batch.entries + batch.settlements
+    ]
     return rows, {name: value for name, value in plain.items() if name not in ("entries", "settlements")}
 
 

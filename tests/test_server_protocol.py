@@ -18,10 +18,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
-from bursar.http.answers import answer_error
+from bursar.http.answers import answer_error, passed_headers, passed_lines
 from bursar.http.asgi import Later, answering
 from bursar.http.calls import serve
-from bursar.http.cycle import Answering, Cycle, Head
+from bursar.http.cycle import Answering, Cycle, Head, lines_of
 from bursar.http.protocol import Known, Protocol
 from bursar.net.turns import Turns
 from bursar.types.call import CHAT
@@ -975,3 +975,19 @@ async def test_an_application_that_could_not_be_loaded_is_loaded_when_it_is_aske
     with pytest.raises(OSError, match="no room"):
         await later({}, None, None)  # type: ignore[arg-type]
     await later({}, None, None)  # type: ignore[arg-type]
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([b"x-request-id", b"a%b-request-id", b"x-ratelimit-x", b"date", b"other"]),
+        st.lists(st.sampled_from([b"a", b"%d", b"\r", b"\n", b"\r\n", b"\0", b"\x85", b" "])).map(b"".join),
+    )
+)
+def test_headers_that_pass_stand_in_a_head_as_each_by_itself_would(headers: dict[bytes, bytes]) -> None:
+    try:
+        lines = lines_of(passed_headers(headers))
+    except RuntimeError:
+        with pytest.raises(RuntimeError, match="line end"):
+            passed_lines(headers)
+    else:
+        assert passed_lines(headers) == lines

@@ -30,7 +30,7 @@ _OTHER = "(other)"
 Key = tuple[str, str, str, str]
 _Number = int | None
 _End = tuple[_Number, _Number, _Number, _Number, _Number, str | None, _Number, str, _Number, _Number]
-_Who = tuple[tuple[str, str, str], str]
+_Kind = tuple[tuple[str, str, str], str]
 _who: Callable[[Opened], tuple[str, str, str]] = attrgetter("provider", "model", "method_type")
 _status: Callable[[Settled], str] = attrgetter("status")
 _end: Callable[[Settled], _End] = attrgetter(
@@ -147,14 +147,14 @@ class Tallies:
 
     def __init__(self, folder: str | None = None) -> None:
         self._own: dict[Key, Tally] = {}
-        self._waiting: dict[_Who, list[_End]] = {}
+        self._waiting: dict[_Kind, list[_End]] = {}
         self._gaps = Gaps()
         self._changed = False
         self._count = 0
         self._file = Path(folder) / f"{os.getpid()}.tally" if folder is not None else None
 
     def observe(self, ended: Sequence[Ended]) -> None:
-        """Counts settled entries."""
+        """Counts settled entries, one or more."""
         begun, ends = zip(*ended, strict=True)
         for who, status, end in zip(map(_who, begun), map(_status, ends), map(_end, ends), strict=True):
             waiting = self._waiting.get((who, status))

@@ -82,7 +82,7 @@ class Ledger:
         self._gap: Gap | None = None
         self._free_until = 0
         self._held: list[tuple[Spool, bytes]] = []
-        self._soon: Callable[[Spool], None] | None = None
+        self._waits: Callable[[Spool], None] | None = None
         self._unwritten: list[Spool] = []
         self._lost: set[tuple[str, int]] = set()
         self.drained: dict[str, int] = {}
@@ -110,14 +110,14 @@ class Ledger:
         if self.limits.full == REFUSE:
             return
 
-        def wait(spool: Spool) -> None:
+        def waits(spool: Spool) -> None:
             self._unwritten.append(spool)
             if len(self._unwritten) == 1:
                 soon()
 
-        self._soon = wait
+        self._waits = waits
         for spool in self.spools:
-            spool.soon = wait
+            spool.soon = waits
 
     def write(self) -> None:
         """Puts on disk what is staged. What the disk does not take in one piece is written record by record."""
@@ -290,7 +290,7 @@ class Ledger:
         for spool in self.spools:
             spool.forget()
         self._active, self._retiring, self._held, self._gap = None, [], [], None
-        self._ended, self._unwritten, self._soon = [], [], None
+        self._ended, self._unwritten, self._waits = [], [], None
         self.drained.clear()
         self.drained_records.clear()
 
@@ -300,7 +300,7 @@ class Ledger:
         if self._active is None:
             now = now_us()
             self._active = Spool(self.directory, uuid7(now), self.store_id, now)
-            self._active.soon = self._soon
+            self._active.soon = self._waits
         return self._active
 
     def _append_settled(self, spool: Spool, settled: Settled) -> None:

@@ -13,7 +13,7 @@ import msgspec
 from bursar.ledger import records
 from bursar.ledger.bodies import texts_crcs
 from bursar.ledger.records import Correction, Gap, Opened, Record, Settled, Span, SpoolHeader
-from bursar.store.port import Batch, Row, Rows
+from bursar.store.port import TAKES_SAME, Batch, Row, Rows
 
 _HOUR_US = 3_600_000_000
 _END_US = 253_402_300_800_000_000  # the year 10000
@@ -108,11 +108,11 @@ Columns = list[Sequence[object]]
 
 def _laid_out(names: Sequence[str], columns: Columns, count: int, alike: tuple[frozenset[str], ...] = _ALIKE) -> Rows:
     """Rows of these columns, row by row, without the columns in which none of them has anything: the driver looks in
-    vain for another form of each null it is given, and that is most of what a row would cost. Nor are those among them
-    that are the same in all rows, by groups."""
+    vain for another form of each null it is given, and that is most of what a row would cost. A group of `alike` of
+    which each column is the same in all rows stands in `same`."""
     used = [n for n, column in enumerate(columns) if column[0] is not None or column.count(None) < count]
     same: dict[str, object] = {}
-    for group in alike:
+    for group in alike if TAKES_SAME else ():
         found = [n for n in used if names[n] in group]
         if all(columns[n].count(columns[n][0]) == count for n in found):
             same.update((names[n], columns[n][0]) for n in found)

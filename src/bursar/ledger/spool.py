@@ -135,11 +135,12 @@ class Spool:
         if needed > self._allocated:
             self._make_room(needed)
         waiting = self._waiting
-        if not waiting:
-            self.soon(self)
+        is_first = not waiting
         waiting += (payload, record)
         self.end = end
         self.open_entries = entries
+        if is_first:
+            self.soon(self)
 
     def write(self) -> Sequence[Opened | Settled]:
         """Writes what was staged, in one piece. Returns the records where they could not be written: none of them

@@ -48,7 +48,7 @@ _OTHERS = {
 
 
 Statement = Callable[[tuple[str, ...], int, tuple[str, ...]], str]
-"""Makes the SQL for so many rows of these columns, and of those that are the same in all of them."""
+"""Makes the SQL for rows: of which columns, how many, and the names of those that are the same in all of them."""
 
 
 def _places(rows: int, columns: int, same: int = 0) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Protocol
 
 import msgspec
@@ -15,13 +16,17 @@ BODY_NAME_BYTES = 16
 class Rows(msgspec.Struct):
     """Rows for one table, laid out: `values` has those of the first row, then those of the second, and so on. The
     first value of each row of entries is its `seq`, which the store gives it. Columns that none of them has are left
-    out; what is the same in all of them stands in `same`."""
+    out; of entries that are opened, what is the same in all of them may stand in `same` instead."""
 
     columns: tuple[str, ...]
     values: list[object]
     count: int
     same: dict[str, object] = {}
 
+
+TAKES_SAME = not (3, 12) <= sys.version_info[:3] < (3, 12, 4)
+"""Whether the store is to be given `Rows.same`: some versions of the driver take `?1` for a name, and warn of it each
+time (https://github.com/python/cpython/issues/117995)."""
 
 BODY_COLUMNS = ("name", "workspace", "body", "created_at")
 
