@@ -556,10 +556,6 @@ def test_records_of_an_older_version_are_still_read() -> None:
     assert (record.call_id, record.usage_source) == ("c", "none")
 
 
-settings.register_profile("bursar", deadline=None)
-settings.load_profile("bursar")
-
-
 def test_a_record_is_staged_also_where_nobody_can_be_told_that_it_waits(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path, "store", limits=Limits())
 
@@ -578,3 +574,7 @@ def test_a_record_is_staged_also_where_nobody_can_be_told_that_it_waits(tmp_path
     ledger.tidy()
     assert (spool.open_entries, spool.records) == (0, 3)
     ledger.close()
+
+
+settings.register_profile("bursar", deadline=None)
+settings.load_profile("bursar")

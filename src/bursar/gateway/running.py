@@ -252,8 +252,7 @@ class Running(msgspec.Struct, eq=False):
         transport = self._transport_of(provider)
         try:
             timeouts = provider.timeouts
-            deadline = time.monotonic() + timeouts.first_byte_s
-            deadline = min(deadline, attempt.deadline)
+            deadline = min(time.monotonic() + timeouts.first_byte_s, attempt.deadline)
             request = attempt.request if provider.shows_key else await attempt.authorized(transport, deadline)
             answer = attempt.answer = await transport.send(
                 request, connect_timeout_s=timeouts.connect_s, deadline=deadline

@@ -44,7 +44,7 @@ class _Passed(NamedTuple):
 
 
 # Most providers send the same headers with each answer: which of them pass is told once.
-_passed: dict[bytes, _Passed] = {}
+_passed: dict[tuple[bytes, ...], _Passed] = {}
 _REMEMBERED, _REMEMBERED_BYTES = 1024, 2048
 _USUAL = frozenset({b"content-type", b"content-length", b"transfer-encoding", b"connection", b"date", b"server"})
 
@@ -139,7 +139,7 @@ def passed_headers(headers: Mapping[bytes, bytes]) -> Headers:
 
 def passed_lines(headers: Mapping[bytes, bytes]) -> bytes:
     """The same as they stand in a head. Raises RuntimeError where one has a line end in it."""
-    passed = _passed.get(b"\r\n".join(headers)) or _passed_of(headers)
+    passed = _passed_of(headers)
     if not passed.names:
         return b""
     lines: bytes = passed.form % passed.values(headers)
@@ -150,12 +150,12 @@ def passed_lines(headers: Mapping[bytes, bytes]) -> bytes:
 
 def _passed_of(headers: Iterable[bytes]) -> _Passed:
     """Which of these headers pass."""
-    names = b"\r\n".join(headers)
+    names = tuple(headers)
     found = _passed.get(names)
     if found is None:
-        passed = [name for name in headers if name not in _USUAL and (name.endswith(_PASSED_ENDS) or _LIMITS in name)]
+        passed = [name for name in names if name not in _USUAL and (name.endswith(_PASSED_ENDS) or _LIMITS in name)]
         form = b"".join(name.replace(b"%", b"%%") + b": %b\r\n" for name in passed)
         found = _Passed(passed, form, itemgetter(*passed) if passed else tuple)
-        if len(names) < _REMEMBERED_BYTES and len(_passed) < _REMEMBERED:
+        if sum(map(len, names)) < _REMEMBERED_BYTES and len(_passed) < _REMEMBERED:
             _passed[names] = found
     return found

@@ -253,8 +253,7 @@ class Cycle(msgspec.Struct, eq=False):
 
     def _end(self) -> None:
         self.response_complete = True
-        if self._waiter is not None:
-            self.set()
+        self.set()
         if not self.keep_alive:
             self.protocol.close()
         self.protocol.on_response_complete()

@@ -44,15 +44,15 @@ def texts_crc(first: str | None, second: str | None) -> int | None:
 
 def texts_crcs(firsts: Sequence[str | None], seconds: Sequence[str | None]) -> list[int | None]:
     """The same of many entries."""
-    first, second = firsts.count(None), seconds.count(None)
+    no_first, no_second = firsts.count(None), seconds.count(None)
     crcs: list[Any]
-    if first:
+    if no_first:
         crcs = [None if text is None else crc32(text.encode()) for text in firsts]
     else:
         crcs = list(map(crc32, map(str.encode, firsts)))  # type: ignore[arg-type]
-    if second == len(seconds):
+    if no_second == len(seconds):
         return crcs
-    if not (first or second):
+    if not (no_first or no_second):
         return list(map(crc32, map(str.encode, seconds), map(crc32, repeat(_BETWEEN), crcs)))  # type: ignore[arg-type]
     return [
         crc if text is None else crc32(text.encode(), crc32(_BETWEEN, crc or 0))

@@ -68,7 +68,7 @@ class _Clock:
         """Times in microseconds since 1970 as the store's UTC text."""
         begun_us, text = self._begun_us, self._text
         if None not in times_us and begun_us <= min(times_us) and max(times_us) - begun_us < 1_000_000:  # type: ignore[type-var, operator]
-            # Six digits are those behind a one: to ask for them with zeros in front takes twice as long.
+            # Six digits are those behind a one: to ask for them with zeros in front takes longer.
             before = begun_us - 1_000_000
             return [text + str(us - before)[1:] for us in times_us]  # type: ignore[operator]
         texts: list[str | None] = []

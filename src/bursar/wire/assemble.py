@@ -81,7 +81,7 @@ class Assembly(msgspec.Struct, eq=False, gc=False):
         id, model, text, finish, usage = astuple(answered)
         size = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
         choices = {0: _Choice([text], finish)}
-        return cls(id, model, usage, None, None, True, False, finish, size, choices)
+        return cls(id, model, usage, has_content=True, finish_reason=finish, _size=size, _choices=choices)
 
     def take(self, events: list[Event]) -> bool:
         """Folds the events in; true where they hold content (text, reasoning, refusal, tool calls, vectors)."""
