@@ -8,6 +8,7 @@ import itertools
 import os
 import random
 import sqlite3
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -407,65 +408,52 @@ async def test_a_large_spool_is_left_for_a_new_one_and_removed(books: Books, mon
     assert books.rows("select count(*) n from ledger_entries where status = 'completed'") == [{"n": 101}]
 
 
-async def test_the_loop_goes_on_while_a_large_spool_is_given_back(
-    books: Books, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("bursar.ledger.spool._GIVEN_BACK", 16 * 1024)
+async def test_nobody_waits_while_a_large_spool_is_given_back(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bursar.ledger.spool._LARGE_FILE", 16 * 1024)
     for n in range(200):
         books.call(f"c{n}")
     (spool,) = books.ledger.spools
-    size = spool.path.stat().st_size
+    fd, close = spool._fd, os.close
+    asked, goes_on, closed = threading.Event(), threading.Event(), threading.Event()
+
+    def slowly(given: int) -> None:
+        if given == fd and not closed.is_set():
+            asked.set()
+            assert goes_on.wait(20)
+            closed.set()
+        close(given)
+
+    monkeypatch.setattr("bursar.ledger.spool.os.close", slowly)
     books.ledger.retire()
-    give_back, sizes = Spool.give_back, []
-    went_on: list[int] = []
-
-    def watched(given: Spool) -> bool:
-        assert len(went_on) == len(sizes)  # what was ready behind each piece was done before the next
-        asyncio.get_running_loop().call_soon(went_on.append, len(sizes))
-        sizes.append(given.path.stat().st_size)
-        if len(sizes) == 3:
-            raise asyncio.CancelledError  # the end of the process, in the middle
-        return give_back(given)
-
-    monkeypatch.setattr(Spool, "give_back", watched)
-    with pytest.raises(asyncio.CancelledError):
-        await books.drain.flush()
-    await asyncio.sleep(0)
-    assert sizes == [size, size - 16 * 1024, size - 32 * 1024]
-    assert spool in books.ledger.spools
-    assert (await books.verify()).is_green
     await books.drain.flush()
-    assert len(sizes) == 3 + size // (16 * 1024) - 2
-    assert spool not in books.ledger.spools
-    assert not spool.path.exists()
-    assert not spool.lock.path.exists()
-    assert books.rows("select count(*) n from ledger_entries") == [{"n": 200}]
+    assert await asyncio.to_thread(asked.wait, 20)
+    assert (spool in books.ledger.spools, spool.path.exists(), spool.lock.path.exists()) == (False, False, False)
+    books.call("meanwhile")
+    await books.drain.flush()
+    assert books.rows("select count(*) n from ledger_entries") == [{"n": 201}]
+    assert not closed.is_set()
+    goes_on.set()
+    assert await asyncio.to_thread(closed.wait, 20)
     assert (await books.verify()).is_green
 
 
-async def test_a_process_that_ends_while_it_gives_a_spool_back_leaves_nothing_to_be_told_twice(
-    books: Books, monkeypatch: pytest.MonkeyPatch
+def test_a_large_spool_is_given_back_where_no_thread_can_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for n in range(200):
-        books.call(f"c{n}")
-    (spool,) = books.ledger.spools
+    def none_more(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
 
-    def ended(_spool: Spool) -> bool:
-        raise asyncio.CancelledError
-
-    monkeypatch.setattr("bursar.ledger.spool._GIVEN_BACK", 16 * 1024)
-    give_back = Spool.give_back
-    monkeypatch.setattr(Spool, "give_back", lambda s: give_back(s) and ended(s))
-    books.ledger.retire()
-    with pytest.raises(asyncio.CancelledError):
-        await books.drain.flush()
-    books.ledger.close()
-    assert spool.path.exists()
-    assert await books.adopter().look() == []
+    monkeypatch.setattr("bursar.ledger.spool._LARGE_FILE", 16 * 1024)
+    spool = Spool(tmp_path, "a", "store", 1)
+    spool.append(encode(opened()), 1)
+    fd = spool._fd
+    with monkeypatch.context() as patched:
+        patched.setattr("bursar.ledger.spool.Thread.start", none_more)
+        spool.close(remove=True)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
     assert not spool.path.exists()
     assert not spool.lock.path.exists()
-    assert books.rows("select count(*) n from ledger_entries") == [{"n": 200}]
-    assert (await books.verify()).is_green
 
 
 async def test_a_spool_that_cannot_be_removed_is_let_go_of_and_holds_nobody_up(

@@ -206,8 +206,6 @@ class Drain:
                     await self._read_offset_again(spool)
                     return
                 # It was closed by a commit whose answer was lost.
-            while spool.give_back():  # noqa: ASYNC110  # nothing is waited for: the loop is given back
-                await asyncio.sleep(0)
             ledger.drop(spool)
 
     async def _read_offset_again(self, spool: Spool) -> None:

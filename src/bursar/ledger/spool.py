@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from bursar.ledger.locks import SpoolLock
@@ -32,7 +33,7 @@ SUFFIX = ".spool"
 LOCK_SUFFIX = ".lock"
 _CHUNK = 64 * 1024
 _LARGE_CHUNK = 1024 * 1024
-_GIVEN_BACK = 4 * 1024 * 1024
+_LARGE_FILE = 4 * 1024 * 1024
 # How much of what was appended is remembered as it was, for the drain: what is beyond it is read from the file.
 _RECENT_BYTES, _RECENT_RECORDS = 16 * 1024 * 1024, 12_288
 _RECENT_ITEMS = 2 * _RECENT_RECORDS
@@ -170,13 +171,6 @@ class Spool:
         """Up to `size` bytes from `offset`, not beyond the last record; what is only staged is zeros yet."""
         return os.pread(self._fd, min(size, self.end - offset), offset)
 
-    def give_back(self) -> bool:
-        """Cuts some megabytes off a file of which all is in the store, and its row closed; whether there is more.
-        A file system takes a millisecond for them, and as many more for all of a large file at once."""
-        self._allocated = max(0, self._allocated - _GIVEN_BACK)
-        os.ftruncate(self._fd, self._allocated)
-        return self._allocated > 0
-
     def close(self, *, remove: bool) -> None:
         """Closes the file; with `remove`, because all of it is in the store, it is deleted too. One that cannot be
         deleted is let go of all the same: another process finds it."""
@@ -187,7 +181,7 @@ class Spool:
             else:
                 os.ftruncate(self._fd, self.end)
         finally:
-            os.close(self._fd)
+            _close(self._fd, self._allocated if remove else 0)
             self._fd = -1  # the number may be another file's from now on
             self._allocated = 0
             self.lock.release()
@@ -232,3 +226,14 @@ class Spool:
         kept, self._allocated = self._allocated, self._written
         with suppress(SpoolFullError):
             self._make_room(kept)
+
+
+def _close(fd: int, given_back: int) -> None:
+    """Closes a file, and gives so many bytes back to the file system, if nothing else has it any more. For those of a
+    large one it takes milliseconds, and waits for what others have it do: in a thread, which nobody waits for. Where
+    the process ends before it, the system does the same."""
+    if given_back > _LARGE_FILE:
+        with suppress(RuntimeError):  # no more threads: the process has as many as it may, or ends
+            Thread(target=os.close, args=(fd,), name="bursar-spool", daemon=True).start()
+            return
+    os.close(fd)
