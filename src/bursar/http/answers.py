@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -35,7 +35,7 @@ _PASSED_ENDS = (
 _LIMITS = b"ratelimit"
 
 
-class _Passed(NamedTuple):
+class _Passed(msgspec.Struct, frozen=True):
     """Headers that pass: their names, how they stand in a head, and what takes their values."""
 
     names: list[bytes]
@@ -140,10 +140,11 @@ def passed_headers(headers: Mapping[bytes, bytes]) -> Headers:
 def passed_lines(headers: Mapping[bytes, bytes]) -> bytes:
     """The same as they stand in a head. Raises RuntimeError where one has a line end in it."""
     passed = _passed_of(headers)
-    if not passed.names:
+    names, values = passed.names, passed.values
+    if not names:
         return b""
-    lines: bytes = passed.form % passed.values(headers)
-    if lines.find(b"\0") >= 0 or len(lines.splitlines()) != len(passed.names):
+    lines: bytes = passed.form % values(headers)
+    if lines.find(b"\0") >= 0 or len(lines.splitlines()) != len(names):
         raise RuntimeError("a header of the answer has a line end in it")
     return lines
 

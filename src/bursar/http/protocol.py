@@ -38,11 +38,11 @@ _NONE = Known(b"\0", b"", Head(b"", b"/", [], False))
 class Protocol(HttpToolsProtocol):
     """One connection of a client. `config.app` is an `Answering`, not an ASGI application."""
 
-    _quiet_since: float | None = None
-    _worker: asyncio.Task[None] | None = None
-    _rests: asyncio.Future[None] | None = None
-    _next: Cycle | None = None
-    _first: bytes | None = None  # what a request in the parser begins with, up to the end of its head
+    # Of an object with more than thirty attributes the interpreter looks each up: uvicorn has near as many.
+    __slots__ = (
+        "_awaits", "_first", "_heads", "_known", "_next", "_openings", "_out", "_parses", "_quiet_since", "_rests",
+        "_worker", "turns",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -62,6 +62,11 @@ class Protocol(HttpToolsProtocol):
         self._parses = False  # whether the parser is inside a request
         self._awaits = 0  # how much of a body is to come that the parser does not see, for its head was known
         self._out = b""  # what has not left yet
+        self._first: bytes | None = None  # what a request in the parser begins with, up to the end of its head
+        self._next: Cycle | None = None
+        self._worker: asyncio.Task[None] | None = None
+        self._rests: asyncio.Future[None] | None = None
+        self._quiet_since: float | None = None
 
     def write(self, data: bytes) -> None:
         """Writes to the client, with what is written to others in this turn of the loop, or before its end where it is

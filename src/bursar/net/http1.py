@@ -32,14 +32,13 @@ _CACHED_HEAD_BYTES = 4096
 class Http1Transport:
     """Connections to any number of origins, made as they are needed and kept for a while."""
 
-    leaves_by_turns = True
-
     def __init__(
         self, tls: Callable[[], ssl.SSLContext] | None = None, guard: Guard | None = None, turns: Turns | None = None
     ) -> None:
         """`tls` makes the trust, which is the machine's own where none is given; `guard` says where connections may
         not lead; `turns` says when callers hear of what has come."""
         self.turns = turns or Turns()
+        self.leaves_by_turns = True
         self._idle: dict[Origin, deque[Connection]] = {}
         self.busy: set[Connection] = set()
         self._heads: dict[tuple[str, tuple[tuple[str, str], ...]], Head] = {}
@@ -55,7 +54,8 @@ class Http1Transport:
         head = self._heads.get((request.url, request.headers)) if request.method == POST else None
         head = head or self._head(request)
         parts = request.parts
-        data = b"%b%d\r\n\r\n%b" % (head.data, request.size, parts[0])
+        first = parts[0]
+        data = b"%b%d\r\n\r\n%b" % (head.data, len(first) if len(parts) == 1 else request.size, first)
         while True:
             connection = self._idle_one(head.origin)
             if connection is None:

@@ -7,7 +7,6 @@ says; what it refuses is read path by path.
 from __future__ import annotations
 
 from collections.abc import Callable
-from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -28,6 +27,7 @@ from bursar.wire.layouts import (
     root_name,
     struct,
     taker,
+    taking,
     usage_roots,
     usage_tree,
     usage_type,
@@ -69,9 +69,7 @@ class Typed:
         self.tells_all = fields.keys() <= READ
         self._type_root()
         keys = {name: f"f{n}" for n, name in enumerate(fields)}
-        self.named: Callable[[Any], tuple[Any, ...]] = attrgetter(
-            *(keys[name] if name is not None else ABSENT for name in names)
-        )
+        self.named = taking(keys[name] if name is not None else ABSENT for name in names)
         self.said: Callable[[Any], tuple[Any, ...]] = said
         self.usage: Callable[[object], Usage | None] | None = _usage_of(usage) if len(self.usage_roots) == 1 else None
         self.no_usage = [None] * len(self.usage_roots)
@@ -84,15 +82,14 @@ class Typed:
 
     def _type_root(self) -> None:
         """Makes the type of a frame. Where it `tells_all`, it has all fields that frames were seen to have, and takes
-        no other; `said_beside(object)` then gives, behind two nulls, the values of those that are `told`."""
+        no other; `said_beside(object)` then gives the values of those that are `told`."""
         fields: list[tuple[str, Any, Any]] = [(name, kind, None) for name, kind in self._fields.items()]
         told = [f"f{n}" for n, name in enumerate(self.beside, len(fields)) if name not in READ]
         fields += [(name, msgspec.Raw, NOTHING) for name in self.beside]
         root = struct("Root", fields, strict=self.tells_all)
         self.decode: Callable[[bytes], Any] = msgspec.json.Decoder(root).decode
         self.told = [name for name in self.beside if name not in READ]
-        # Two at least, for a getter of one gives no tuple.
-        self.said_beside: Callable[[Any], tuple[msgspec.Raw | None, ...]] = attrgetter(ABSENT, ABSENT, *told)
+        self.said_beside: Callable[[Any], tuple[msgspec.Raw | None, ...]] = taking(told)
 
     def decode_other(self, data: bytes) -> Any:
         """Decodes a frame that `decode` refused, as the type is when it knows the frame's fields. Raises what is in
@@ -110,7 +107,7 @@ class Typed:
 
     def told_in(self, beside: tuple[msgspec.Raw | None, ...]) -> Told:
         """What of a frame's `said_beside` is something."""
-        named = zip(self.told, beside[2:], strict=True)
+        named = zip(self.told, beside, strict=True)
         return [(name, raw) for name, raw in named if raw is not None and raw != NOTHING]
 
     def around(

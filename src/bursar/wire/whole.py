@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from operator import attrgetter
 from typing import Any, Literal
 
 import msgspec
@@ -24,6 +23,7 @@ from bursar.wire.layouts import (
     root_name,
     struct,
     taker,
+    taking,
     usage_roots,
     usage_tree,
     usage_type,
@@ -65,9 +65,8 @@ class Whole:
         root = struct("Whole", [(name, kind, default) for name, (kind, default) in fields.items()])
         keys = {name: f"f{n}" for n, name in enumerate(fields)}
         self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(root).decode
-        self._named: Callable[[Any], tuple[Any, ...]] = attrgetter(
-            *(keys[name] if name is not None else ABSENT for name in names), keys[section.choices], keys[usage.raw]
-        )
+        named = [keys[name] if name is not None else ABSENT for name in names]
+        self._named = taking([*named, keys[section.choices], keys[usage.raw]])
         self._said = said
         self._usage_tree, self._usage_paths = usage_tree(usage)
         self._beside_usage = 0
@@ -95,14 +94,17 @@ class Whole:
     def read(self, data: bytes) -> Answered | None:
         """What the answer says; None where it is not of this kind."""
         try:
-            id, model, choices, raw = self._named(self._decode(data))
-            text, finish = self._said(choices[0])
+            # Each a name first: what an object holds is found quicker than a method it may be.
+            decode, named, said = self._decode, self._named, self._said
+            id, model, choices, raw = named(decode(data))
+            text, finish = said(choices[0])
             if not text or finish == "":
                 return None
             usage = None
             if raw is not None:
                 try:
-                    counts = self._counts(self._decode_usage(raw))
+                    decode, count = self._decode_usage, self._counts
+                    counts = count(decode(raw))
                 except msgspec.ValidationError:
                     counts = self._learned(raw)
                 if self._passes_over:
