@@ -236,6 +236,7 @@ def test_a_connection_is_used_again_only_after_a_clean_end_and_no_caller_reads_a
                     if connection.exchange is None:
                         return
                     connection.data_received(data[a:b])
+                    assert not any(old.at_hand() for old in stale)
 
             exchange, got = await answered(client, feed)
             assert got == (BODY if answer is GZIP else own)
@@ -253,6 +254,28 @@ def test_a_connection_is_used_again_only_after_a_clean_end_and_no_caller_reads_a
             stale.append(exchange)
             if n and len(client.made) == made:
                 assert clean_before
+        await client.close()
+
+    run(work())
+
+
+def test_what_a_caller_did_not_read_stays_his_and_nobody_else_reads_it() -> None:
+    async def work() -> None:
+        client, deadline = Client(), time.monotonic() + 30
+        sending = asyncio.ensure_future(client.send(request(), connect_timeout_s=5, deadline=deadline))
+        await left(client)
+        connection, wire = client.last
+        connection.data_received(PLAIN)
+        first = await sending
+        first.done()
+        assert connection.exchange is None
+        second, body = await answered(client, lambda used: used.data_received(PLAIN.replace(b"one", b"two")))
+        assert client.made == [(connection, wire)]
+        assert body == BODY.replace(b"one", b"two")
+        assert not first.is_over
+        assert await first.read(deadline) == BODY
+        assert first.is_over
+        second.done()
         await client.close()
 
     run(work())

@@ -11,7 +11,7 @@ import select
 from collections.abc import Sequence
 from typing import Protocol
 
-from bursar.net.exchange import Exchange
+from bursar.net.exchange import Answers, Exchange
 from bursar.net.head import Origin
 from bursar.net.transport import NotSentError
 from bursar.net.turns import Turns
@@ -49,6 +49,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
         self._loop = asyncio.get_running_loop()
+        self._answers = Answers()
         sock = transport.get_extra_info("socket")
         if sock is not None:
             self._ears = select.poll()
@@ -60,8 +61,8 @@ class Connection(asyncio.Protocol):
 
     def begin(self, request: bytes, more: Sequence[bytes] = ()) -> Exchange:
         """The exchange of a request and what leaves right behind it."""
-        self.exchange = exchange = Exchange(self, self._loop, self._turns)
-        exchange.begin()
+        answers = self._answers
+        self.exchange = answers.exchange = exchange = Exchange(self, answers, answers.parts, self._loop, self._turns)
         self._request, self._more = request, more
         self._turns.leave(self._loop, self._leave)
         return exchange
@@ -90,6 +91,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._owner.lost(self)
         self._end_exchange(error)
+        self._answers.close()
 
     def check(self, now: float) -> None:
         if self.exchange is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import httptools
 import msgspec
@@ -38,40 +38,79 @@ class Connection(Protocol):
     def abort(self) -> None: ...
 
 
+class Answers:
+    """What the parser of a connection says, of one exchange at a time: it is made once, for it and what it calls are
+    seven objects. `parts` is what has come of a body; whoever has an exchange end takes it along."""
+
+    __slots__ = ("exchange", "on_body", "parser", "parts")
+
+    def __init__(self) -> None:
+        self.exchange: Exchange | None = None
+        self.parts: list[bytes] = []
+        self.on_body = self.parts.append
+        self.parser: Any = httptools.HttpResponseParser(self)
+
+    def close(self) -> None:
+        """Undoes the knot of parser and this, which would wait for the garbage collector."""
+        self.parser = None
+
+    def on_message_begin(self) -> None:
+        exchange = self.exchange
+        if exchange is None or exchange.is_complete:
+            # Bytes behind the end are nobody's answer; raising makes the parser stop.
+            raise ValueError("more than one answer")
+        exchange.headers.clear()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        exchange, name = self.exchange, name.lower()
+        assert exchange is not None
+        if exchange.headed:
+            return  # trailers come behind the body, when the headers are somebody's already
+        headers = exchange.headers
+        if name in headers:
+            value = b"%b, %b" % (headers[name], value)
+            if len(value) > _FIELD_BYTES:
+                raise ValueError("one of its headers comes again and again")
+        headers[name] = value
+
+    def on_headers_complete(self) -> None:
+        status = self.parser.get_status_code()
+        if status < 200:
+            return  # what comes before the answer; a switch of protocols ends in feed()
+        exchange = self.exchange
+        assert exchange is not None
+        exchange.status = status
+        exchange.headed = True
+
+    def on_message_complete(self) -> None:
+        exchange = self.exchange
+        if exchange is not None and exchange.headed:
+            exchange.is_complete = True
+            exchange.keeps = self.parser.should_keep_alive()
+
+
 class Exchange(msgspec.Struct, eq=False):
     """One request's answer under way (an `Answer`). It lets go of its connection at its end, so that nothing
     that is still held of it can touch the next one's."""
 
     _connection: Connection | None
+    _answers: Answers | None
+    _parts: list[bytes]
     _loop: asyncio.AbstractEventLoop
     _turns: Turns
     headers: dict[bytes, bytes] = {}
     status: int = 0
     headed: bool = False
-    _parts: list[bytes] = []
-    on_body: Any = None
-    _parser: Any = None
+    is_complete: bool = False
+    keeps: bool = False
     _waiter: asyncio.Future[None] | None = None
     _deadline: float = 0.0
     _buffered: int = 0
     _quiet: int = 0
     _paused: bool = False
-    _keeps: bool = False
-    _complete: bool = False
     _lingers: bool = False
     _failure: Exception | None = None
     _inflater: Inflater | None = None
-    # What the parser looks for in each exchange: not to find it would cost it more than to find nothing.
-    on_url: ClassVar[None] = None
-    on_status: ClassVar[None] = None
-    on_chunk_header: ClassVar[None] = None
-    on_chunk_complete: ClassVar[None] = None
-
-    def begin(self) -> None:
-        """Makes ready to hear the answer. The parser knows this exchange, and this exchange it: the knot is undone at
-        the end, or every call would wait for the garbage collector with all it holds."""
-        self.on_body = self._parts.append
-        self._parser = httptools.HttpResponseParser(self)
 
     def inflate(self, coding: str) -> None:
         """The body is in this coding. Raises HungUpError where nobody asked for it."""
@@ -80,7 +119,7 @@ class Exchange(msgspec.Struct, eq=False):
 
     @property
     def is_over(self) -> bool:
-        return self._complete and not self._parts and self._inflater is None
+        return self.is_complete and not self._parts and self._inflater is None
 
     def at_hand(self) -> bytes:
         return self._taken() if self._parts and self._inflater is None else b""
@@ -99,7 +138,7 @@ class Exchange(msgspec.Struct, eq=False):
                     data = self._inflater.feed(data)
                 if data:
                     return data
-            elif self._complete:
+            elif self.is_complete:
                 return self._inflater.close() if self._inflater is not None else b""
             else:
                 await self.news(deadline)
@@ -110,9 +149,9 @@ class Exchange(msgspec.Struct, eq=False):
         connection = self._connection
         if connection is None:
             return
-        if self._complete:
+        if self.is_complete:
             self._part()
-            if self._keeps:
+            if self.keeps:
                 connection.release()
             else:
                 connection.abort()
@@ -126,7 +165,7 @@ class Exchange(msgspec.Struct, eq=False):
         connection = self._connection
         if connection is None:
             return
-        if self._complete:
+        if self.is_complete:
             self.done()
         else:
             self._part()
@@ -136,23 +175,24 @@ class Exchange(msgspec.Struct, eq=False):
 
     def feed(self, data: bytes) -> None:
         """Bytes of the connection."""
+        assert self._answers is not None
         try:
-            self._parser.feed_data(data)
+            self._answers.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._broke("it switched to another protocol")
         except httptools.HttpParserError as e:
             self._broke(f"it is not HTTP: {e.__context__ or e}")
         else:
-            if not self._complete or self._lingers:
+            if not self.is_complete or self._lingers:
                 self._account(len(data))
         self._wake()
 
     def connection_ended(self, error: Exception | None) -> None:
         """The connection has; a NotSentError says that the request had not left."""
         self._part()
-        if not self._complete:
+        if not self.is_complete:
             if error is None and self.headed and self._ends_with_connection():
-                self._complete = True
+                self.is_complete = True
             else:
                 if not isinstance(error, NotSentError):
                     error = HungUpError(str(error or "the connection was closed before the answer's end"))
@@ -169,46 +209,18 @@ class Exchange(msgspec.Struct, eq=False):
             self._waiter.set_exception(TimeoutError())
             self._waiter = None
 
-    def on_message_begin(self) -> None:
-        if self._complete:
-            # Bytes behind the end are nobody's answer; raising makes the parser stop.
-            raise ValueError("more than one answer")
-        self.headers.clear()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name, headers = name.lower(), self.headers
-        if self.headed:
-            return  # trailers come behind the body, when the headers are somebody's already
-        if name in headers:
-            value = b"%b, %b" % (headers[name], value)
-            if len(value) > _FIELD_BYTES:
-                raise ValueError("one of its headers comes again and again")
-        headers[name] = value
-
-    def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
-        if status < 200:
-            return  # what comes before the answer; a switch of protocols ends in feed()
-        self.status = status
-        self.headed = True
-
-    def on_message_complete(self) -> None:
-        if self.headed:
-            self._complete = True
-            self._keeps = self._parser.should_keep_alive()
-
     def _account(self, size: int) -> None:
         connection = self._connection
         if self._lingers:
             self._parts.clear()
-            if self._complete:
+            if self.is_complete:
                 self.done()
             return
         self._buffered += size
-        if self._buffered > _BUFFERED_BYTES and not self._paused and connection is not None and not self._complete:
+        if self._buffered > _BUFFERED_BYTES and not self._paused and connection is not None and not self.is_complete:
             self._paused = True
             connection.pause()
-        if self._parts or self._complete:
+        if self._parts or self.is_complete:
             self._quiet = 0
             return
         self._quiet += size
@@ -241,9 +253,9 @@ class Exchange(msgspec.Struct, eq=False):
             self._turns.wake(waiter)
 
     def _broke(self, why: str) -> None:
-        if self._complete:
+        if self.is_complete:
             # The answer itself ended well; only the connection is not to be used again.
-            self._keeps = False
+            self.keeps = False
             return
         self._failure = HungUpError(why)
         connection = self._connection
@@ -252,8 +264,12 @@ class Exchange(msgspec.Struct, eq=False):
             connection.abort()
 
     def _part(self) -> None:
-        """Lets go of the connection and of the parser."""
-        self._connection = self._parser = None
+        """Lets go of the connection and its parser; what was not read of the answer is this exchange's alone."""
+        answers = self._answers
+        if answers is not None:
+            self._connection = self._answers = answers.exchange = None
+            self._parts = answers.parts[:]
+            answers.parts.clear()
 
     def _ends_with_connection(self) -> bool:
         """Whether the end of the connection is the end of this answer: it said no other (RFC 9112, 6.3)."""
