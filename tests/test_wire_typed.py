@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec.structs import astuple
+from msgspec.structs import astuple, replace
 
 from bursar.types.events import TextDelta
 from bursar.wire import spec
@@ -334,3 +334,13 @@ def test_empty_names_in_an_answer_are_none() -> None:
     answered = Decoder(TYPED, stream=False).read_whole(said)
     assert answered is not None
     assert (answered.id, answered.model) == (None, None)
+
+
+def test_a_count_of_any_name_is_read() -> None:
+    """What a spec does not name is told by no word that a field could have."""
+    usage = spec.UsageSpec(raw="usage", input="usage.absent", output="usage.out")
+    readers = Readers(replace(OPENAI, usage=usage))
+    body = {"choices": [{"index": 0, "message": {"content": "hi"}}], "usage": {"absent": 3, "out": 4}}
+    _, _, assembly = _read(readers, json.dumps(body).encode(), [], stream=False)
+    assert assembly.usage is not None
+    assert (assembly.usage.input_tokens, assembly.usage.output_tokens) == (3, 4)

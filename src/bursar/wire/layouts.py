@@ -15,7 +15,7 @@ from bursar.wire.usage import MAX_COUNT
 Tree = dict[str, Any]
 """The fields of an object by name: what is below each, or its type and its default."""
 ABSENT = "absent"
-"""What a spec does not name: null in every answer."""
+"""In place of a field, what a spec does not name: null in every answer."""
 MOST_BESIDE = 64
 """Of so many fields that a spec does not name a type may learn, where their names are usual ones."""
 USUAL_NAME = re.compile(r"[\w. -]{1,64}")
@@ -77,7 +77,8 @@ def plant(tree: Tree, steps: tuple[str, ...], leaf: tuple[Any, Any]) -> None:
 
 
 def taker(keys: dict[str, Any], paths: Iterable[tuple[str, ...]]) -> Callable[[Any], tuple[Any, ...]]:
-    """What takes the values at these paths, two or more, out of an object of the type that has these keys."""
+    """What takes the values at these paths out of an object of the type that has these keys; one without steps is
+    absent."""
     return taking(".".join(_renamed(keys, path)) for path in paths)
 
 
@@ -90,7 +91,7 @@ def taking(fields: Iterable[str]) -> Callable[[Any], tuple[Any, ...]]:
 
 
 def _renamed(keys: dict[str, Any], path: tuple[str, ...]) -> list[str]:
-    if path == (ABSENT,):
+    if not path:
         return [ABSENT]
     out = []
     for step in path:
@@ -139,7 +140,7 @@ def usage_tree(usage: UsageSpec) -> tuple[Tree, list[tuple[str, ...]]]:
     for name in COUNTS:
         given = getattr(usage, name)
         if given is None:
-            paths.append((ABSENT,))
+            paths.append(())
             continue
         steps = parse(given) if isinstance(given, str) and "+" not in given else [0]
         if steps[0] != usage.raw or not all(isinstance(step, str) for step in steps):

@@ -157,7 +157,7 @@ def _choice_type(section: AnswerSpec) -> tuple[type[msgspec.Struct], Callable[[A
         alternatives = [] if given is None else [given] if isinstance(given, str) else given
         widths.append(max(1, len(alternatives)))
         if not alternatives:
-            paths.append((ABSENT,))
+            paths.append(())
         for path in alternatives:
             paths.append(inside_choice(section, path))
             plant(tree, paths[-1], (Any, None))
