@@ -440,7 +440,7 @@ async def test_nobody_waits_while_a_large_spool_is_given_back(books: Books, monk
 def test_a_large_spool_is_given_back_where_no_thread_can_be_had(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def none_more(_thread: threading.Thread) -> None:
+    def none_more(_run: Callable[..., None], _given: tuple[int]) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr("bursar.ledger.spool._LARGE_FILE", 16 * 1024)
@@ -448,7 +448,7 @@ def test_a_large_spool_is_given_back_where_no_thread_can_be_had(
     spool.append(encode(opened()), 1)
     fd = spool._fd
     with monkeypatch.context() as patched:
-        patched.setattr("bursar.ledger.spool.Thread.start", none_more)
+        patched.setattr("bursar.ledger.spool._thread.start_new_thread", none_more)
         spool.close(remove=True)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fd)

@@ -7,12 +7,12 @@ is met when an entry is opened, never when it is settled.
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 from bursar.ledger.locks import SpoolLock
@@ -181,9 +181,10 @@ class Spool:
             else:
                 os.ftruncate(self._fd, self.end)
         finally:
-            _close(self._fd, self._allocated if remove else 0)
-            self._fd = -1  # the number may be another file's from now on
-            self._allocated = 0
+            # The number may be another file's from now on, whatever comes of it.
+            fd, self._fd = self._fd, -1
+            taken, self._allocated = self._allocated, 0
+            _close(fd, taken if remove else 0)
             self.lock.release()
 
     def forget(self) -> None:
@@ -229,11 +230,12 @@ class Spool:
 
 
 def _close(fd: int, given_back: int) -> None:
-    """Closes a file, and gives so many bytes back to the file system, if nothing else has it any more. For those of a
-    large one it takes milliseconds, and waits for what others have it do: in a thread, which nobody waits for. Where
-    the process ends before it, the system does the same."""
+    """Closes a file, which gives so many bytes back to the file system. Where they are many that takes milliseconds,
+    and longer while the file system is busy for others: in a thread, which nobody waits for. Where the process ends
+    before it, the system does the same."""
     if given_back > _LARGE_FILE:
         with suppress(RuntimeError):  # no more threads: the process has as many as it may, or ends
-            Thread(target=os.close, args=(fd,), name="bursar-spool", daemon=True).start()
+            # A `Thread` is waited for until it has begun: 5 ms in the middle beside one that computes, 20 at most.
+            _thread.start_new_thread(os.close, (fd,))
             return
     os.close(fd)
