@@ -26,7 +26,7 @@ from bursar.ledger.drain import Drain, _of_file, _of_recent
 from bursar.ledger.ledger import Ledger, Limits
 from bursar.ledger.records import Correction, Gap, Record, encode, walk
 from bursar.ledger.rows import BatchBuilder
-from bursar.ledger.spool import Spool
+from bursar.ledger.spool import Spool, SpoolFullError
 from bursar.ledger.verify import Report, Verifier
 from bursar.store.engine import Database
 from bursar.store.ledger_sql import SqlLedgerStore, _stretches
@@ -454,6 +454,22 @@ def test_a_large_spool_is_given_back_where_no_thread_can_be_had(
         os.fstat(fd)
     assert not spool.path.exists()
     assert not spool.lock.path.exists()
+
+
+def test_a_spool_whose_closing_was_interrupted_names_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path, "a", "store", 1)
+    close = os.close
+
+    def interrupted(fd: int) -> None:
+        close(fd)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("bursar.ledger.spool.os.close", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            spool.close(remove=True)
+    with pytest.raises(SpoolFullError, match="closed"):
+        spool.make_room()
 
 
 async def test_a_spool_that_cannot_be_removed_is_let_go_of_and_holds_nobody_up(

@@ -235,7 +235,7 @@ def _close(fd: int, given_back: int) -> None:
     before it, the system does the same."""
     if given_back > _LARGE_FILE:
         with suppress(RuntimeError):  # no more threads: the process has as many as it may, or ends
-            # A `Thread` is waited for until it has begun: 5 ms in the middle beside one that computes, 20 at most.
+            # Not a `Thread`: whoever starts one waits until it has begun, behind those who compute.
             _thread.start_new_thread(os.close, (fd,))
             return
     os.close(fd)
