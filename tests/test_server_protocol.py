@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,12 +21,13 @@ from uvicorn.server import ServerState
 
 from bursar.http.answers import answer_error, passed_headers, passed_lines
 from bursar.http.asgi import Later, answering
-from bursar.http.calls import serve
+from bursar.http.auth import Principal
+from bursar.http.calls import _call, serve
 from bursar.http.cycle import Answering, Cycle, Head, lines_of
 from bursar.http.protocol import Known, Protocol
 from bursar.net.turns import Turns
 from bursar.types.call import CHAT
-from bursar.types.errors import BursarError
+from bursar.types.errors import BursarError, ForbiddenError
 from bursar.wire.ingress import read
 from bursar.wire.openings import Openings
 from support.server import ADMIN, Server, wait_for
@@ -253,6 +255,8 @@ async def test_only_heads_whose_end_is_certain_are_remembered() -> None:
             b"CONNECT /a HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n",
             b"POST /a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n",
             b"POST /a HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+            b"POST /a HTTP/1.1\r\nhost: x\r\nconnection: keep-alive, te\r\ncontent-length: 0\r\n\r\n",
+            b"POST /a HTTP/1.1\r\nconnection: te\r\nconnection: keep-alive\r\ncontent-length: 0\r\n\r\n",
             b"POST /a HTTP/1.0\r\nhost: x\r\ncontent-length: 0\r\n\r\n",
             b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n",
         ):
@@ -271,7 +275,7 @@ async def test_only_heads_whose_end_is_certain_are_remembered() -> None:
         ):
             assert (await exchange(head)).startswith(b"HTTP/1.1 200")
         assert heads == {}
-        usual = b"POST /b HTTP/1.1\r\nhost: x\r\nContent-Length: 3\r\naccept: */*\r\n\r\n"
+        usual = b"POST /b HTTP/1.1\r\nhost: x\r\nConnection: Keep-Alive\r\nContent-Length: 3\r\naccept: */*\r\n\r\n"
         for _ in range(2):
             assert (await exchange(usual + b"abc")).startswith(b"HTTP/1.1 200")
         assert list(heads) == [usual.replace(b"3", b"")]
@@ -284,6 +288,35 @@ async def test_only_heads_whose_end_is_certain_are_remembered() -> None:
         assert (await exchange(usual + b"a", b"bc")).startswith(b"HTTP/1.1 200")
         assert len(heads) == 1
     assert {body for url, body in asked if url == b"/b"} == {b"abc", b"", b"abcdefghijk"}
+
+
+def test_what_a_head_says_is_read_once_for_a_caller_and_anew_for_another(server: Server) -> None:
+    """Heads that are alike to the byte but for their length."""
+    says = b"x-bursar-session: s1\r\nx-bursar-tag-team: red\r\nx-bursar-user: ann\r\nidempotency-key: k\r\n"
+    says += b"x-stainless-retry-count: 2\r\nx-request-id: r\r\nconnection: keep-alive\r\n"
+    peer = Peer(server)
+    for text in ("one", "three"):
+        request = chat(text).replace(b"content-length: ", says + b"content-length: ", 1)
+        assert peer.send(request).answer()[0] == "HTTP/1.1 200 OK"
+    entries = server.settled()
+    assert len(entries) == 2
+    for entry in entries:
+        assert (entry["session_id"], entry["user_id"], entry["request_id"]) == ("s1", "ann", "r")
+        assert (entry["idempotency_key"], entry["client_retries"]) == ("k", 2)
+        assert entry["tags"] == {"team": "red"}
+    head = Head(b"POST", b"/v1/chat/completions", [(b"x-bursar-user", b"ann")], True)
+    may = Principal(key_id="k", role="member", workspace="w", user=None, acts_for_users=True)
+    gateway: Any = SimpleNamespace(openings=Openings())
+    body = b'{"model":"m","messages":[{"role":"user","content":"x"}]}'
+    for principal in (may, may):
+        cycle = Cycle(None, head, True, len(body))  # type: ignore[arg-type]
+        call = _call(gateway, "id", CHAT, principal, cycle, body)
+        assert (call.context.workspace, call.context.user) == ("w", "ann")
+    may_not = Principal(key_id="k", role="member", workspace="w", user=None, acts_for_users=False)
+    for _ in range(2):
+        with pytest.raises(ForbiddenError):
+            _call(gateway, "id", CHAT, may_not, cycle, body)
+    assert _call(gateway, "id", CHAT, may, cycle, body).context.user == "ann"
 
 
 async def test_behind_the_last_request_of_a_connection_nothing_is_one() -> None:

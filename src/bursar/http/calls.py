@@ -18,7 +18,7 @@ from bursar.gateway.gateway import Gateway
 from bursar.gateway.running import Running
 from bursar.http.answers import JSON_LINE, MethodError, answer_json, passed_lines
 from bursar.http.auth import KeyRing, Principal, key_of
-from bursar.http.cycle import Cycle, Headers, lines_of
+from bursar.http.cycle import Cycle, Head, Headers, lines_of
 from bursar.http.dialects import DIALECTS, Dialect
 from bursar.ledger.ids import uuid7
 from bursar.ledger.ledger import now_us
@@ -131,41 +131,36 @@ def _refuse(cycle: Cycle, dialect: Dialect, error: BursarError, running: Running
 
 def _call(gateway: Gateway, call_id: str, operation: str, principal: Principal, cycle: Cycle, body: bytes) -> Call:
     head = cycle.head
-    headers = head.named
-    kind = headers.get(b"content-type", _JSON)
-    form = kind.decode("latin-1") if kind != _JSON and is_form(kind) else None
+    if head.said is None or head.said[0] is not principal:
+        head.said = principal, *_said(head, principal)
+    _, form, said = head.said
     asked = read(operation, body, form, gateway.openings, cycle.opening)
-    others = head.unusual
-    if others is None:
-        others = head.unusual = [name for name in headers if name not in _PASSED_OVER]
-    if not others and form is None:
-        model, stream, inputs, params, usual, body = astuple(asked)
-        return Call(call_id, operation, model, stream, inputs, params, usual, body, principal.plain, principal.key_id)
-    given = {name.decode("latin-1"): headers[name].decode("latin-1") for name in others}
+    model, stream, inputs, params, usual, body = astuple(asked)
+    return Call(call_id, operation, model, stream, inputs, params, usual, body, *said)
+
+
+def _said(head: Head, principal: Principal) -> tuple[str | None, tuple[Any, ...]]:
+    """What a head says of a call: the type of a form, where its body is one, and the fields of a call from its context
+    on, in their order. Raises RequestError, ForbiddenError."""
+    kind = head.named.get(b"content-type", _JSON)
+    form = kind.decode("latin-1") if kind != _JSON and is_form(kind) else None
+    named = head.named.items()
+    given = {name.decode("latin-1"): value.decode("latin-1") for name, value in named if name not in _PASSED_OVER}
     context = principal.context(given)
     if context.request_id is None and "x-request-id" in given:
         context = msgspec.structs.replace(context, request_id=given["x-request-id"][:256])
-    retries = given.get("x-stainless-retry-count")
     key = given.get("idempotency-key")
     if key is not None and len(key) > 256:
         raise RequestError("the header idempotency-key is longer than 256 characters", field="idempotency-key")
-    return Call(
-        call_id,
-        operation,
-        asked.model,
-        asked.stream,
-        asked.inputs,
-        asked.params,
-        asked.usual,
-        asked.body,
+    return form, (
         context,
         principal.key_id,
-        idempotency_key=key,
-        client_retries=_small_count(retries) if retries is not None else None,
-        headers=_forwarded(given) if given.keys() - _NOT_FORWARDED else (),
-        content_type=form,
-        action=_reference(given, "x-bursar-action"),
-        skill=_reference(given, "x-bursar-skill"),
+        key,
+        _small_count(given.get("x-stainless-retry-count")),
+        _forwarded(given),
+        form,
+        _reference(given, "x-bursar-action"),
+        _reference(given, "x-bursar-skill"),
     )
 
 
@@ -177,8 +172,8 @@ def _reference(given: Mapping[str, str], name: str) -> str | None:
     return value or None
 
 
-def _small_count(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 4 else None
+def _small_count(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 4 else None
 
 
 def _forwarded(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

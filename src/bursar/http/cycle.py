@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections.abc import Callable, Coroutine, Iterable
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import httptools
@@ -47,8 +47,8 @@ class TooLargeError(RequestError):
 
 class Head:
     """The head of a request, but for its length. `headers` are by lower-case name, in the order they came; `named` has
-    the last of each name; `path` is decoded. `unusual` is for who answers: the names he has to look at, once he knows
-    them."""
+    the last of each name; `path` is decoded. `said` is for who answers: the caller, the type of a form, and what else a
+    call with this head is, once he has read it for one."""
 
     def __init__(self, method: bytes, url: bytes, headers: Headers, keep_alive: bool) -> None:
         """Raises HttpParserInvalidURLError."""
@@ -58,16 +58,25 @@ class Head:
         self.keep_alive = keep_alive
         self.named = dict(self.headers)
         self.path = _path_of(url)
-        self.unusual: list[bytes] | None = None
+        self.said: tuple[object, str | None, tuple[Any, ...]] | None = None
 
     @property
     def is_common(self) -> bool:
         """Whether a request with just this head may come again, with nothing in it but its length to go by."""
         # To the parser no request to connect has a body, whatever it says.
-        return self.keep_alive and self.method != b"CONNECT" and not (self.named.keys() & _SPECIAL)
+        return (
+            self.keep_alive
+            and self.method != b"CONNECT"
+            and not any(
+                name in _SPECIAL and not (name == b"connection" and value.lower() == _KEEPS)
+                for name, value in self.headers
+            )
+        )
 
 
 _LENGTH = b"content-length"
+# What nearly all clients say of their connection, though it is so without it.
+_KEEPS = b"keep-alive"
 # What makes more of a head than its method, its target and the length of its body.
 _SPECIAL = frozenset({b"connection", b"expect", b"te", b"trailer", b"transfer-encoding", b"upgrade"})
 
