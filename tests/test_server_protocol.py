@@ -23,8 +23,9 @@ from bursar.http.answers import answer_error, passed_headers, passed_lines
 from bursar.http.asgi import Later, answering
 from bursar.http.auth import Principal
 from bursar.http.calls import _call, serve
-from bursar.http.cycle import Answering, Cycle, Head, lines_of
-from bursar.http.protocol import Known, Protocol
+from bursar.http.cycle import Answering, Cycle, lines_of
+from bursar.http.heads import Head, Known
+from bursar.http.protocol import Protocol
 from bursar.net.turns import Turns
 from bursar.types.call import CHAT
 from bursar.types.errors import BursarError, ForbiddenError
@@ -291,17 +292,17 @@ async def test_only_heads_whose_end_is_certain_are_remembered() -> None:
 
 
 def test_what_a_head_says_is_read_once_for_a_caller_and_anew_for_another(server: Server) -> None:
-    """Heads that are alike to the byte but for their length."""
+    """Heads that are alike to the byte but for their length, and such as differ in a session too."""
     says = b"x-bursar-session: s1\r\nx-bursar-tag-team: red\r\nx-bursar-user: ann\r\nidempotency-key: k\r\n"
     says += b"x-stainless-retry-count: 2\r\nx-request-id: r\r\nconnection: keep-alive\r\n"
     peer = Peer(server)
-    for text in ("one", "three"):
-        request = chat(text).replace(b"content-length: ", says + b"content-length: ", 1)
+    for text, session in (("one", b"s1"), ("three", b"s1"), ("two", b"s22"), ("four", b"s3")):
+        request = chat(text).replace(b"content-length: ", says.replace(b"s1", session) + b"content-length: ", 1)
         assert peer.send(request).answer()[0] == "HTTP/1.1 200 OK"
     entries = server.settled()
-    assert len(entries) == 2
+    assert sorted(entry["session_id"] for entry in entries) == ["s1", "s1", "s22", "s3"]
     for entry in entries:
-        assert (entry["session_id"], entry["user_id"], entry["request_id"]) == ("s1", "ann", "r")
+        assert (entry["user_id"], entry["request_id"]) == ("ann", "r")
         assert (entry["idempotency_key"], entry["client_retries"]) == ("k", 2)
         assert entry["tags"] == {"team": "red"}
     head = Head(b"POST", b"/v1/chat/completions", [(b"x-bursar-user", b"ann")], True)

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from bursar.http.cycle import Cycle, Headers, lines_of
+from bursar.http.cycle import Cycle, lines_of
+from bursar.http.heads import Headers
 from bursar.types.errors import (
     AccessError,
     AuthenticationError,

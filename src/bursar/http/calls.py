@@ -18,8 +18,9 @@ from bursar.gateway.gateway import Gateway
 from bursar.gateway.running import Running
 from bursar.http.answers import JSON_LINE, MethodError, answer_json, passed_lines
 from bursar.http.auth import KeyRing, Principal, key_of
-from bursar.http.cycle import Cycle, Head, Headers, lines_of
+from bursar.http.cycle import Cycle, lines_of
 from bursar.http.dialects import DIALECTS, Dialect
+from bursar.http.heads import Head, Headers
 from bursar.ledger.ids import uuid7
 from bursar.ledger.ledger import now_us
 from bursar.types.call import (

@@ -10,20 +10,17 @@ import asyncio
 import re
 from collections.abc import Callable, Coroutine, Iterable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from typing import TYPE_CHECKING
 
-import httptools
 import msgspec
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
+from bursar.http.heads import Head
 from bursar.types.errors import RequestError
 from bursar.wire.openings import Opening
 
 if TYPE_CHECKING:
     from bursar.http.protocol import Protocol
-
-Headers = list[tuple[bytes, bytes]]
 
 
 def _status_line(status: int) -> bytes:
@@ -43,50 +40,6 @@ class TooLargeError(RequestError):
 
     http_status = 413
     code = "request_too_large"
-
-
-class Head:
-    """The head of a request, but for its length. `headers` are by lower-case name, in the order they came; `named` has
-    the last of each name; `path` is decoded. `said` is for who answers: the caller, the type of a form, and what else a
-    call with this head is, once he has read it for one."""
-
-    def __init__(self, method: bytes, url: bytes, headers: Headers, keep_alive: bool) -> None:
-        """Raises HttpParserInvalidURLError."""
-        self.method = method
-        self.url = url
-        self.headers = [header for header in headers if header[0] != _LENGTH]
-        self.keep_alive = keep_alive
-        self.named = dict(self.headers)
-        self.path = _path_of(url)
-        self.said: tuple[object, str | None, tuple[Any, ...]] | None = None
-
-    @property
-    def is_common(self) -> bool:
-        """Whether a request with just this head may come again, with nothing in it but its length to go by."""
-        # To the parser no request to connect has a body, whatever it says.
-        return (
-            self.keep_alive
-            and self.method != b"CONNECT"
-            and not any(
-                name in _SPECIAL and not (name == b"connection" and value.lower() == _KEEPS)
-                for name, value in self.headers
-            )
-        )
-
-
-_LENGTH = b"content-length"
-# What nearly all clients say of their connection, though it is so without it.
-_KEEPS = b"keep-alive"
-# What makes more of a head than its method, its target and the length of its body.
-_SPECIAL = frozenset({b"connection", b"expect", b"te", b"trailer", b"transfer-encoding", b"upgrade"})
-
-
-def _path_of(url: bytes) -> str:
-    """The decoded path of a request's target. Raises HttpParserInvalidURLError."""
-    if b"?" in url or b"%" in url or not url.startswith(b"/"):
-        url = httptools.parse_url(url).path or b"/"
-        return unquote(url.decode("ascii"))
-    return url.decode("ascii")
 
 
 def lines_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

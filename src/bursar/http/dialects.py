@@ -17,7 +17,7 @@ import msgspec
 from bursar.gateway.attempt import Attempt
 from bursar.gateway.running import Running
 from bursar.http.answers import error_answer
-from bursar.http.cycle import Headers
+from bursar.http.heads import Headers
 from bursar.types.call import CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, MESSAGES, OPERATIONS, RESPONSES, Call
 from bursar.types.errors import BursarError, ProviderError
 from bursar.wire import render_messages as messages

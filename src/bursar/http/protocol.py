@@ -10,29 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from bursar.http.cycle import Answering, Cycle, Head
+from bursar.http.cycle import Answering, Cycle
+from bursar.http.heads import NONE, Head, Heads, first_of, known_head, remembered
 from bursar.net.turns import Turns
 from bursar.wire.openings import LONG_BYTES, Openings
 
-_MOST_HEADS = 1024
-_MOST_HEAD_BYTES = 4096
 _MOST_DIGITS = 12
 _MOST_AT_ONCE = 64 * 1024
-
-
-class Known(NamedTuple):
-    """A head that was read before: what stands before and behind the digits of its length, the latter up to its end."""
-
-    before: bytes
-    behind: bytes
-    head: Head
-
-
-_NONE = Known(b"\0", b"", Head(b"", b"/", [], False))
 
 
 class Protocol(HttpToolsProtocol):
@@ -48,17 +36,17 @@ class Protocol(HttpToolsProtocol):
         self,
         *given: Any,
         turns: Turns | None = None,
-        heads: dict[bytes, Known] | None = None,
+        heads: Heads | None = None,
         openings: Openings | None = None,
         **named: Any,
     ) -> None:
-        """`turns` says when requests begin; `heads` are those that were read before, on any connection, by
-        their bytes without what says the length; `openings` are what chats began with."""
+        """`turns` says when requests begin; `heads` are those that were read before, on any connection; `openings`
+        are what chats began with."""
         super().__init__(*given, **named)
         self.turns = turns or Turns()
         self._heads = heads if heads is not None else {}
         self._openings = openings or Openings()
-        self._known = _NONE  # the head of the last request, where it was known
+        self._known = NONE  # the head of the last request, where it was known
         self._parses = False  # whether the parser is inside a request
         self._awaits = 0  # how much of a body is to come that the parser does not see, for its head was known
         self._out = b""  # what has not left yet
@@ -103,17 +91,19 @@ class Protocol(HttpToolsProtocol):
         # Most requests have a head that was read before, to the byte but for its length: what the parser would say of
         # it is known. It may come with its body, with a part of it, or before it.
         if not self._parses:
-            before, behind, head = self._known
+            known = self._known
+            before, behind = known.before, known.behind
             at = len(before)
             end = data.find(b"\r", at, at + _MOST_DIGITS + 1)
             if not (data.startswith(behind, end) and data.startswith(before)):
-                before, behind, head = self._known = self._known_head(data)
+                known = self._known = known_head(self._heads, known, data)
+                before, behind = known.before, known.behind
                 at = len(before)
                 end = data.find(b"\r", at, at + _MOST_DIGITS + 1)
             said = data[at:end]
             if behind and said.isdigit():
                 size = end + len(behind)
-                length = int(said)
+                head, length = known.head, int(said)
                 came = len(data) - size
                 if came == length:
                     # What it begins with is looked for while it is still in the processor's cache.
@@ -130,8 +120,7 @@ class Protocol(HttpToolsProtocol):
                         cycle.take(data[size:])
                     self._begin(cycle)
                     return
-            size = data.find(b"\r\n\r\n") + 4
-            self._first = data[:size] if _MOST_HEAD_BYTES > size > 4 else None
+            self._first = first_of(data)
             self._parses = True
         else:
             self._first = None
@@ -168,33 +157,11 @@ class Protocol(HttpToolsProtocol):
         parser = self.parser
         keeps = parser.should_keep_alive() and parser.get_http_version() != "1.0"
         head = Head(parser.get_method(), self.url, self.headers, keeps)
-        said = [value for name, value in self.headers if name == b"content-length"]
         first, self._first = self._first, None
-        # It is what the parser saw only if it begins with the request, and every line ends as lines of heads do.
-        if (
-            first is not None
-            and head.is_common
-            and len(said) == 1
-            and first.startswith(b"%b %b HTTP/1.1\r\n" % (head.method, head.url))
-            and first.count(b"\n") == first.count(b"\r") == first.count(b"\r\n")
-        ):
-            self._remember(first, said[0], head)
+        if first is not None:
+            self._known = remembered(self._heads, first, self.headers, head)
+        said = [value for name, value in self.headers if name == b"content-length"]
         self._begin(Cycle(self, head, keeps, int(said[0]) if said else None))
-
-    def _remember(self, first: bytes, said: bytes, head: Head) -> None:
-        """Keeps a head by what it is without its length, where that can be told from its bytes."""
-        at, end = _length_in(first, len(first))
-        if first[at:end] == said and first[:at].lower().endswith(b"\r\ncontent-length: "):
-            if len(self._heads) >= _MOST_HEADS:
-                self._heads.clear()
-            before, behind = first[:at], first[end:]
-            self._heads[before + behind] = Known(before, behind, head)
-
-    def _known_head(self, data: bytes) -> Known:
-        """The head this begins with, if it was read before."""
-        size = data.find(b"\r\n\r\n") + 4
-        at, end = _length_in(data, size)
-        return self._heads.get(data[:at] + data[end:size], _NONE)
 
     def _begin(self, cycle: Cycle) -> None:
         self._quiet_since = None
@@ -298,9 +265,3 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
         else:
             self.timeout_keep_alive_task = self.loop.call_later(left, self._close_if_quiet)
-
-
-def _length_in(data: bytes, size: int) -> tuple[int, int]:
-    """Between which bytes of a head of this size its length stands, if it is written as clients write it."""
-    at = data.find(b"ength: ", 0, size) + 7
-    return at, data.find(b"\r", at, size)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import re
+from functools import lru_cache
+from itertools import starmap
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -31,9 +33,40 @@ class Head(msgspec.Struct, frozen=True):
     data: bytes
 
 
+class _Address(msgspec.Struct, frozen=True):
+    """What a URL says: whom a request goes to, for what, as which host, and with which authorization."""
+
+    origin: Origin
+    target: str
+    host: str
+    authorization: str | None
+
+
 def head_of(url: str, headers: tuple[tuple[str, str], ...], method: str = POST) -> Head:
     """The head of a request. Raises NotSentError where the address or a header cannot be written; never with a
     header's value, which may be a secret."""
+    address = _address_of(url)
+    given = {name.lower() for name, _ in headers}
+    lines = [f"{method} {address.target} HTTP/1.1"]
+    if "host" not in given:
+        lines.append(f"host: {address.host}")
+    if address.authorization is not None and "authorization" not in given:
+        lines.append(f"authorization: {address.authorization}")
+    lines.extend(starmap(_line_of, headers))
+    lines.append("content-length: ")
+    return Head(address.origin, "\r\n".join(lines).encode("latin-1"))
+
+
+# Calls of one provider differ in few of their headers, such as those of traces.
+@lru_cache(maxsize=1024)
+def _line_of(name: str, value: str) -> str:
+    if fault := fault_of(name, value):
+        raise NotSentError(fault)
+    return f"{name}: {value}"
+
+
+@lru_cache(maxsize=256)
+def _address_of(url: str) -> _Address:
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -51,17 +84,9 @@ def head_of(url: str, headers: tuple[tuple[str, str], ...], method: str = POST) 
         raise NotSentError(f"'{host}' is not a host's name") from None
     if port is not None and port != _PORTS[parts.scheme]:
         shown += f":{port}"
-    given = {name.lower() for name, _ in headers}
-    lines = [f"{method} {target} HTTP/1.1"]
-    if "host" not in given:
-        lines.append(f"host: {shown}")
-    if parts.username is not None and "authorization" not in given:
+    authorization = None
+    if parts.username is not None:
         user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        lines.append(f"authorization: Basic {base64.b64encode(user.encode()).decode()}")
-    for name, value in headers:
-        if fault := fault_of(name, value):
-            raise NotSentError(fault)
-        lines.append(f"{name}: {value}")
-    lines.append("content-length: ")
+        authorization = f"Basic {base64.b64encode(user.encode()).decode()}"
     origin = Origin(parts.scheme == "https", host, port or _PORTS[parts.scheme])
-    return Head(origin, "\r\n".join(lines).encode("latin-1"))
+    return _Address(origin, target, shown, authorization)
