@@ -3,7 +3,8 @@
 Every request's last message is like no other: it says the round and a number, which the provider puts into its answer.
 An answer to another request and one that is not whole, or more than that, are counted as faults of the gateway.
 
-Requests are sent as clients send them: of differing lengths, and by every other connection the head before the body.
+Requests are sent as clients send them: of differing lengths, with a head as OpenAI's SDK for Python writes it, and by
+every other connection the head before the body.
 """
 
 from __future__ import annotations
@@ -17,6 +18,23 @@ import msgspec
 from bench.upstream import REPLY, TEXTS, VECTOR
 
 _DOTS = b"." * 64
+# What that SDK says with every request, beside the key and the length; but that answers may be compressed, which some
+# gateways would do.
+_HEADERS = {
+    "connection": "keep-alive",
+    "accept": "application/json",
+    "content-type": "application/json",
+    "user-agent": "AsyncOpenAI/Python 3.52.0",
+    "x-stainless-lang": "python",
+    "x-stainless-package-version": "3.52.0",
+    "x-stainless-os": "Linux",
+    "x-stainless-arch": "x64",
+    "x-stainless-runtime": "CPython",
+    "x-stainless-runtime-version": "3.11.7",
+    "x-stainless-async": "async:asyncio",
+    "x-stainless-retry-count": "0",
+    "x-stainless-read-timeout": "600",
+}
 _DONE = b"data: [DONE]\n\n"
 
 
@@ -145,7 +163,7 @@ class _Run:
         marker = "REQUEST-NUMBER"
         template = body_of(job, 0).replace(b"request 0:", f"request {marker}:".encode())
         before, after = template.split(marker.encode() + b":")
-        head = "".join(f"{k}: {v}\r\n" for k, v in {"content-type": "application/json", **job.headers}.items())
+        head = "".join(f"{k}: {v}\r\n" for k, v in {**_HEADERS, **job.headers}.items())
         self._head = f"POST {job.path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{head}content-length: ".encode()
         self._before, self._after = before, after
 

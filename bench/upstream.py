@@ -2,7 +2,7 @@
 
 Each answer to the load has the round and the number of its request as its id, so that no two are alike. A model whose
 name begins with `stream` is answered by 32 chunks; one that ends with `-5ms` by chunks that far apart. As OpenAI's,
-answers say in which second they were made, and chunks are padded at random.
+answers say in which second they were made, chunks are padded at random, and heads tell of limits and of the request.
 """
 
 from __future__ import annotations
@@ -17,6 +17,35 @@ import httptools
 
 CHUNKS = 32
 _PACE_S = 0.005
+# What stands in OpenAI's heads beside how an answer is framed; no cookies, which some clients would keep and send back.
+_HEAD = (
+    b"HTTP/1.1 200 OK\r\n"
+    b"Date: Tue, 24 Nov 2026 04:05:06 GMT\r\n"
+    b"Content-Type: %b\r\n"
+    b"%b\r\n"
+    b"Connection: keep-alive\r\n"
+    b"access-control-expose-headers: X-Request-ID\r\n"
+    b"openai-organization: an-organization\r\n"
+    b"openai-processing-ms: 412\r\n"
+    b"openai-project: proj_of_a_benchmark\r\n"
+    b"openai-version: 2020-10-01\r\n"
+    b"x-envoy-upstream-service-time: 415\r\n"
+    b"x-ratelimit-limit-requests: 10000\r\n"
+    b"x-ratelimit-limit-tokens: 200000\r\n"
+    b"x-ratelimit-remaining-requests: 9999\r\n"
+    b"x-ratelimit-remaining-tokens: 199966\r\n"
+    b"x-ratelimit-reset-requests: 8ms\r\n"
+    b"x-ratelimit-reset-tokens: 10ms\r\n"
+    b"x-request-id: req_%b\r\n"
+    b"cf-cache-status: DYNAMIC\r\n"
+    b"strict-transport-security: max-age=31536000; includeSubDomains; preload\r\n"
+    b"X-Content-Type-Options: nosniff\r\n"
+    b"Server: cloudflare\r\n"
+    b"CF-RAY: %b-FRA\r\n"
+    b'alt-svc: h3=":443"; ma=86400\r\n'
+    b"\r\n"
+)
+_JSON, _EVENTS = b"application/json", b"text/event-stream; charset=utf-8"
 _WORDS = [
     "The",
     "ledger",
@@ -135,24 +164,19 @@ class _Connection(asyncio.Protocol):
         url, self._url, self._body = self._url, b"", []
         id = b"chatcmpl-%06d%06d" % asked
         if url.endswith(b"/embeddings"):
-            self._plain(_EMBEDDINGS % float(id[9:]))
+            self._plain(_EMBEDDINGS % float(id[9:]), id[9:])
         elif b'"stream-chat' in first or b'"stream-chat' in last:
             self._stream(id, paced=b"-5ms" in first or b"-5ms" in last)
         else:
-            self._plain(b'{"id":"' + id + _CHAT_TAIL % int(time.time()))
+            self._plain(b'{"id":"' + id + _CHAT_TAIL % int(time.time()), id[9:])
 
-    def _plain(self, body: bytes) -> None:
-        self._transport.write(
-            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-request-id: req_1\r\ncontent-length: %d\r\n\r\n%b"
-            % (len(body), body)
-        )
+    def _plain(self, body: bytes, id: bytes = b"0") -> None:
+        self._transport.write(_HEAD % (_JSON, b"Content-Length: %d" % len(body), id, id) + body)
 
     def _stream(self, id: bytes, *, paced: bool) -> None:
         frames = [_chunked(frame) for frame in frames_of(id)]
         frames[-1] += b"0\r\n\r\n"
-        self._transport.write(
-            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
-        )
+        self._transport.write(_HEAD % (_EVENTS, b"Transfer-Encoding: chunked", id[9:], id[9:]))
         if paced:
             asyncio.get_running_loop().call_later(_PACE_S, self._next, frames, 0)
         else:
