@@ -6,25 +6,18 @@ The parser has seen every head that is known here, or one that says the same of 
 
 from __future__ import annotations
 
-from itertools import compress
-from operator import ne
 from typing import Any
 from urllib.parse import unquote
 
 import httptools
 
+from bursar.wire.lines import LENGTH, Form, is_common, lines_of
+
 Headers = list[tuple[bytes, bytes]]
 
 _MOST_HEADS = 1024
 _MOST_BYTES = 4096
-_LENGTH = b"content-length"
-# What nearly all clients say of their connection, though it is so without it.
-_KEEPS = b"keep-alive"
-# What makes more of a head than its method, its target and the length of its body.
-_SPECIAL = frozenset({b"connection", b"expect", b"te", b"trailer", b"transfer-encoding", b"upgrade"})
-# The parser looks at the value of these.
-_PARSED = _SPECIAL | {_LENGTH, b"proxy-connection"}
-_PLAIN = bytes(range(0x20, 0x7F))
+MOST_DIGITS = 12
 
 
 def _path_of(url: bytes) -> str:
@@ -47,7 +40,7 @@ class Head:
         self.method = method
         self.url = url
         self.keep_alive = keep_alive
-        self._headers: Headers | None = [header for header in headers if header[0] != _LENGTH]
+        self._headers: Headers | None = [header for header in headers if header[0] != LENGTH]
         self.named = dict(self._headers)
         self.path = _path_of(url)
         self.said: tuple[object, str | None, tuple[Any, ...]] | None = None
@@ -61,14 +54,7 @@ class Head:
     def is_common(self) -> bool:
         """Whether a request with just this head may come again, with nothing in it but its length to go by."""
         # To the parser no request to connect has a body, whatever it says.
-        return (
-            self.keep_alive
-            and self.method != b"CONNECT"
-            and not any(
-                name in _SPECIAL and not (name == b"connection" and value.lower() == _KEEPS)
-                for name, value in self.headers
-            )
-        )
+        return self.keep_alive and self.method != b"CONNECT" and is_common(self.headers)
 
     def with_values(self, values: dict[bytes, bytes]) -> Head:
         """The same with other values of headers that stand in it once."""
@@ -81,19 +67,15 @@ class Head:
 
 class Known:
     """A head that was read before: what stands before and behind the digits of its length, the latter up to its end.
-    `lines` are its lines, where it is nothing but one header in each, all by different names; the one at `length_at`
-    says the length."""
+    `form` is how others like it are read, where it can be told from its lines."""
 
-    __slots__ = ("before", "behind", "head", "length_at", "lines")
+    __slots__ = ("before", "behind", "form", "head")
 
-    def __init__(
-        self, before: bytes, behind: bytes, head: Head, lines: list[bytes] | None = None, length_at: int = 0
-    ) -> None:
+    def __init__(self, before: bytes, behind: bytes, head: Head, form: Form | None = None) -> None:
         self.before = before
         self.behind = behind
         self.head = head
-        self.lines = lines
-        self.length_at = length_at
+        self.form = form
 
 
 NONE = Known(b"\0", b"", Head(b"", b"/", [], False))
@@ -110,7 +92,7 @@ def first_of(data: bytes) -> bytes | None:
 def remembered(heads: Heads, first: bytes, headers: Headers, head: Head) -> Known:
     """Keeps a head, which the parser found these headers in, by what it is without its length, where that can be told
     from its bytes; NONE where it cannot."""
-    said = [value for name, value in headers if name == _LENGTH]
+    said = [value for name, value in headers if name == LENGTH]
     # It is what the parser saw only if it begins with the request, and every line ends as lines of heads do.
     if not (
         head.is_common
@@ -125,50 +107,36 @@ def remembered(heads: Heads, first: bytes, headers: Headers, head: Head) -> Know
     if len(heads) >= _MOST_HEADS:
         heads.clear()
     before, behind = first[:at], first[end:]
-    lines = _lines_of(first, headers)
-    known = heads[before + behind] = Known(before, behind, head, lines, before.count(b"\r\n"))
+    lines = lines_of(first, headers)
+    form = Form(lines, frozenset({before.count(b"\r\n")})) if lines is not None else None
+    known = heads[before + behind] = Known(before, behind, head, form)
     return known
 
 
-def known_head(heads: Heads, last: Known, data: bytes) -> Known:
-    """The head this begins with, if it was read before, or is like the `last` one of its connection; NONE otherwise."""
+def told(heads: Heads, last: Known, data: bytes) -> tuple[Known, Head, int, int] | None:
+    """What of the known ones tells the head that these bytes begin with, that head, its size with its end, and the
+    length it says: one that was read before, or one like the `last` of its connection. None where only the parser can
+    tell it."""
     size = data.find(b"\r\n\r\n") + 4
+    if not 4 < size < _MOST_BYTES:
+        return None
     at, end = _length_in(data, size)
-    return heads.get(data[:at] + data[end:size]) or _alike(last, data, size) or NONE
-
-
-def _alike(last: Known, data: bytes, size: int) -> Known | None:
-    """A head of this size that has the lines of the last one, but for some values, which are plain text of headers that
-    the parser only hands on."""
-    old = last.lines
-    if old is None or not 4 < size < _MOST_BYTES:
+    known, said = heads.get(data[:at] + data[end:size]), data[at:end]
+    if known is not None:
+        return (known, known.head, size, int(said)) if said.isdigit() and len(said) <= MOST_DIGITS else None
+    form = last.form
+    if form is None:
         return None
-    lines = data[: size - 4].split(b"\r\n")
-    if len(lines) != len(old) or lines[0] != old[0]:
-        return None
-    values: dict[bytes, bytes] = {}
-    for line, its in compress(zip(lines, old, strict=True), map(ne, lines, old)):
-        name, _, value = line.partition(b": ")
-        if not its.startswith(b"%b: " % name):
+    read = form.read(data)
+    if read is None:
+        wider = form.wider(data[: size - 4])
+        read = wider.read(data) if wider is not None else None
+        if read is None:
             return None
-        lower = name.lower()
-        if lower == _LENGTH:
-            if not value.isdigit():
-                return None
-        elif lower in _PARSED or not value or value.translate(None, _PLAIN) or value.strip() != value:
-            return None
-        else:
-            values[lower] = value
-    at = data.index(b"\r\n%b\r\n" % lines[last.length_at]) + len(b"\r\ncontent-length: ")
-    end = data.index(b"\r", at)
-    return Known(data[:at], data[end:size], last.head.with_values(values), lines, last.length_at)
-
-
-def _lines_of(first: bytes, headers: Headers) -> list[bytes] | None:
-    """The lines of a head that is nothing but these headers, each with a name of its own."""
-    lines = first[:-4].split(b"\r\n")
-    seen = [(name.lower(), value) for name, _, value in (line.partition(b": ") for line in lines[1:])]
-    return lines if seen == headers and len(dict(headers)) == len(headers) else None
+        last.form = wider
+    values, size = read
+    said = values.pop(LENGTH)
+    return (last, last.head.with_values(values), size, int(said)) if len(said) <= MOST_DIGITS else None
 
 
 def _length_in(data: bytes, size: int) -> tuple[int, int]:

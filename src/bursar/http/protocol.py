@@ -15,11 +15,10 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bursar.http.cycle import Answering, Cycle
-from bursar.http.heads import NONE, Head, Heads, first_of, known_head, remembered
+from bursar.http.heads import MOST_DIGITS, NONE, Head, Heads, Known, first_of, remembered, told
 from bursar.net.turns import Turns
 from bursar.wire.openings import LONG_BYTES, Openings
 
-_MOST_DIGITS = 12
 _MOST_AT_ONCE = 64 * 1024
 
 
@@ -88,22 +87,20 @@ class Protocol(HttpToolsProtocol):
         if self._awaits:
             self._body_received(data)
             return
-        # Most requests have a head that was read before, to the byte but for its length: what the parser would say of
-        # it is known. It may come with its body, with a part of it, or before it.
+        # Most requests have a head that was read before, to the byte but for its length, or for some values: what the
+        # parser would say of it is known. It may come with its body, with a part of it, or before it.
         if not self._parses:
             known = self._known
-            before, behind = known.before, known.behind
-            at = len(before)
-            end = data.find(b"\r", at, at + _MOST_DIGITS + 1)
-            if not (data.startswith(behind, end) and data.startswith(before)):
-                known = self._known = known_head(self._heads, known, data)
-                before, behind = known.before, known.behind
-                at = len(before)
-                end = data.find(b"\r", at, at + _MOST_DIGITS + 1)
+            at = len(known.before)
+            end = data.find(b"\r", at, at + MOST_DIGITS + 1)
             said = data[at:end]
-            if behind and said.isdigit():
-                size = end + len(behind)
-                head, length = known.head, int(said)
+            found: tuple[Known, Head, int, int] | None
+            if said.isdigit() and data.startswith(known.behind, end) and data.startswith(known.before):
+                found = known, known.head, end + len(known.behind), int(said)
+            else:
+                found = told(self._heads, known, data)
+            if found is not None:
+                self._known, head, size, length = found
                 came = len(data) - size
                 if came == length:
                     # What it begins with is looked for while it is still in the processor's cache.

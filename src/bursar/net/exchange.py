@@ -14,6 +14,7 @@ import httptools
 import msgspec
 
 from bursar.net.inflate import Inflater, inflater
+from bursar.net.known import Known, known_by
 from bursar.net.transport import HungUpError, NotSentError
 from bursar.net.turns import Turns
 
@@ -40,15 +41,17 @@ class Connection(Protocol):
 
 class Answers:
     """What the parser of a connection says, of one exchange at a time: it is made once, for it and what it calls are
-    seven objects. `parts` is what has come of a body; whoever has an exchange end takes it along."""
+    seven objects. `parts` is what has come of a body; whoever has an exchange end takes it along. `known` is an answer
+    that the parser read here, by which others can be told."""
 
-    __slots__ = ("exchange", "on_body", "parser", "parts")
+    __slots__ = ("exchange", "known", "on_body", "parser", "parts")
 
     def __init__(self) -> None:
         self.exchange: Exchange | None = None
         self.parts: list[bytes] = []
         self.on_body = self.parts.append
         self.parser: Any = httptools.HttpResponseParser(self)
+        self.known: Known | None = None
 
     def close(self) -> None:
         """Undoes the knot of parser and this, which would wait for the garbage collector."""
@@ -175,9 +178,16 @@ class Exchange(msgspec.Struct, eq=False):
 
     def feed(self, data: bytes) -> None:
         """Bytes of the connection."""
-        assert self._answers is not None
+        answers = self._answers
+        assert answers is not None
+        is_first = not (self.headed or self._buffered or self._quiet or self._lingers)
+        if is_first and answers.known is not None:
+            self._by(answers.known, data)
+            if self.is_complete:
+                self._wake()
+                return
         try:
-            self._answers.parser.feed_data(data)
+            answers.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._broke("it switched to another protocol")
         except httptools.HttpParserError as e:
@@ -185,7 +195,19 @@ class Exchange(msgspec.Struct, eq=False):
         else:
             if not self.is_complete or self._lingers:
                 self._account(len(data))
+            elif is_first and self.keeps:
+                answers.known = known_by(data, self.status, self.headers)
         self._wake()
+
+    def _by(self, known: Known, data: bytes) -> None:
+        """Takes a whole answer that is as one before, but for values and its body."""
+        found = known.like(data)
+        if found is not None:
+            self.headers, body = found
+            self.status = known.status
+            self.headed = self.is_complete = self.keeps = True
+            if body:
+                self._parts.append(body)
 
     def connection_ended(self, error: Exception | None) -> None:
         """The connection has; a NotSentError says that the request had not left."""

@@ -1,0 +1,49 @@
+"""Answers that need not be parsed: whole ones, of a length that is said, whose head differs from one that was read
+before on their connection in nothing but values.
+
+The parser has read the one before from its first byte to its last, in one piece, and knows nothing of what is read
+here: it is at the beginning of an answer before and behind it.
+"""
+
+from __future__ import annotations
+
+from bursar.wire.lines import LENGTH, Form, is_common, lines_of
+
+_MOST_BYTES = 4096
+
+
+class Known:
+    """An answer that was read: its status, its headers by lower-case name, and what of its head comes again."""
+
+    __slots__ = ("_form", "_headers", "status")
+
+    def __init__(self, status: int, headers: dict[bytes, bytes], form: Form) -> None:
+        self.status = status
+        self._headers = headers
+        self._form = form
+
+    def like(self, data: bytes) -> tuple[dict[bytes, bytes], bytes] | None:
+        """Headers and body of an answer that is like this one, and comes as these bytes, no more and no less."""
+        read = self._form.read(data)
+        if read is None:
+            wider = self._form.wider(data[: data.find(b"\r\n\r\n", 0, _MOST_BYTES)])
+            read = wider.read(data) if wider is not None else None
+            if wider is None or read is None:
+                return None
+            self._form = wider
+        values, size = read
+        headers = self._headers | values
+        body = data[size:]
+        return (headers, body) if int(headers[LENGTH]) == len(body) else None
+
+
+def known_by(data: bytes, status: int, headers: dict[bytes, bytes]) -> Known | None:
+    """What is known by a whole answer, that came as these bytes, in which the parser found this status and these
+    headers, and behind which the connection is kept. None where another one like it might be read otherwise."""
+    end = data.find(b"\r\n\r\n") + 4
+    length = headers.get(LENGTH, b"")
+    if not 4 < end <= _MOST_BYTES or not length.isdigit() or int(length) != len(data) - end:
+        return None
+    given = list(headers.items())
+    lines = lines_of(data[:end], given) if is_common(given) else None
+    return Known(status, headers.copy(), Form(lines)) if lines is not None else None
