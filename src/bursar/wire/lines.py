@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 KEEPS = b"keep-alive"
-"""What nearly everybody says of a connection, though it is so without it."""
+"""What many say of a connection, though it is so without it."""
 SPECIAL = frozenset({b"connection", b"expect", b"te", b"trailer", b"transfer-encoding", b"upgrade"})
 """Headers that make more of a head than its first line and the length of its body."""
 LENGTH = b"content-length"
