@@ -13,6 +13,7 @@ from bursar.net.connection import Connection
 from bursar.net.head import Origin
 from bursar.net.known import Known
 from bursar.net.turns import Turns
+from support.edits import Edits, edited, edits_of
 
 _BODY = b'{"id":"one","choices":[]}'
 _USUAL = (
@@ -83,27 +84,7 @@ class _Line:
         return seen | {"kept": self._owner.back, "aborted behind it": self.wire.aborted}
 
 
-def _edited(data: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
-    changed = bytearray(data)
-    for at, size, new in edits:
-        changed[at : at + size] = new
-    return bytes(changed)
-
-
-_EDITS = st.lists(
-    st.tuples(
-        st.integers(0, len(_USUAL) + 4),
-        st.integers(0, 6),
-        st.one_of(
-            st.binary(max_size=3),
-            st.sampled_from([b"\r\n", b": ", b":", b" ", b"\t", b"x", b"5", b"\r", b"\n", b"\0", b"\x7f", b"\xc3"]),
-            st.sampled_from(
-                [b"\r\nContent-Length: 3", b"close", b"\r\ntransfer-encoding: chunked", b"HTTP/1.1 200 OK"]
-            ),
-        ),
-    ),
-    max_size=3,
-)
+_EDITS = edits_of(_USUAL, b"\r\nContent-Length: 3", b"close", b"\r\ntransfer-encoding: chunked", b"HTTP/1.1 200 OK")
 
 
 @settings(max_examples=800, deadline=None)
@@ -118,13 +99,13 @@ _EDITS = st.lists(
 @example([[(_USUAL.index(b"200 OK"), 3, b"204")], []])
 @example([[(_USUAL.index(b"200 OK"), 3, b"100")], []])
 @example([[(_USUAL.index(b"25\r\n"), 2, b"025")], []])
-def test_an_answer_like_one_before_is_what_the_parser_says(several: list[list[tuple[int, int, bytes]]]) -> None:
+def test_an_answer_like_one_before_is_what_the_parser_says(several: list[Edits]) -> None:
     async def work() -> None:
         tells, parses = _Line(tells=True), _Line(tells=False)
         assert await tells.read(_USUAL) == await parses.read(_USUAL)
         assert tells.known is not None
         for edits in several:
-            data = _edited(_USUAL, edits)
+            data = edited(_USUAL, edits)
             if tells.wire.aborted:
                 break
             known = tells.known

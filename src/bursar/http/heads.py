@@ -11,12 +11,11 @@ from urllib.parse import unquote
 
 import httptools
 
-from bursar.wire.lines import LENGTH, Form, is_common, lines_of
+from bursar.wire.lines import LENGTH, MOST_BYTES, Form, is_common, lines_of
 
 Headers = list[tuple[bytes, bytes]]
 
 _MOST_HEADS = 1024
-_MOST_BYTES = 4096
 MOST_DIGITS = 12
 
 
@@ -86,7 +85,7 @@ Heads = dict[bytes, Known]
 def first_of(data: bytes) -> bytes | None:
     """A head with its end, if these bytes begin with one that may be remembered."""
     size = data.find(b"\r\n\r\n") + 4
-    return data[:size] if _MOST_BYTES > size > 4 else None
+    return data[:size] if MOST_BYTES > size > 4 else None
 
 
 def remembered(heads: Heads, first: bytes, headers: Headers, head: Head) -> Known:
@@ -118,22 +117,15 @@ def told(heads: Heads, last: Known, data: bytes) -> tuple[Known, Head, int, int]
     length it says: one that was read before, or one like the `last` of its connection. None where only the parser can
     tell it."""
     size = data.find(b"\r\n\r\n") + 4
-    if not 4 < size < _MOST_BYTES:
+    if not 4 < size < MOST_BYTES:
         return None
     at, end = _length_in(data, size)
     known, said = heads.get(data[:at] + data[end:size]), data[at:end]
     if known is not None:
         return (known, known.head, size, int(said)) if said.isdigit() and len(said) <= MOST_DIGITS else None
-    form = last.form
-    if form is None:
-        return None
-    read = form.read(data)
+    read = last.form.read(data) if last.form is not None else None
     if read is None:
-        wider = form.wider(data[: size - 4])
-        read = wider.read(data) if wider is not None else None
-        if read is None:
-            return None
-        last.form = wider
+        return None
     values, size = read
     said = values.pop(LENGTH)
     return (last, last.head.with_values(values), size, int(said)) if len(said) <= MOST_DIGITS else None

@@ -180,6 +180,7 @@ class Exchange(msgspec.Struct, eq=False):
         """Bytes of the connection."""
         answers = self._answers
         assert answers is not None
+        # Nothing of it came yet: the parser is where an answer begins.
         is_first = not (self.headed or self._buffered or self._quiet or self._lingers)
         if is_first and answers.known is not None:
             self._by(answers.known, data)

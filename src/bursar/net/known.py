@@ -7,9 +7,7 @@ here: it is at the beginning of an answer before and behind it.
 
 from __future__ import annotations
 
-from bursar.wire.lines import LENGTH, Form, is_common, lines_of
-
-_MOST_BYTES = 4096
+from bursar.wire.lines import LENGTH, MOST_BYTES, Form, is_common, lines_of
 
 
 class Known:
@@ -26,11 +24,7 @@ class Known:
         """Headers and body of an answer that is like this one, and comes as these bytes, no more and no less."""
         read = self._form.read(data)
         if read is None:
-            wider = self._form.wider(data[: data.find(b"\r\n\r\n", 0, _MOST_BYTES)])
-            read = wider.read(data) if wider is not None else None
-            if wider is None or read is None:
-                return None
-            self._form = wider
+            return None
         values, size = read
         headers = self._headers | values
         body = data[size:]
@@ -42,7 +36,7 @@ def known_by(data: bytes, status: int, headers: dict[bytes, bytes]) -> Known | N
     headers, and behind which the connection is kept. None where another one like it might be read otherwise."""
     end = data.find(b"\r\n\r\n") + 4
     length = headers.get(LENGTH, b"")
-    if not 4 < end <= _MOST_BYTES or not length.isdigit() or int(length) != len(data) - end:
+    if not 4 < end <= MOST_BYTES or not length.isdigit() or int(length) != len(data) - end:
         return None
     given = list(headers.items())
     lines = lines_of(data[:end], given) if is_common(given) else None

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-KEEPS = b"keep-alive"
-"""What many say of a connection, though it is so without it."""
-SPECIAL = frozenset({b"connection", b"expect", b"te", b"trailer", b"transfer-encoding", b"upgrade"})
-"""Headers that make more of a head than its first line and the length of its body."""
 LENGTH = b"content-length"
+MOST_BYTES = 4096
+"""Of longer heads nothing is kept."""
+# What many say of a connection, though it is so without it.
+_KEEPS = b"keep-alive"
+# Headers that make more of a head than its first line and the length of its body.
+_SPECIAL = frozenset({b"connection", b"expect", b"te", b"trailer", b"transfer-encoding", b"upgrade"})
 # A parser looks at the value of these, and none of them is a length.
-_PARSED = SPECIAL | {b"proxy-connection"}
+_PARSED = _SPECIAL | {b"proxy-connection"}
 _PLAIN = bytes(range(0x20, 0x7F))
 
 
 def is_common(headers: Sequence[tuple[bytes, bytes]]) -> bool:
     """Whether these headers, by lower-case name, say nothing of their message but how long it is."""
     return not any(
-        name in SPECIAL and not (name == b"connection" and value.lower() == KEEPS) for name, value in headers
+        name in _SPECIAL and not (name == b"connection" and value.lower() == _KEEPS) for name, value in headers
     )
 
 
@@ -30,9 +32,9 @@ def lines_of(head: bytes, headers: Sequence[tuple[bytes, bytes]]) -> list[bytes]
 
 
 class Form:
-    """A head as it comes again and again: what always stands in it, and the values between. They are plain text of
-    headers that a parser only hands on, and a length of digits: where a head differs in more, only a parser can tell
-    what it says."""
+    """A head as it comes again and again: what always stands in it, and the values between, which it learns of the
+    heads that it reads. They are plain text of headers that a parser only hands on, and a length of digits: where a
+    head differs in more, only a parser can tell what it says."""
 
     __slots__ = ("_behind", "_gaps", "_lines", "_varies")
 
@@ -55,6 +57,15 @@ class Form:
     def read(self, data: bytes) -> tuple[dict[bytes, bytes], int] | None:
         """The values of the head that these bytes begin with, by lower-case name, and its size with its end; None where
         it is another."""
+        found = self._read(data)
+        if found is None:
+            wider = self._wider(data)
+            found = wider._read(data) if wider is not None else None
+            if wider is not None and found is not None:
+                self._varies, self._gaps, self._behind = wider._varies, wider._gaps, wider._behind
+        return found
+
+    def _read(self, data: bytes) -> tuple[dict[bytes, bytes], int] | None:
         at, values = 0, {}
         for before, size, name in self._gaps:
             if not data.startswith(before, at):
@@ -72,9 +83,12 @@ class Form:
         behind = self._behind
         return (values, at + len(behind)) if data.startswith(behind, at) else None
 
-    def wider(self, head: bytes) -> Form | None:
-        """A form for this head, given without its end, too; None where no form of the same lines can read it."""
-        lines, varies = head.split(b"\r\n"), set(self._varies)
+    def _wider(self, data: bytes) -> Form | None:
+        """One that may read the head that these bytes begin with, too; None where none of the same lines can."""
+        end = data.find(b"\r\n\r\n", 0, MOST_BYTES)
+        if end < 0:
+            return None
+        lines, varies = data[:end].split(b"\r\n"), set(self._varies)
         if len(lines) != len(self._lines) or lines[0] != self._lines[0]:
             return None
         for n, (line, its) in enumerate(zip(lines, self._lines, strict=True)):
