@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from bursar.net.connection import Connection
 from bursar.net.exchange import Exchange
-from bursar.net.head import head_of
+from bursar.net.head import _address_of, _line_of, head_of
 from bursar.net.http1 import Http1Transport
 from bursar.net.transport import HungUpError, NotSentError
 from bursar.wire.encode import Request
@@ -510,6 +510,23 @@ def test_the_head_of_a_request() -> None:
     assert b"host: [::1]:81\r\n" in head_of("http://[::1]:81", ()).data
     assert b"host: h\r\n" in head_of("http://h:80/", ()).data
     assert b"host: xn--bcher-kva.example\r\n" in head_of("http://b\u00fccher.example/", ()).data
+
+
+def test_what_callers_say_at_length_is_not_remembered() -> None:
+    def asked(model: str, session: str) -> int:
+        """How often what is remembered was asked for something."""
+        before = _address_of.cache_info(), _line_of.cache_info()
+        data = head_of(f"https://h.example/{model}", (("accept", "*/*"), ("x-session", session))).data
+        assert data.startswith(b"POST /%b HTTP/1.1\r\n" % model.encode())
+        assert data.endswith(b"\r\nx-session: %b\r\ncontent-length: " % session.encode())
+        after = _address_of.cache_info(), _line_of.cache_info()
+        return sum(now.hits + now.misses - was.hits - was.misses for was, now in zip(before, after, strict=True))
+
+    assert asked("m", "s") == 3
+    assert asked("m" * 5000, "s") == 2
+    assert asked("m", "s" * 5000) == 1
+    with pytest.raises(NotSentError, match="x-session"):
+        asked("m", "s" * 5000 + "\n")
 
 
 @asynccontextmanager

@@ -136,6 +136,15 @@ async def test_which_answers_are_told_by_another() -> None:
     assert (await line.read(longer))["body"] == _BODY + b" "
 
 
+@pytest.mark.parametrize("length", [b"0" * 5000 + b"25", b"9" * 5000, b"0" * 11 + b"25", b""])
+async def test_a_length_of_many_digits_is_left_to_the_parser(length: bytes) -> None:
+    """More of them than Python makes a number of, where a length is known to vary."""
+    tells, parses = _Line(tells=True), _Line(tells=False)
+    for n in (b"25", b"26", length):
+        data = _USUAL.replace(b": 25\r\n", b": %b\r\n" % n) + b" " * (n == b"26")
+        assert await tells.read(data) == await parses.read(data)
+
+
 @pytest.mark.parametrize("cut", [1, 20, _USUAL.index(b"\r\n\r\n") + 2, _USUAL.index(b"{"), len(_USUAL) - 1])
 async def test_an_answer_in_two_pieces_is_left_to_the_parser(cut: int) -> None:
     """Before one that is told by another, and behind it."""
@@ -158,6 +167,10 @@ async def test_an_answer_in_two_pieces_is_left_to_the_parser(cut: int) -> None:
         _USUAL.replace(b"x-request-id: req_1", b"x-request-id:req_1"),
         _USUAL.replace(b"x-ratelimit-remaining", b"set-cookie"),
         b"HTTP/1.1 204 No Content\r\nx-request-id: 1\r\n\r\n",
+        # Of these the parser reads no body, whatever length they say.
+        b"HTTP/1.1 204 No Content\r\nx-request-id: 1\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 304 Not Modified\r\nx-request-id: 1\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"".join(b"x-%d: 1\r\n" % n for n in range(100)) + b"content-length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nx-a: " + b"a" * 5000 + b"\r\ncontent-length: 1\r\n\r\nx",
     ],
 )

@@ -498,12 +498,22 @@ def test_a_body_in_chunks_is_read_and_one_too_large_is_refused_before_it_is_whol
         b"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         b"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
         b"POST /v1/chat/completions HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"\x001\r",
+        b"\x0012\x00",
+        b"\x00999999999999\r",
     ],
 )
 def test_what_is_not_http_is_refused_and_the_server_goes_on(server: Server, nonsense: bytes) -> None:
-    peer = Peer(server).send(nonsense)
-    with contextlib.suppress(EOFError):
-        assert peer.head()[0].startswith("HTTP/1.1 4")
+    for lead in ((), (chat("before"),), (b"GET /health HTTP/1.1\r\n\r\n",)):
+        peer = Peer(server).send(*lead)
+        for _ in lead:
+            assert peer.answer()[0].startswith("HTTP/1.1 200 ")
+        peer.send(nonsense)
+        with contextlib.suppress(EOFError):
+            assert peer.head()[0].startswith("HTTP/1.1 4")
+        with contextlib.suppress(ConnectionResetError):
+            while peer.socket.recv(65536):
+                pass
     assert server.chat()[0] == 200
 
 

@@ -15,6 +15,7 @@ import msgspec
 from msgspec.structs import astuple
 
 from bursar.gateway.gateway import Gateway
+from bursar.gateway.registry import REMEMBERED_CHARS
 from bursar.gateway.running import Running
 from bursar.http.answers import JSON_LINE, MethodError, answer_json, passed_lines
 from bursar.http.auth import KeyRing, Principal, key_of
@@ -223,8 +224,9 @@ def _type_line(running: Running) -> bytes:
 def _lines(running: Running) -> bytes:
     attempt: Any = running.attempt
     opened = attempt.entry.opened
+    told = _told if len(opened.model) + len(opened.reason) <= REMEMBERED_CHARS else _told.__wrapped__
     lines: bytes = b"x-bursar-call-id: %b\r\nx-bursar-attempts: %d\r\n%b" % (
-        running.call.call_id.encode(), running.attempts, _told(opened.provider, opened.model, opened.reason),
+        running.call.call_id.encode(), running.attempts, told(opened.provider, opened.model, opened.reason),
     )  # fmt: skip
     return lines + passed_lines(attempt.answer.headers)
 

@@ -11,12 +11,11 @@ from urllib.parse import unquote
 
 import httptools
 
-from bursar.wire.lines import LENGTH, MOST_BYTES, Form, is_common, lines_of
+from bursar.wire.lines import LENGTH, MOST_BYTES, MOST_DIGITS, Form, is_common, lines_of
 
 Headers = list[tuple[bytes, bytes]]
 
 _MOST_HEADS = 1024
-MOST_DIGITS = 12
 
 
 def _path_of(url: bytes) -> str:
@@ -77,7 +76,8 @@ class Known:
         self.form = form
 
 
-NONE = Known(b"\0", b"", Head(b"", b"/", [], False))
+# Behind digits stands a line's end, or the last byte of all where there is none: never two of these.
+NONE = Known(b"\0", b"\0\0", Head(b"", b"/", [], False))
 Heads = dict[bytes, Known]
 """Heads that were read before, on any connection, by their bytes without what says the length."""
 
@@ -128,7 +128,7 @@ def told(heads: Heads, last: Known, data: bytes) -> tuple[Known, Head, int, int]
         return None
     values, size = read
     said = values.pop(LENGTH)
-    return (last, last.head.with_values(values), size, int(said)) if len(said) <= MOST_DIGITS else None
+    return last, last.head.with_values(values), size, int(said)
 
 
 def _length_in(data: bytes, size: int) -> tuple[int, int]:

@@ -15,8 +15,9 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bursar.http.cycle import Answering, Cycle
-from bursar.http.heads import MOST_DIGITS, NONE, Head, Heads, Known, first_of, remembered, told
+from bursar.http.heads import NONE, Head, Heads, Known, first_of, remembered, told
 from bursar.net.turns import Turns
+from bursar.wire.lines import MOST_DIGITS
 from bursar.wire.openings import LONG_BYTES, Openings
 
 _MOST_AT_ONCE = 64 * 1024

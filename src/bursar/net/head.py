@@ -16,6 +16,8 @@ from bursar.wire.headers import fault_of
 
 _TARGET = re.compile(r"[\x21-\x7e]+\Z")
 _PORTS = {"http": 80, "https": 443}
+# What callers say may stand in an address or a header, at any length.
+_REMEMBERED_CHARS = 256
 
 
 class Origin(msgspec.Struct, frozen=True, cache_hash=True):
@@ -45,14 +47,15 @@ class _Address(msgspec.Struct, frozen=True):
 def head_of(url: str, headers: tuple[tuple[str, str], ...], method: str = POST) -> Head:
     """The head of a request. Raises NotSentError where the address or a header cannot be written; never with a
     header's value, which may be a secret."""
-    address = _address_of(url)
+    address = _address_of(url) if len(url) <= _REMEMBERED_CHARS else _address_of.__wrapped__(url)
     given = {name.lower() for name, _ in headers}
     lines = [f"{method} {address.target} HTTP/1.1"]
     if "host" not in given:
         lines.append(f"host: {address.host}")
     if address.authorization is not None and "authorization" not in given:
         lines.append(f"authorization: {address.authorization}")
-    lines.extend(starmap(_line_of, headers))
+    is_short = all(len(name) + len(value) <= _REMEMBERED_CHARS for name, value in headers)
+    lines.extend(starmap(_line_of if is_short else _line_of.__wrapped__, headers))
     lines.append("content-length: ")
     return Head(address.origin, "\r\n".join(lines).encode("latin-1"))
 

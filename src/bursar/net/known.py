@@ -7,7 +7,10 @@ here: it is at the beginning of an answer before and behind it.
 
 from __future__ import annotations
 
-from bursar.wire.lines import LENGTH, MOST_BYTES, Form, is_common, lines_of
+from bursar.wire.lines import LENGTH, MOST_BYTES, MOST_DIGITS, Form, is_common, lines_of
+
+# To the parser they have no body, whatever length they say.
+_BODILESS = frozenset({204, 304})
 
 
 class Known:
@@ -36,7 +39,9 @@ def known_by(data: bytes, status: int, headers: dict[bytes, bytes]) -> Known | N
     headers, and behind which the connection is kept. None where another one like it might be read otherwise."""
     end = data.find(b"\r\n\r\n") + 4
     length = headers.get(LENGTH, b"")
-    if not 4 < end <= MOST_BYTES or not length.isdigit() or int(length) != len(data) - end:
+    if status in _BODILESS or not 4 < end <= MOST_BYTES:
+        return None
+    if not length.isdigit() or len(length) > MOST_DIGITS or int(length) != len(data) - end:
         return None
     given = list(headers.items())
     lines = lines_of(data[:end], given) if is_common(given) else None

@@ -7,6 +7,10 @@ from collections.abc import Sequence
 LENGTH = b"content-length"
 MOST_BYTES = 4096
 """Of longer heads nothing is kept."""
+MOST_DIGITS = 12
+"""Of a length that is read without a parser."""
+# A line is some two hundred bytes of objects, so that a head of short ones would be kept at many times its size.
+_MOST_LINES = 64
 # What many say of a connection, though it is so without it.
 _KEEPS = b"keep-alive"
 # Headers that make more of a head than its first line and the length of its body.
@@ -25,8 +29,10 @@ def is_common(headers: Sequence[tuple[bytes, bytes]]) -> bool:
 
 def lines_of(head: bytes, headers: Sequence[tuple[bytes, bytes]]) -> list[bytes] | None:
     """The lines of a head, given with its end, that is nothing but one of these headers in each, all by different
-    names; None of any other."""
+    names, and not too many to keep; None of any other."""
     lines = head[:-4].split(b"\r\n")
+    if len(lines) > _MOST_LINES:
+        return None
     seen = [(name.lower(), value) for name, _, value in (line.partition(b": ") for line in lines[1:])]
     return lines if seen == list(headers) and len(dict(headers)) == len(headers) else None
 
@@ -74,7 +80,7 @@ class Form:
             end = data.find(b"\r", at)
             value = data[at:end]
             if name == LENGTH:
-                if not value.isdigit():
+                if not value.isdigit() or len(value) > MOST_DIGITS:
                     return None
             elif not value or value.translate(None, _PLAIN) or value.strip() != value:
                 return None
