@@ -65,14 +65,14 @@ format: $(VENV)/.dev ## Format the code.
 
 CLIENTS = openai anthropic langchain-openai llm litellm llm-comply sdks gigachat schemathesis
 lock: ## Lock the dependencies anew, with hashes and without the name of any registry.
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet \
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate --no-emit-index-url --quiet \
 	  pyproject.toml requirements/build.in -o requirements/run.txt
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet \
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate --no-emit-index-url --quiet \
 	  --extra test --extra check --extra bench --extra aws --extra google -c requirements/run.txt pyproject.toml requirements/build.in -o requirements/dev.txt
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet \
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate --no-emit-index-url --quiet \
 	  --extra litellm -c requirements/run.txt pyproject.toml -o requirements/clients/in-process.txt
 	for client in $(CLIENTS); do \
-	  uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet \
+	  uv pip compile --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate --no-emit-index-url --quiet \
 	    requirements/clients/$$client.in -o requirements/clients/$$client.txt || exit 1; \
 	done
 	for folder in ai aimock; do (cd clients/$$folder && npm install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund --silent) || exit 1; done

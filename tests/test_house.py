@@ -8,7 +8,10 @@ import inspect
 import itertools
 import re
 import sqlite3
+from importlib import metadata as metadata_of
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 from bursar.store import ledger_sql
 from bursar.store.engine import Database
@@ -97,6 +100,26 @@ def test_modules_stay_small() -> None:
 
 # What answers without a vendor's interface: the simulated model, a function, a library.
 IN_PROCESS = {"demo", "backend", "litellm"}
+
+
+def test_locks_name_the_extras_that_are_asked_for() -> None:
+    """Without them pip takes a lock for good only until what it pins has a newer release: then it finds that one
+    for the name with extras, which no hash is there for, and installs nothing."""
+    requirements = SOURCE.parent.parent / "requirements"
+    asked = 0
+    for lock in (requirements / "run.txt", requirements / "dev.txt"):
+        locked = {r.name: r for r in map(Requirement, re.findall(r"^[^\s#][^;\\\n]*", lock.read_text(), re.MULTILINE))}
+        for name in ("bursar", *locked):
+            try:
+                wanted = [Requirement(text) for text in metadata_of.requires(name) or ()]
+            except metadata_of.PackageNotFoundError:  # one for another system
+                continue
+            extras = locked[name].extras if name in locked else set()
+            for one in wanted:
+                if one.extras and (one.marker is None or any(one.marker.evaluate({"extra": e}) for e in extras | {""})):
+                    asked += 1
+                    assert one.extras <= locked[one.name].extras, f"{lock.name}: {name} asks for {one}"
+    assert asked >= 4
 
 
 def test_no_vendor_is_named_outside_the_data() -> None:
