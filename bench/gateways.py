@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import registry
-from bench.processes import GATEWAY_CORE, Group, free_port, wait_for
+from bench.processes import GATEWAY_CORE, LOAD_CORE, Group, free_port, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".bench"
@@ -159,7 +159,7 @@ def limit() -> Gateway:
 
     def begin(folder: Path, port: int, upstream: int) -> Running:
         command = [sys.executable, "-m", "bench.limit", str(port), str(upstream)]
-        return Running("limit", port, {}, Group.start(command, core=GATEWAY_CORE, cwd=ROOT, log=folder / "log"))
+        return Running("limit", port, {}, Group.start(command, cwd=ROOT, log=folder / "log"))
 
     return Gateway("limit", begin)
 
@@ -167,9 +167,13 @@ def limit() -> Gateway:
 _PRICE = '[[prices]]\nmodel = "chat"\ninput = 1\noutput = 2\n'
 
 
-def bursar(workers: int = 1, *, priced: bool = False) -> Gateway:
-    """bursar as it is shipped: ledger on, a line in the log for every answer; `priced` where the model has a price."""
+def bursar(workers: int = 1, *, priced: bool = False, spread: bool = False) -> Gateway:
+    """bursar as it is shipped: ledger on, a line in the log for every answer; `priced` where the model has a price,
+    `spread` where it has the load's core too."""
     name = "bursar, priced" if priced else "bursar" if workers == 1 else f"bursar ×{workers}"
+    cores = (GATEWAY_CORE, LOAD_CORE) if spread else (GATEWAY_CORE,)
+    if spread:
+        name += ", spread"
 
     def begin(folder: Path, port: int, upstream: int) -> Running:
         config = folder / "bursar.toml"
@@ -180,7 +184,7 @@ def bursar(workers: int = 1, *, priced: bool = False) -> Gateway:
         command = [sys.executable, "-m", "bursar", "serve", "--config", str(config), "--port", str(port)]
         group = Group.start(
             [*command, "--workers", str(workers)],
-            core=GATEWAY_CORE, cwd=folder, log=folder / "log", env={"BURSAR_ADMIN_KEY": KEY},
+            cores=cores, cwd=folder, log=folder / "log", env={"BURSAR_ADMIN_KEY": KEY},
         )  # fmt: skip
         headers = {"authorization": f"Bearer {KEY}"}
         return Running(name, port, headers, group, prefix="up/", folder=folder, drains=True)
@@ -236,7 +240,7 @@ def litellm() -> Gateway:
         }  # fmt: skip
         group = Group.start(
             [*command, "--host", "127.0.0.1", "--num_workers", "1", "--telemetry", "False"],
-            core=GATEWAY_CORE, cwd=folder, log=folder / "log", env=env,
+            cwd=folder, log=folder / "log", env=env,
         )  # fmt: skip
         return Running("litellm", port, {"authorization": f"Bearer {KEY}"}, group)
 
@@ -268,7 +272,7 @@ def portkey() -> Gateway:
     def begin(run: Path, port: int, upstream: int) -> Running:
         script = folder / "node_modules" / "@portkey-ai" / "gateway" / "build" / "start-server.js"
         command = ["node", str(script), f"--port={port}", "--headless"]
-        group = Group.start(command, core=GATEWAY_CORE, cwd=run, log=run / "log", env={"NODE_ENV": "production"})
+        group = Group.start(command, cwd=run, log=run / "log", env={"NODE_ENV": "production"})
         headers = {
             "authorization": "Bearer x",
             "x-portkey-provider": "openai",

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -20,9 +20,9 @@ GATEWAY_CORE, LOAD_CORE = _CORES[0], _CORES[-1]
 _CPUCLOCK_SCHED = 2
 
 
-def pinned(command: list[str], core: int) -> list[str]:
-    """A command held to one core, where the machine can (`taskset`) and has more than one."""
-    return ["taskset", "-c", str(core), *command] if can_pin() else command
+def pinned(command: list[str], *cores: int) -> list[str]:
+    """A command held to these cores, where the machine can (`taskset`) and has more than one."""
+    return ["taskset", "-c", ",".join(map(str, cores)), *command] if can_pin() else command
 
 
 def can_pin() -> bool:
@@ -38,12 +38,13 @@ class Group:
 
     @classmethod
     def start(
-        cls, command: list[str], *, core: int, cwd: Path, log: Path, env: Mapping[str, str] | None = None
-    ) -> Group:
+        cls, command: list[str], *, cores: Sequence[int] = (GATEWAY_CORE,), cwd: Path, log: Path,
+        env: Mapping[str, str] | None = None,
+    ) -> Group:  # fmt: skip
         """Starts a command in a session of its own; its output goes to `log`."""
         with log.open("ab") as out:
             process = subprocess.Popen(
-                pinned(command, core), cwd=cwd, env={**os.environ, **(env or {})}, stdout=out, stderr=out,
+                pinned(command, *cores), cwd=cwd, env={**os.environ, **(env or {})}, stdout=out, stderr=out,
                 stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         return cls(process.pid, process)

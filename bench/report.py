@@ -163,13 +163,14 @@ def markdown(report: Report) -> str:
         out += [f"A chat with 100,000 calls in the store: {own['grown cpu_us']:.1f} µs.", ""]
     if "beside cpu_us" in own:
         out += [f"A chat whose model has a price, in pieces of its own: {own['beside cpu_us']:.1f} µs.", ""]
-    if "two workers gap_ms" in own:
-        one, two = own["one worker cpu_us"], own["two workers cpu_us"]
-        gap = own["two workers gap_ms"]
-        out += [
-            f"A chat with one worker: {one:.1f} µs; with two on the same core: {two:.1f} µs, a gap of {gap:.0f} ms.",
-            "",
-        ]
+    for name, where in (
+        ("two workers", "on the gateways' core, where one of them stands by"),
+        ("two workers, two cores", "of which both serve, with the load's core too, where it is in their way"),
+    ):
+        if f"{name} ÷ one" in own:
+            two, one, ratio = own[f"{name} cpu_us"], own[f"{name} beside cpu_us"], own[f"{name} ÷ one"]
+            said = f"A chat with two workers {where}: {two:.1f} µs, and {one:.1f} with one beside them"
+            out += [f"{said}; {ratio:.2f} ×, median of the pieces.", ""]
     gaps = _gaps(report)
     if gaps:
         shown = ", ".join(f"{name} {f.loop_gap_ms:.0f} ({max(f.gap_pieces_ms):.0f})" for name, f in gaps.items())

@@ -31,7 +31,6 @@ from bursar.wire.readers import Readers
 ROUNDS, QUICK_ROUNDS = 7, 3
 _STARTS = 5
 _PIECES = 4
-_WORKERS_PIECES = 8  # two processes that share a core differ from themselves by a half
 _IMPORTS = 15
 _DECODED = 500
 _FEW, _MANY = 10_000, 100_000
@@ -173,15 +172,16 @@ def _memory(bench: Bench, report: Report, told: Told) -> None:
 
 
 def _workers(bench: Bench, report: Report, rounds: int) -> None:
+    """Two workers against one: on the gateways' core, where one of the two stands by, and with the load's core too,
+    where the load is in the way of both."""
     look = partial(_check, report.ledger)
-    both = bench.compared(known.bursar(), known.bursar(workers=2), CHAT, rounds, _WORKERS_PIECES, look)
-    if both is None:
-        return
-    one, two = both
-    report.own["one worker cpu_us"], report.own["two workers cpu_us"] = one.cpu_us or 0.0, two.cpu_us or 0.0
-    if two.loop_gap_ms is not None:
-        report.own["two workers gap_ms"] = two.loop_gap_ms
-    _keep(report, "two workers ÷ one", two.ratios(one))
+    for name, spread in (("two workers", False), ("two workers, two cores", True)):
+        both = bench.compared(known.bursar(), known.bursar(2, spread=spread), CHAT, rounds, _PIECES, look)
+        if both is None:
+            continue
+        one, two = both
+        report.own[f"{name} cpu_us"], report.own[f"{name} beside cpu_us"] = two.cpu_us or 0.0, one.cpu_us or 0.0
+        _keep(report, f"{name} ÷ one", two.ratios(one))
 
 
 def _registry(bench: Bench, report: Report, rounds: int, pieces: int) -> None:

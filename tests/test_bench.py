@@ -27,7 +27,7 @@ from bench.away import SLOW, Late, Left, Speed, Watch
 from bench.gateways import ROOT, Gateway, PeerMissingError, Running
 from bench.load import Job, Seen, _Run, body_of
 from bench.measure import Bench, Figures, _Series, longest_ms, own_gaps
-from bench.processes import GATEWAY_CORE, Group, free_port, wait_for
+from bench.processes import Group, can_pin, free_port, wait_for
 from bench.upstream import REPLY
 from bench.workloads import ALL, CHAT, PACED, STREAM, Workload
 from bursar.http.tally import GAP_SECONDS
@@ -119,6 +119,43 @@ def test_a_large_registry_is_filled_served_from_and_compared(tmp_path: Path) -> 
         assert priced >= 8
     finally:
         bench.close()
+
+
+def test_two_workers_are_measured_on_the_gateways_core_and_on_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.measure._WARM_S", 0.0)
+    monkeypatch.setattr("bench.measure._ROUND_S", 0.0)
+    monkeypatch.setattr(run, "_PIECES", 1)
+    logs: dict[str, str] = {}
+
+    def kept(bench: Bench, running: Running) -> None:
+        assert running.log is not None
+        logs[running.name] = running.log.read_text()
+        ended(bench, running)
+
+    ended = Bench.end
+    monkeypatch.setattr(Bench, "end", kept)
+    ledger = run.Ledger(calls=0, rows=0, is_green=True)
+    made = run.Report(at="now", machine={}, pinned=True, rounds=1, figures={}, once={}, ledger=ledger)
+    bench = Bench(tmp_path, lambda _text: None)
+    try:
+        run._workers(bench, made, 1)
+    finally:
+        bench.close()
+    assert made.missing == bench.missing == {}
+    assert ledger.is_green
+    assert ledger.rows == ledger.calls > 4 * 64
+    text = report.markdown(made)
+    assert "A chat with two workers on the gateways' core, where one of them stands by: " in text
+    assert "A chat with two workers of which both serve, with the load's core too, where it is in their way: " in text
+    assert {g.name: g for g in report.goals(made)}["CPU: two workers ÷ one"].seen == made.own["two workers ÷ one"] > 0
+    if can_pin():
+        assert {name: "stand by" in log for name, log in logs.items()} == {
+            "bursar": False,
+            "bursar ×2": True,
+            "bursar ×2, spread": False,
+        }
 
 
 def test_two_gateways_are_compared_in_pieces_right_after_each_other(
@@ -259,7 +296,7 @@ def scripted(name: str, script: str) -> Gateway:
 
     def begin(folder: Path, port: int, _upstream: int) -> gateways.Running:
         command = [sys.executable, "-c", script, str(port), REPLY]
-        group = Group.start(command, core=GATEWAY_CORE, cwd=folder, log=folder / "log")
+        group = Group.start(command, cwd=folder, log=folder / "log")
         return gateways.Running(name, port, {}, group)
 
     return Gateway(name, begin)
@@ -487,7 +524,7 @@ def test_of_a_bursar_that_dies_nothing_is_proved(tmp_path: Path, monkeypatch: py
 
 def test_processes_below_a_gateway_are_counted_and_a_peer_that_has_ended_has_no_figures(tmp_path: Path) -> None:
     script = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'while True: pass'])"
-    group = Group.start([sys.executable, "-c", script], core=GATEWAY_CORE, cwd=tmp_path, log=tmp_path / "log")
+    group = Group.start([sys.executable, "-c", script], cwd=tmp_path, log=tmp_path / "log")
     try:
         wait_for(lambda: len(group._all()) == 2, 20, "no child")
         before = group.cpu_us()

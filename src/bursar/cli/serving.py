@@ -30,7 +30,12 @@ _SHOWN = 10
 @options.config
 @click.option("--host", default="127.0.0.1", help="The address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, help="The port; 0 takes a free one.")
-@click.option("--workers", type=click.IntRange(1, 256), default=1, help="How many processes serve.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    default=1,
+    help="How many processes serve; beyond the cores there are they stand by.",
+)
 def serve(config_file: str | None, host: str, port: int, workers: int) -> None:
     """Start the gateway server."""
     gc.disable()  # until it serves, for the same reason as while it was loaded: a tenth of the start

@@ -36,6 +36,7 @@ from bursar.runtime import logs, secrets
 from bursar.runtime.core import Core, running
 from bursar.runtime.follow import Told, follow
 from bursar.runtime.settings import Settings, bytes_of
+from bursar.runtime.standby import Standby
 from bursar.store.engine import Database
 from bursar.store.keys import KeyStore
 from bursar.store.schema import prepare
@@ -102,12 +103,23 @@ class _Keys:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, but signals are ours, for it would end the process by the signal it caught; and it waits for its end
-    rather than looking for it ten times a second."""
+    """uvicorn, but signals are ours, for it would end the process by the signal it caught; it waits for its end
+    rather than looking for it ten times a second; and it may stand by."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, *, stands_by: bool) -> None:
         super().__init__(config)
         self._told = asyncio.Event()
+        self._stands_by = stands_by
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if not self._stands_by:
+            await super().startup(sockets)
+            return
+        made: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        protocol = partial(made, config=self.config, server_state=self.server_state, app_state={})
+        # What uvicorn asks of its servers is to be closed.
+        self.servers = [Standby(sock, protocol) for sock in sockets or ()]  # type: ignore[misc]
+        self.started = True
 
     def stop(self) -> None:
         """Ends `serve` when the calls under way have ended, or their time is up."""
@@ -123,10 +135,12 @@ class _Server(uvicorn.Server):
 
 
 class Supervised(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker gets from its supervisor: a pipe that ends with it, and the folder of all workers' tallies."""
+    """What a worker gets from its supervisor: a pipe that ends with it, the folder of all workers' tallies, and whether
+    it takes only the connections that the others leave waiting."""
 
     pipe: int
     tallies: str
+    stands_by: bool
 
 
 async def serve(
@@ -157,14 +171,13 @@ async def serve(
         keys = _Keys(secrets.key_ring(settings), KeyStore(core.database), core.follows)
         await keys.reload()
         app = _app(settings, core, keys, Metrics(tallies, overview), overview)
-        pipe = supervised.pipe if supervised is not None else None
         # What was loaded until here stays: the collector need not look at it again and again, nor now for the megabyte
         # of it that nobody needs any more.
         gc.freeze()
         gc.set_threshold(*_COLLECT)
         gc.enable()
         core.gap.start(tallies.gap)
-        await _serve_until_told(app, settings, keys, core, sock, log, pipe)
+        await _serve_until_told(app, settings, keys, core, sock, log, supervised)
 
 
 def _stage(core: Core) -> None:
@@ -214,9 +227,10 @@ async def _serve_until_told(
     core: Core,
     sock: socket.socket,
     log: logs.Log,
-    parent_pipe: int | None,
+    supervised: Supervised | None,
 ) -> None:
-    server = _Server(_config(app.answer, settings, core))
+    stands_by = supervised is not None and supervised.stands_by
+    server = _Server(_config(app.answer, settings, core), stands_by=stands_by)
     loop = asyncio.get_running_loop()
 
     def stop(why: str) -> None:
@@ -232,8 +246,8 @@ async def _serve_until_told(
 
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop, name.name)
-    if parent_pipe is not None:
-        loop.add_reader(parent_pipe, orphaned, parent_pipe)
+    if supervised is not None:
+        loop.add_reader(supervised.pipe, orphaned, supervised.pipe)
     following = asyncio.create_task(follow(keys.look, "the keys", _teller(log)))
     try:
         await server.serve(sockets=[sock])

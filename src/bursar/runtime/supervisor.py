@@ -18,7 +18,7 @@ import time
 from collections.abc import Mapping
 from types import FrameType
 
-from bursar.runtime import slices
+from bursar.runtime import standby
 from bursar.runtime.logs import Log
 from bursar.runtime.settings import Settings
 
@@ -37,6 +37,7 @@ class Supervisor:
         self._environ = dict(environ)
         self._sock = sock
         self._count = count
+        self._needed = standby.needed(count)
         self._log = log
         self._stopping = False
         self._workers: list[subprocess.Popen[bytes]] = []
@@ -51,9 +52,10 @@ class Supervisor:
         told.setblocking(False)
         signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
         try:
-            if slices.help_where(self._count):
-                slices.lengthen()  # the workers inherit it
-            self._workers = [self._start() for _ in range(self._count)]
+            if self._needed < self._count:
+                self._log.info("there are fewer cores than workers: some stand by", workers=self._count,
+                               standing_by=self._count - self._needed)  # fmt: skip
+            self._workers = [self._start(n) for n in range(self._count)]
             while not self._stopping:
                 self._keep_alive()
                 if select.select([news], [], [], _LOOK_EVERY_S)[0]:
@@ -70,9 +72,9 @@ class Supervisor:
     def _told(self, _number: int, _frame: FrameType | None) -> None:
         self._stopping = True
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self, n: int) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "bursar.runtime.worker", str(self._sock.fileno()), str(self._read_end)]
-        command.append(self._tallies)
+        command += [self._tallies, "serves" if n < self._needed else "stands-by"]
         if self._config is not None:
             command.append(self._config)
         return subprocess.Popen(
@@ -88,7 +90,7 @@ class Supervisor:
                 self._log.warning("a worker ended; starting another", pid=worker.pid, status=status)
                 time.sleep(_RESPAWN_AFTER_S)
                 if not self._stopping:
-                    self._workers[n] = self._start()
+                    self._workers[n] = self._start(n)
 
     def _end(self) -> int:
         """Ends the workers in order, and by force those that do not end within the bound."""

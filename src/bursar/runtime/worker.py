@@ -1,4 +1,5 @@
-"""A worker of the supervisor: `python -m bursar.runtime.worker SOCKET_FD PIPE_FD TALLIES [CONFIG]`."""
+"""A worker of the supervisor: `python -m bursar.runtime.worker SOCKET_FD PIPE_FD TALLIES
+serves|stands-by [CONFIG]`."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ def main() -> None:
     from bursar.runtime import serve, settings
 
     sock = socket.socket(fileno=int(sys.argv[1]))
-    config = sys.argv[4] if len(sys.argv) > 4 else None
-    supervised = serve.Supervised(pipe=int(sys.argv[2]), tallies=sys.argv[3])
+    config = sys.argv[5] if len(sys.argv) > 5 else None
+    supervised = serve.Supervised(pipe=int(sys.argv[2]), tallies=sys.argv[3], stands_by=sys.argv[4] == "stands-by")
     serve.run(settings.load(config, os.environ), os.environ, sock, supervised)
     if _is_alone(supervised.pipe):
         # The supervisor was killed: nobody else would remove what the workers told each other.
