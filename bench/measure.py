@@ -222,8 +222,9 @@ class Bench:
                 self._told(f"round {n + 1} of {rounds}: {gateway.name} warms up")
                 self._unless_lost(partial(self._warm_up, gateway), "warming up", gateway, running, look)
             for workload, piece in ((w, p) for w in workloads for p in range(max(pieces, w.pieces, w.own_pieces))):
-                # What is held against a goal of a few parts in a hundred is measured more often, where it is cheap.
-                often = {"limit": workload.pieces, "bursar": max(workload.pieces, workload.own_pieces)}
+                # What is held against a goal by a few parts in a hundred is measured more often, where it is cheap.
+                of_goals = dict.fromkeys(("limit", "portkey"), workload.pieces)
+                often = {**of_goals, "bursar": max(workload.pieces, workload.own_pieces)}
                 these = [r for r in running if piece < max(pieces, often.get(r.name, 1))]
                 # Each gateway is first in turn.
                 first = (n + piece) % max(1, len(these))

@@ -10,7 +10,8 @@ from bench.load import Job
 @dataclass(frozen=True)
 class Workload:
     """One kind of call from so many connections at a time. `most` bounds the calls of one piece; `pieces` is how many
-    the limit and bursar get in a round, `own_pieces` how many bursar gets at least, for the gaps of its loop."""
+    the limit, bursar and Portkey's gateway get in a round, `own_pieces` how many bursar gets at least, for the gaps of
+    its loop."""
 
     name: str
     model: str

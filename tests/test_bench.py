@@ -222,7 +222,10 @@ def test_what_is_held_against_a_goal_is_measured_more_often_and_paired_by_round(
 ) -> None:
     bench = Bench(tmp_path, lambda _text: None)
     limit, often = gateways.limit(), replace(FEW[0], pieces=2, own_pieces=3)
-    bursar = Gateway("bursar", lambda *where: replace(limit.start(*where), name="bursar"))
+    bursar, portkey = (
+        Gateway(name, lambda *where, name=name: replace(limit.start(*where), name=name))
+        for name in ("bursar", "portkey")
+    )
     starts = iter([True, False, True])
 
     def now_and_then(*where: Any) -> Running:
@@ -239,11 +242,11 @@ def test_what_is_held_against_a_goal_is_measured_more_often_and_paired_by_round(
 
     monkeypatch.setattr(bench, "begin", begun)
     try:
-        by = bench.rounds([limit, bursar, Gateway("litellm", now_and_then)], [often], 3)[often.name]
+        by = bench.rounds([limit, bursar, portkey, Gateway("litellm", now_and_then)], [often], 3)[often.name]
     finally:
         bench.close()
     sizes = {name: [len(one) for one in figures.cpu_pieces_us] for name, figures in by.items()}
-    assert sizes == {"limit": [2, 2, 2], "bursar": [3, 3, 3], "litellm": [1, 0, 1]}
+    assert sizes == {"limit": [2, 2, 2], "bursar": [3, 3, 3], "portkey": [2, 2, 2], "litellm": [1, 0, 1]}
     assert len(by["bursar"].ratios(by["limit"])) == 6
     first, third = by["bursar"].cpu_pieces_us[0][0], by["bursar"].cpu_pieces_us[2][0]
     peer = by["litellm"].cpu_pieces_us
