@@ -12,7 +12,7 @@ from rich.console import Console
 
 from bench import report as tables
 from bench.gateways import ROOT, named
-from bench.measure import Bench
+from bench.measure import QUICK, WHOLE, Bench
 from bench.processes import end_when_told
 from bench.run import ROUNDS, Report, quick, save, whole
 
@@ -53,7 +53,7 @@ def main() -> int:
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="bursar-bench-") as folder, console.status("starting") as status:
         told = status.update if console.is_terminal else lambda text: print(text, file=sys.stderr, flush=True)
-        bench = Bench(Path(folder), told, given.upstream_port)
+        bench = Bench(Path(folder), told, given.upstream_port, QUICK if given.quick else WHOLE)
         if peers:
             print(f"the peers' provider: http://127.0.0.1:{bench.upstream_port}/v1", file=sys.stderr, flush=True)
         try:

@@ -23,10 +23,7 @@ from bench.load import Job, Seen
 from bench.processes import LOAD_CORE, pinned
 from bench.workloads import CHAT, Workload
 
-_WARM_UP_CALLS = 10_000
-_WARM_UP_S = 10.0
 _WARM_CALLS = 128
-_WARM_S = 1.5
 _ROUND_S = 1.2
 _SETTLED_S = 2.0
 _OF_LATE_S = 9.0  # `/health` remembers ten seconds, the first of them in part
@@ -40,6 +37,20 @@ Look = Callable[[str, Running], None]
 
 class LostError(Exception):
     """A gateway that cannot be measured any more."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How warm a gateway is when it is measured: how many chats it answers before its first workload of a round, within
+    so many seconds, and for how long it answers what is then measured."""
+
+    chats: int = 10_000
+    chats_s: float = 10.0
+    warm_s: float = 1.5
+
+
+WHOLE, QUICK = Pace(), Pace(chats=1000, warm_s=0.5)
+"""In the short run nobody's just-in-time compiler has to be waited for."""
 
 
 class Figures(msgspec.Struct, kw_only=True):
@@ -137,9 +148,10 @@ def longest_ms(before: Mapping[float, float], behind: Mapping[float, float], of_
 class Bench:
     """The upstream, and the gateways that could be started in front of it."""
 
-    def __init__(self, folder: Path, told: Told, upstream_port: int = 0) -> None:
+    def __init__(self, folder: Path, told: Told, upstream_port: int = 0, pace: Pace = WHOLE) -> None:
         self.folder = folder
         self._told = told
+        self._pace = pace
         folder.mkdir(parents=True, exist_ok=True)
         command = pinned([sys.executable, "-m", "bench.outside", str(upstream_port)], LOAD_CORE)
         self._outside = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -253,7 +265,7 @@ class Bench:
             self.end(gateway)
 
     def _warm_up(self, gateway: Running) -> None:
-        left, left_s, few = _WARM_UP_CALLS, _WARM_UP_S, _WARM_CALLS
+        left, left_s, few = self._pace.chats, self._pace.chats_s, _WARM_CALLS
         while left > 0 and left_s > 0:
             seen, _ = self.calls(CHAT, gateway, min(few, left))
             left, left_s = left - few, left_s - seen.seconds
@@ -300,7 +312,7 @@ class Bench:
         few = min(max(_WARM_CALLS, workload.connections * 2), workload.most)
         seen, _ = self.calls(workload, gateway, few)
         series.rate = series.rate or seen.answered / seen.seconds
-        self.calls(workload, gateway, int(min(max(series.rate * _WARM_S, few), workload.most // 2)))
+        self.calls(workload, gateway, int(min(max(series.rate * self._pace.warm_s, few), workload.most // 2)))
         calls = int(min(max(series.rate * _ROUND_S, workload.connections * 2), workload.most))
         gaps = gateway.gaps() if gateway.drains else {}
         began_s = time.monotonic()

@@ -26,7 +26,7 @@ from bench.awake import Awake
 from bench.away import SLOW, Late, Left, Speed, Watch
 from bench.gateways import ROOT, Gateway, PeerMissingError, Running
 from bench.load import Job, Seen, _Run, body_of
-from bench.measure import Bench, Figures, _Series, longest_ms, own_gaps
+from bench.measure import Bench, Figures, Pace, _Series, longest_ms, own_gaps
 from bench.processes import Group, can_pin, free_port, wait_for
 from bench.upstream import REPLY
 from bench.workloads import ALL, CHAT, PACED, STREAM, Workload
@@ -38,17 +38,17 @@ FEW = [
     )
     for w in ALL
 ]
+BRIEF = Pace(chats=16, warm_s=0.0)
 
 
 @pytest.fixture(autouse=True)
 def _briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.measure._SETTLED_S", 0)
-    monkeypatch.setattr("bench.measure._WARM_UP_CALLS", 16)
 
 
 def test_every_workload_through_the_limit_and_bursar_is_counted_to_the_call(tmp_path: Path) -> None:
     told: list[str] = []
-    bench = Bench(tmp_path, told.append)
+    bench = Bench(tmp_path, told.append, pace=BRIEF)
     try:
         made = run._measured(bench, [gateways.direct(), gateways.limit(), gateways.bursar()], FEW, 1)
     finally:
@@ -87,7 +87,7 @@ def test_every_workload_through_the_limit_and_bursar_is_counted_to_the_call(tmp_
 
 def test_the_provider_listens_where_the_peers_were_told(tmp_path: Path) -> None:
     port = free_port()
-    bench = Bench(tmp_path, lambda _text: None, port)
+    bench = Bench(tmp_path, lambda _text: None, port, pace=BRIEF)
     try:
         assert bench.upstream_port == port
         running = bench.begin(gateways.named(f"mine=http://127.0.0.1:{port}"))
@@ -100,7 +100,7 @@ def test_the_provider_listens_where_the_peers_were_told(tmp_path: Path) -> None:
 
 
 def test_a_large_registry_is_filled_served_from_and_compared(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, lambda _text: None)
+    bench = Bench(tmp_path, lambda _text: None, pace=BRIEF)
     try:
         running = bench.begin(gateways.full())
         assert running is not None
@@ -124,7 +124,6 @@ def test_a_large_registry_is_filled_served_from_and_compared(tmp_path: Path) -> 
 def test_two_workers_are_measured_on_the_gateways_core_and_on_both(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.measure._WARM_S", 0.0)
     monkeypatch.setattr("bench.measure._ROUND_S", 0.0)
     monkeypatch.setattr(run, "_PIECES", 1)
     logs: dict[str, str] = {}
@@ -138,7 +137,7 @@ def test_two_workers_are_measured_on_the_gateways_core_and_on_both(
     monkeypatch.setattr(Bench, "end", kept)
     ledger = run.Ledger(calls=0, rows=0, is_green=True)
     made = run.Report(at="now", machine={}, pinned=True, rounds=1, figures={}, once={}, ledger=ledger)
-    bench = Bench(tmp_path, lambda _text: None)
+    bench = Bench(tmp_path, lambda _text: None, pace=BRIEF)
     try:
         run._workers(bench, made, 1)
     finally:
@@ -162,7 +161,7 @@ def test_two_gateways_are_compared_in_pieces_right_after_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    bench = Bench(tmp_path, told.append)
+    bench = Bench(tmp_path, told.append, pace=BRIEF)
     seen: list[tuple[str, str]] = []
     cpu = iter([1.0, 8.0, 30.0, 2.0, 1.0, 3.0])  # limit, other; other, limit; limit, other
     measure = bench._measure
@@ -194,9 +193,7 @@ def test_two_gateways_are_compared_in_pieces_right_after_each_other(
 def test_what_answers_is_warm_before_it_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int, seconds: float, made: list[int]
 ) -> None:
-    monkeypatch.setattr("bench.measure._WARM_UP_CALLS", calls)
-    monkeypatch.setattr("bench.measure._WARM_UP_S", seconds)
-    bench = Bench(tmp_path, lambda _text: None)
+    bench = Bench(tmp_path, lambda _text: None, pace=Pace(chats=calls, chats_s=seconds))
     perform = bench._perform
     jobs: list[Job] = []
 
@@ -220,7 +217,7 @@ def test_what_answers_is_warm_before_it_is_measured(
 def test_what_is_held_against_a_goal_is_measured_more_often_and_paired_by_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = Bench(tmp_path, lambda _text: None)
+    bench = Bench(tmp_path, lambda _text: None, pace=BRIEF)
     limit, often = gateways.limit(), replace(FEW[0], pieces=2, own_pieces=3)
     bursar, portkey = (
         Gateway(name, lambda *where, name=name: replace(limit.start(*where), name=name))
@@ -254,7 +251,7 @@ def test_what_is_held_against_a_goal_is_measured_more_often_and_paired_by_round(
 
 
 def test_what_the_load_says_is_what_was_answered(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, lambda _text: None)
+    bench = Bench(tmp_path, lambda _text: None, pace=BRIEF)
     try:
         (running,) = [bench.begin(gateways.direct())]
         assert running is not None
@@ -306,7 +303,7 @@ def scripted(name: str, script: str) -> Gateway:
 
 
 def test_a_gateway_that_fails_has_no_figures_but_a_reason(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, lambda _text: None)
+    bench = Bench(tmp_path, lambda _text: None, pace=BRIEF)
     try:
         made = run._measured(bench, [gateways.direct(), scripted("portkey", _BROKEN)], [FEW[0]], 1)
     finally:
@@ -484,7 +481,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Mortal).serve_f
 def test_a_gateway_that_dies_is_missing_from_then_on_and_the_others_are_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = Bench(tmp_path, lambda _text: None)
+    bench = Bench(tmp_path, lambda _text: None, pace=BRIEF)
     mortal = scripted("portkey", _MORTAL)
     try:
         made = run._measured(bench, [gateways.limit(), mortal], FEW[:2], 2)
@@ -501,7 +498,7 @@ def test_a_gateway_that_dies_is_missing_from_then_on_and_the_others_are_measured
 
 
 def test_of_a_bursar_that_dies_nothing_is_proved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Bench(tmp_path, lambda _text: None)
+    bench = Bench(tmp_path, lambda _text: None, pace=BRIEF)
     perform = bench._perform
     jobs: list[Job] = []
 
@@ -623,7 +620,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Untrue).serve_f
 
 
 def test_an_answer_to_another_request_is_a_failure(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, lambda _text: None)
+    bench = Bench(tmp_path, lambda _text: None, pace=BRIEF)
     try:
         running = bench.begin(scripted("other", _UNTRUE))
         assert running is not None
@@ -695,7 +692,7 @@ asyncio.run(main())
 
 
 def test_what_was_not_answered_in_time_is_left_and_nothing_more_of_it_is_asked(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, lambda _text: None)
+    bench = Bench(tmp_path, lambda _text: None, pace=BRIEF)
     try:
         running = bench.begin(scripted("slow", _SLOW))
         assert running is not None
