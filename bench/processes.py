@@ -102,7 +102,8 @@ def _cpu_us(process: psutil.Process) -> float:
 def end_when_told() -> None:
     """Told to end, or with its terminal gone, this program ends what it has started, as it does on Ctrl-C."""
     for name in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(name, lambda number, _frame: sys.exit(128 + number))
+        if signal.getsignal(name) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(name, lambda number, _frame: sys.exit(128 + number))
 
 
 def free_port() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,11 @@ runpy.run_path(str(Path(__file__).parent / "support" / "guard" / "sitecustomize.
 
 from support.server import Server, config
 from support.upstream import Upstream
+
+# Where tests are started behind the back of a shell they ignore what a terminal says, and so would all they start.
+for _name, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_name) is signal.SIG_IGN:
+        signal.signal(_name, _usual)
 
 
 @pytest.fixture(autouse=True)

@@ -275,13 +275,16 @@ def test_a_command_that_is_interrupted_exits_with_130_and_says_nothing(server: S
     server.chat()
     server.settled()
     command = [sys.executable, "-m", "bursar", "calls", "--follow", "--format", "json"]
-    following = subprocess.Popen(
+    with subprocess.Popen(
         command, cwd=server.folder, env=server.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert following.stdout is not None
-    assert json.loads(following.stdout.readline())["status"] == "completed"
-    following.send_signal(signal.SIGINT)
-    _, err = following.communicate(timeout=20)
+    ) as following:
+        assert following.stdout is not None
+        try:
+            assert json.loads(following.stdout.readline())["status"] == "completed"
+            following.send_signal(signal.SIGINT)
+            _, err = following.communicate(timeout=20)
+        finally:
+            following.kill()
     assert (following.returncode, err.strip()) == (130, "")
 
 
