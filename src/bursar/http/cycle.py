@@ -95,6 +95,11 @@ class Cycle(msgspec.Struct, eq=False):
         return self._reads_on
 
     @property
+    def is_answering(self) -> bool:
+        """Whether its answer has begun and not ended."""
+        return self._started and not self.response_complete
+
+    @property
     def message_event(self) -> Cycle:
         """The name uvicorn's protocol wakes a waiting reader by: its `set()` is ours."""
         return self

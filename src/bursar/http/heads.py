@@ -51,8 +51,7 @@ class Head:
     @property
     def is_common(self) -> bool:
         """Whether a request with just this head may come again, with nothing in it but its length to go by."""
-        # To the parser no request to connect has a body, whatever it says.
-        return self.keep_alive and self.method != b"CONNECT" and is_common(self.headers)
+        return self.keep_alive and is_common(self.headers)
 
     def with_values(self, values: dict[bytes, bytes]) -> Head:
         """The same with other values of headers that stand in it once."""

@@ -2,8 +2,10 @@
 
 What is heard and when connections end stays uvicorn's. Different are the cycles (`http/cycle.py`); that a head which
 was read before is known, and not parsed again, nor the body behind it; that a connection has one task for all its
-requests, which ends with it, so that a client that leaves ends the work for it at once; and that a keep-alive limit
-costs one timer a connection instead of one a request.
+requests, which ends with it, so that a client that leaves ends the work for it at once; that a keep-alive limit
+costs one timer a connection instead of one a request; that heads have a bound; that another protocol, which a client
+would rather speak, is no reason not to answer in this one; and that what cannot be read is said behind the answers to
+what could.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import asyncio
 import time
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bursar.http.cycle import Answering, Cycle
@@ -21,6 +24,24 @@ from bursar.wire.lines import MOST_DIGITS
 from bursar.wire.openings import LONG_BYTES, Openings
 
 _MOST_AT_ONCE = 64 * 1024
+_MOST_HEAD_BYTES, _MOST_HEADERS = 64 * 1024, 256
+_STATUS_LINES = {400: b"HTTP/1.1 400 Bad Request\r\n", 431: b"HTTP/1.1 431 Request Header Fields Too Large\r\n"}
+
+_REFUSAL_LINES = b"content-type: text/plain; charset=utf-8\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+
+
+class _UnreadableError(Exception):
+    """A head that is not read any further."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def _too_large() -> _UnreadableError:
+    return _UnreadableError(
+        431, f"the head of a request may have {_MOST_HEAD_BYTES // 1024} KiB and {_MOST_HEADERS} headers"
+    )
 
 
 class Protocol(HttpToolsProtocol):
@@ -28,8 +49,8 @@ class Protocol(HttpToolsProtocol):
 
     # Of an object with more than thirty attributes the interpreter looks each up: uvicorn has near as many.
     __slots__ = (
-        "_awaits", "_first", "_heads", "_known", "_next", "_openings", "_out", "_parses", "_quiet_since", "_rests",
-        "_worker", "turns",
+        "_awaits", "_first", "_heads", "_known", "_next", "_openings", "_out", "_parses", "_quiet_since", "_refusal",
+        "_rests", "_room", "_worker", "turns",
     )  # fmt: skip
 
     def __init__(
@@ -49,6 +70,8 @@ class Protocol(HttpToolsProtocol):
         self._known = NONE  # the head of the last request, where it was known
         self._parses = False  # whether the parser is inside a request
         self._awaits = 0  # how much of a body is to come that the parser does not see, for its head was known
+        self._room = _MOST_HEAD_BYTES  # how much more the parser may see of a head
+        self._refusal: bytes | None = None  # the last that is said here, as soon as the answers before it are
         self._out = b""  # what has not left yet
         self._first: bytes | None = None  # what a request in the parser begins with, up to the end of its head
         self._next: Cycle | None = None
@@ -122,7 +145,27 @@ class Protocol(HttpToolsProtocol):
             self._parses = True
         else:
             self._first = None
-        super().data_received(data)
+        if self._refusal is None:
+            self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
+        self._room -= len(data)
+        try:
+            self.parser.feed_data(data)
+            if self._room < 0:
+                raise _too_large()
+        except httptools.HttpParserUpgrade as end:
+            # To the parser what follows is of the protocol that was offered; here it is a body, or the next request.
+            behind = data[end.args[0] :]
+            cycle: Any = self.cycle
+            if behind and cycle.head.method != b"CONNECT":
+                self.data_received(behind)
+        except (httptools.HttpParserError, _UnreadableError) as error:
+            why = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else error
+            if isinstance(why, _UnreadableError):
+                self._refuse(why.status, str(why))
+            else:
+                self._refuse(400, "Invalid HTTP request received.")
 
     def _body_received(self, data: bytes) -> None:
         """What comes behind a head that was known: of its body, and of what follows that."""
@@ -150,16 +193,28 @@ class Protocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers.append((name.lower(), value))
+        if len(self.headers) > _MOST_HEADERS:
+            raise _too_large()
 
     def on_headers_complete(self) -> None:
         parser = self.parser
-        keeps = parser.should_keep_alive() and parser.get_http_version() != "1.0"
-        head = Head(parser.get_method(), self.url, self.headers, keeps)
+        method = parser.get_method()
+        # Behind a request to connect comes what is meant for somebody else.
+        keeps = parser.should_keep_alive() and parser.get_http_version() != "1.0" and method != b"CONNECT"
+        head = Head(method, self.url, self.headers, keeps)
         first, self._first = self._first, None
         if first is not None:
             self._known = remembered(self._heads, first, self.headers, head)
         said = [value for name, value in self.headers if name == b"content-length"]
-        self._begin(Cycle(self, head, keeps, int(said[0]) if said else None))
+        length = int(said[0]) if said else None
+        if self._room < 0 and len(self.url) + sum(len(n) + len(v) + 4 for n, v in self.headers) > _MOST_HEAD_BYTES:
+            raise _too_large()
+        if parser.should_upgrade() and method != b"CONNECT":
+            if b"transfer-encoding" in head.named:
+                raise _UnreadableError(400, "a request that offers another protocol needs the length of its body")
+            self._awaits = length or 0
+        self._room = _MOST_HEAD_BYTES
+        self._begin(Cycle(self, head, keeps, length))
 
     def _begin(self, cycle: Cycle) -> None:
         self._quiet_since = None
@@ -208,24 +263,30 @@ class Protocol(HttpToolsProtocol):
             self._worker = self._rests = None
 
     def on_body(self, body: bytes) -> None:
+        self._room = _MOST_HEAD_BYTES
         cycle: Any = self.cycle
         if not cycle.response_complete:
             cycle.take(body)
 
     def on_message_complete(self) -> None:
         cycle: Any = self.cycle
-        cycle.complete = True
-        cycle.set()
+        if not self._awaits:  # as it does where the parser leaves the body to others
+            cycle.complete = True
+            cycle.set()
+        self._room = _MOST_HEAD_BYTES
         # Behind the last request of a connection nothing is one, which the parser knows.
         self._parses = not cycle.keep_alive
 
     def on_response_complete(self) -> None:
         if self.transport.is_closing():
             return
-        if self.flow.read_paused:
+        if self.flow.read_paused and self._refusal is None:
             self.flow.resume_reading()
         if self.pipeline:
             self._start(self.pipeline.pop())
+            return
+        if self._refusal is not None:
+            self._say_refusal()
             return
         self._quiet_since = time.monotonic()
         if self.timeout_keep_alive_task is None:
@@ -238,9 +299,24 @@ class Protocol(HttpToolsProtocol):
     def eof_received(self) -> None:
         self.leave_now()
 
-    def send_400_response(self, msg: str) -> None:
-        self.leave_now()
-        super().send_400_response(msg)
+    def _refuse(self, status: int, message: str) -> None:
+        """Says what cannot be read, behind the answers to all that could, and ends the connection."""
+        self.logger.warning(message)
+        text = message.encode("ascii")
+        self._refusal = _STATUS_LINES[status] + _REFUSAL_LINES % len(text) + text
+        self._parses = True
+        self.flow.pause_reading()
+        cycle: Any = self.cycle
+        if cycle is not None and not cycle.complete and self.pipeline and self.pipeline[0] is cycle:
+            self.pipeline.popleft()  # of this request something came that could be read, and it has not been begun
+        elif cycle is None or cycle.response_complete or not cycle.complete:
+            self._say_refusal()
+
+    def _say_refusal(self) -> None:
+        cycle: Any = self.cycle
+        if self._refusal is not None and (cycle is None or not cycle.is_answering):
+            self.write(self._refusal)
+        self.close()
 
     def shutdown(self) -> None:
         self.leave_now()
