@@ -22,7 +22,7 @@ class Awake:
 
     def __init__(self) -> None:
         command = [sys.executable, "-m", "bench.awake", str(os.getpid())]
-        self._process = subprocess.Popen(pinned(command, GATEWAY_CORE))
+        self._process = subprocess.Popen(pinned(command, GATEWAY_CORE), start_new_session=True)
 
     def close(self) -> None:
         self._process.kill()

@@ -83,7 +83,7 @@ class Watch:
 
     def __init__(self) -> None:
         command = pinned([sys.executable, "-m", "bench.away"], GATEWAY_CORE)
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
 
     def left(self, since_s: float, busy_until_s: float) -> Left | None:
         """What was left of the core since then; whether it was slow is asked of the time it was busy, up to the second

@@ -302,24 +302,30 @@ def named(text: str) -> Gateway:
     host, _, port = host.partition(":")
     if host not in ("127.0.0.1", "localhost"):
         raise ValueError(f"'{url}' is not on this machine: only http://127.0.0.1:PORT/… is measured")
-    if not (port.isdigit() and 0 < int(port) < 65536):
+    if not (port.isdecimal() and port.isascii() and 0 < int(port) < 65536):
         raise ValueError(f"'{url}' does not say the port: http://127.0.0.1:PORT/…")
     headers: dict[str, str] = {}
     running = Running(name, int(port), headers, None, base="/" + path.strip("/") if path else "/v1")
     for option in options:
         key, _, value = option.partition("=")
         if key == "pid":
-            if not value.isdigit() or Group(int(value)).ended:
+            if not (value.isdecimal() and value.isascii()) or Group(int(value)).ended:
                 raise ValueError(f"'{value}' is not the id of a process that runs here")
             running.group = Group(int(value))
         elif key == "header":
-            header, _, said = value.partition(":")
-            headers[header.strip()] = said.strip()
+            headers.update(_header(value))
         elif key == "model":
             running.prefix = value
         else:
             raise ValueError(f"'{option}' of the peer {name} is none of pid=, header=, model=")
     return Gateway(name, lambda _folder, _port, _upstream: running)
+
+
+def _header(text: str) -> dict[str, str]:
+    name, colon, value = text.partition(":")
+    if not (colon and name.strip()):
+        raise ValueError(f"'{text}' is no header: header=NAME:VALUE")
+    return {name.strip(): value.strip()}
 
 
 def _run(command: list[str]) -> None:

@@ -154,7 +154,10 @@ class Bench:
         self._pace = pace
         folder.mkdir(parents=True, exist_ok=True)
         command = pinned([sys.executable, "-m", "bench.outside", str(upstream_port)], LOAD_CORE)
-        self._outside = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        # What a terminal says is for this program, which ends the others.
+        self._outside = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
         self.upstream_port = int(self._line())
         self._watch, self._awake = Watch(), Awake()
         self.gateways: list[Running] = []
@@ -284,7 +287,10 @@ class Bench:
         )
         job.within_s = within_s
         before = gateway.group.cpu_us() if gateway.group is not None else 0.0
+        began_s = time.monotonic()
         seen = self._perform(job)
+        if seen.failed >= seen.calls and time.monotonic() - began_s >= within_s:
+            raise LostError(f"it answered none of {calls} calls within {within_s:g} s")
         if gateway.group is not None and gateway.group.ended:
             raise LostError("its process has ended")
         gateway.calls += seen.answered
