@@ -88,7 +88,7 @@ def goals(report: Report) -> list[Goal]:
         _at_least("chat, CPU: LiteLLM ÷ bursar", 70, cpu(CHAT.name, "litellm", "bursar")),
         _at_least("chat, CPU: Portkey ÷ bursar", 11, cpu(CHAT.name, "portkey", "bursar")),
         _at_most("chat, same 30 KB prompt, CPU: bursar ÷ limit", 4, cpu(LONG.name, "bursar", "limit")),
-        _told("chat, 30 KB of its own, CPU: bursar ÷ limit", cpu(OWN.name, "bursar", "limit")),
+        _told("chat, own 30 KB prompt, CPU: bursar ÷ limit", cpu(OWN.name, "bursar", "limit")),
         _at_most("stream of 32, CPU: bursar ÷ limit", 2, cpu(STREAM.name, "bursar", "limit")),
         _at_least("stream of 32, CPU: LiteLLM ÷ bursar", 100, cpu(STREAM.name, "litellm", "bursar")),
         _at_least(
@@ -108,8 +108,8 @@ def goals(report: Report) -> list[Goal]:
         _at_most("chat, CPU: 1,000 providers, 10,000 keys ÷ one", 1.1, compared("full ÷ beside")),
         _at_most("the same, longest gap of the loop, ms", 10, own.get("full gap_ms")),
         _at_most("the same, cold start to the first 200, s", 1.2, own.get("full cold_start_s")),
-        _at_most("CPU: two workers ÷ one, on a core where one stands by", 1.15, compared("two workers ÷ one")),
-        _told("CPU: two workers ÷ one, on the load's core too", compared("two workers, two cores ÷ one")),
+        _at_most("CPU: two workers ÷ one, one stands by", 1.15, compared("two workers ÷ one")),
+        _told("CPU: two workers ÷ one, the load's core too", compared("two workers, two cores ÷ one")),
     ]  # fmt: skip
 
 
@@ -334,7 +334,7 @@ def _of_pieces(seen: float | list[float] | None) -> tuple[float | None, tuple[fl
 def _gap(gaps: Iterable[Figures]) -> Goal:
     """The gap of the workload whose median is the longest, among the least and the most of all workloads' pieces."""
     own = [own_gaps(f.gap_pieces_ms, f.away_pieces_ms) for f in gaps]
-    goal = _at_most("longest gap of the loop, ms, the worst workload's median", 10, max(own, key=median, default=None))
+    goal = _at_most("longest gap of the loop, ms, worst median", 10, max(own, key=median, default=None))
     return replace(goal, spread=(min(map(min, own)), max(map(max, own))) if own else None)
 
 

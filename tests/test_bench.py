@@ -150,8 +150,8 @@ def test_two_workers_are_measured_on_the_gateways_core_and_on_both(
     assert "A chat with two workers on the gateways' core, where one of them stands by: " in text
     assert "A chat with two workers of which both serve, with the load's core too, where it is in their way: " in text
     seen = {g.name: g.seen for g in report.goals(made)}
-    assert seen["CPU: two workers ÷ one, on a core where one stands by"] == made.own["two workers ÷ one"] > 0
-    assert seen["CPU: two workers ÷ one, on the load's core too"] == made.own["two workers, two cores ÷ one"] > 0
+    assert seen["CPU: two workers ÷ one, one stands by"] == made.own["two workers ÷ one"] > 0
+    assert seen["CPU: two workers ÷ one, the load's core too"] == made.own["two workers, two cores ÷ one"] > 0
     if can_pin():
         assert {name: "stand by" in log for name, log in logs.items()} == {
             "bursar": False,
@@ -357,7 +357,7 @@ def test_gaps_are_those_of_pieces_in_which_the_machine_left_the_core_alone() -> 
     ledger = run.Ledger(rows=9, calls=9, failed=0, is_green=True)
     once = {name: run.Once(version="1", cold_start_s=None) for name in ("direct", "limit", "bursar")}
     made = run.Report(at="now", machine={}, pinned=True, rounds=1, figures=by, once=once, ledger=ledger, own={})
-    goal = {g.name: g for g in report.goals(made)}["longest gap of the loop, ms, the worst workload's median"]
+    goal = {g.name: g for g in report.goals(made)}["longest gap of the loop, ms, worst median"]
     assert (goal.seen, goal.spread, goal.reached) == (5.0, (4.0, 6.0), True)
     assert "chat 5 (95). In 2 of 4 pieces the machine took the core away for 5 ms or more, up to 93 at a time;" in (
         report.markdown(made)
