@@ -13,7 +13,7 @@ from rich.console import Console
 from bench import report as tables
 from bench.gateways import ROOT, named
 from bench.measure import QUICK, WHOLE, Bench
-from bench.processes import end_when_told
+from bench.processes import alone, end_when_told
 from bench.run import ROUNDS, Report, quick, save, whole
 
 _DOCUMENT = ROOT / "docs" / "BENCHMARKS.md"
@@ -50,6 +50,8 @@ def main() -> int:
     if given.quick and (peers or given.rounds != ROUNDS):
         parser.error("--quick measures the limit and bursar alone: leave --peer and --rounds away")
     end_when_told()
+    if not (lock := alone()):
+        parser.error("another run of the benchmark is under way on this machine: two would measure each other")
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="bursar-bench-") as folder, console.status("starting") as status:
         told = status.update if console.is_terminal else lambda text: print(text, file=sys.stderr, flush=True)
@@ -63,7 +65,10 @@ def main() -> int:
     saved = save(measured, "quick" if given.quick else "whole")
     tables.show(measured)
     print(f"saved in {saved}")
-    if not given.quick:
+    lock.close()
+    if not given.quick and given.rounds < ROUNDS:
+        print(f"{_DOCUMENT.relative_to(ROOT)} stays as it is, for it is of {ROUNDS} rounds or more")
+    elif not given.quick:
         _DOCUMENT.write_text(tables.markdown(measured))
         print(f"written to {_DOCUMENT.relative_to(ROOT)}")
     missed = tables.missed(measured, whole=not given.quick)

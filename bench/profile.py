@@ -1,7 +1,7 @@
 """Where the time of a call goes: `python -m bench.profile [chat|long|stream]`, by py-spy, under load.
 
-Prints the functions of the event loop's thread by their share of its time, with and without what they call, and
-draws a flame graph into `.bench/`.
+Prints the functions of each busy thread, the event loop's and the store's above all, by their share of its time, with
+and without what they call, and draws a flame graph into `.bench/`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ from bench.workloads import CHAT, LONG, STREAM, Workload
 
 _WORKLOADS = {"chat": CHAT, "long": LONG, "stream": STREAM}
 _SECONDS = 10
-_SHOWN = 60
+_SHOWN, _SHOWN_OF_OTHERS = 60, 15
+_BUSY = 0.02  # of all samples
 _WARM_CALLS, _CALLS = 2000, 4000
-_THREAD = "MainThread"
+_LOOP = "MainThread"
+# A thread of a pool that waits for work: py-spy takes it for a busy one.
+_WAITS = "_worker (concurrent/futures/"
 
 
 def main() -> int:
@@ -74,20 +77,35 @@ def _record(bench: Bench, workload: Workload, running: Running, form: list[str],
 
 
 def _print(stacks: list[str]) -> None:
-    own: Counter[str] = Counter()
-    whole: Counter[str] = Counter()
+    threads: dict[str, list[tuple[list[str], int]]] = {}
     for line in stacks:
         stack, _, count = line.rpartition(" ")
-        frames = stack.split(";")
-        if _THREAD not in frames[0]:
-            continue
-        own[frames[-1]] += int(count)
+        thread, *frames = stack.split(";")
+        if frames and not frames[-1].startswith(_WAITS):
+            threads.setdefault(_name_of(thread), []).append((frames, int(count)))
+    sizes = {name: sum(count for _, count in seen) for name, seen in threads.items()}
+    total = sum(sizes.values()) or 1
+    for name, size in sorted(sizes.items(), key=lambda each: -each[1]):
+        if size / total >= _BUSY:
+            print(f"{name}: {size / total:.1%} of the time of all threads")
+            _print_thread(threads[name], size, _SHOWN if name == _LOOP else _SHOWN_OF_OTHERS)
+
+
+def _name_of(thread: str) -> str:
+    """Of what py-spy writes before a thread's frames, `thread (0x7F…): NAME` or with its id, the name."""
+    return thread.rpartition(": ")[2].strip('"') or thread
+
+
+def _print_thread(seen: list[tuple[list[str], int]], size: int, shown: int) -> None:
+    own: Counter[str] = Counter()
+    whole: Counter[str] = Counter()
+    for frames, count in seen:
+        own[frames[-1]] += count
         for frame in set(frames):
-            whole[frame] += int(count)
-    total = sum(own.values()) or 1
+            whole[frame] += count
     print("  whole    own  function")
-    for frame, samples in whole.most_common(_SHOWN):
-        print(f"{samples / total:7.1%} {own[frame] / total:6.1%}  {frame}")
+    for frame, samples in whole.most_common(shown):
+        print(f"{samples / size:7.1%} {own[frame] / size:6.1%}  {frame}")
 
 
 if __name__ == "__main__":

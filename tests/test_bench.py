@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +23,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import __main__ as program
-from bench import gateways, registry, report, run, upstream
+from bench import gateways, profile, registry, report, run, upstream
 from bench.awake import Awake
 from bench.away import SLOW, Late, Left, Speed, Watch
 from bench.gateways import ROOT, Gateway, PeerMissingError, Running
 from bench.load import Job, Seen, _Run, body_of
 from bench.measure import Bench, Figures, LostError, Pace, _Series, longest_ms, own_gaps
-from bench.processes import Group, can_pin, free_port, wait_for
+from bench.processes import Group, alone, can_pin, free_port, wait_for
 from bench.upstream import REPLY
 from bench.workloads import ALL, CHAT, PACED, STREAM, Workload
 from bursar.http.tally import GAP_SECONDS
@@ -606,6 +607,39 @@ def test_told_to_end_it_ends_what_it_has_started(how: signal.Signals, tmp_path: 
         assert process.wait(30) == 128 + how
     assert psutil.wait_procs(started, timeout=10)[1] == []
     assert list(tmp_path.glob("bursar-bench-*")) == []
+
+
+def test_one_run_goes_on_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    first = alone()
+    assert first is not None
+    monkeypatch.setattr(sys, "argv", ["bench", "--quick"])
+    with pytest.raises(SystemExit, match="2"):
+        program.main()
+    assert "another run of the benchmark is under way on this machine" in capsys.readouterr().err
+    first.close()
+    again = alone()
+    assert again is not None
+    again.close()
+
+
+def test_a_profile_tells_of_each_busy_thread(capsys: pytest.CaptureFixture[str]) -> None:
+    profile._print(
+        [
+            "thread (0x7F01): MainThread;run (a.py);call (b.py) 60",
+            "thread (0x7F01): MainThread;run (a.py) 20",
+            "thread (0x7F02): bursar-store_0;work (c.py);write (d.py) 19",
+            "thread (0x7F02): bursar-store_0;run (threading.py);_worker (concurrent/futures/thread.py:69) 70",
+            "thread (0x7F03): idle;wait (e.py) 1",
+        ]
+    )
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "MainThread: 80.0% of the time of all threads"
+    assert said[2:4] == [" 100.0%  25.0%  run (a.py)", "  75.0%  75.0%  call (b.py)"]
+    assert said[4] == "bursar-store_0: 19.0% of the time of all threads"
+    assert not any("idle" in line for line in said)
 
 
 _UNTRUE = """
