@@ -26,7 +26,6 @@ from bursar.wire.openings import LONG_BYTES, Openings
 _MOST_AT_ONCE = 64 * 1024
 _MOST_HEAD_BYTES, _MOST_HEADERS = 64 * 1024, 256
 _STATUS_LINES = {400: b"HTTP/1.1 400 Bad Request\r\n", 431: b"HTTP/1.1 431 Request Header Fields Too Large\r\n"}
-
 _REFUSAL_LINES = b"content-type: text/plain; charset=utf-8\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
 
 

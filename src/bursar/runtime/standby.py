@@ -1,4 +1,7 @@
-"""Workers beyond the cores there are stand by: they take a connection only when nobody else has for a while.
+"""Workers beyond the cores there are stand by: they look 50 ms after somebody came, and take who waits then.
+
+That may be others than who came first: where many connect at once, or again and again, some are taken from workers that
+would have come to them.
 
 Two that share a core get no more done than one, and each finds the core's caches as the other left them, which costs a
 fifth of a call or more. What another worker is good for there is to take over: from one that ended until it is started
