@@ -58,7 +58,7 @@ class Job(msgspec.Struct, kw_only=True):
 class Seen(msgspec.Struct, kw_only=True):
     """What came of a job. Times are in milliseconds; `first_ms` is to the first text of a stream, and to the first byte
     of another answer's body. `failed` are those of the calls that were not answered well, or not in time; `answered`
-    those that ended in any way."""
+    those that ended in any way; `in_time` is whether all did."""
 
     calls: int
     answered: int
@@ -69,6 +69,7 @@ class Seen(msgspec.Struct, kw_only=True):
     first_p50_ms: float
     first_p99_ms: float
     first_failure: str | None = None
+    in_time: bool = True
 
 
 class _Message(msgspec.Struct, frozen=True):
@@ -278,11 +279,12 @@ async def _connect(run: _Run, *, apart: bool) -> None:
 async def perform(job: Job) -> Seen:
     """Runs a job to its end, or to its time limit."""
     run = _Run(job)
-    began = time.perf_counter()
+    began, in_time = time.perf_counter(), True
     await asyncio.gather(*(_connect(run, apart=n % 2 == 1) for n in range(min(job.connections, job.calls))))
     try:
         await asyncio.wait_for(run.done, job.within_s)
     except TimeoutError:
+        in_time = False
         run.first_failure = run.first_failure or f"only {run.answered} answers within {job.within_s:g} s"
         run.failed += job.calls - run.answered
         run.left = 0  # nothing of it is asked beside what comes next
@@ -304,6 +306,7 @@ async def perform(job: Job) -> Seen:
         first_p50_ms=_percentile(first, 0.5),
         first_p99_ms=_percentile(first, 0.99),
         first_failure=run.first_failure,
+        in_time=in_time,
     )
 
 
