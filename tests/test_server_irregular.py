@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
 
 from bursar.http.cycle import Cycle
+from bursar.http.protocol import Protocol
 from support.protocol import connected
-from support.server import ADMIN, Server
+from support.server import ADMIN, Server, wait_for
 
 _OFFERS = {
     "h2c": b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n",
@@ -179,3 +184,60 @@ async def test_nothing_is_said_in_the_middle_of_an_answer() -> None:
         made[0].data_received(b"no length\r\n")
         assert b"HTTP/1.1" not in await reader.read()
         writer.close()
+
+
+async def test_a_connection_that_is_made_while_the_server_stops_ends_too() -> None:
+    server, made, reader, writer = await connected(_echo, is_stopping=True)
+    async with server, asyncio.timeout(20):
+        assert await reader.read() == b""  # it said nothing
+        assert made[0].transport.is_closing()
+        writer.close()
+
+
+async def test_what_such_a_connection_has_sent_is_answered() -> None:
+    server, _, reader, writer = await connected(_echo, is_stopping=True)
+    async with server, asyncio.timeout(20):
+        writer.write(_post(b"/late", b"hello"))
+        assert await _bodies(reader, 1) == [(200, b"</late hello>")]
+        assert await reader.read() == b""
+        writer.close()
+
+
+async def test_an_answer_that_lasts_longer_is_waited_for_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    goes_on, told = asyncio.Event(), asyncio.Event()
+    shutdown = Protocol.shutdown
+    monkeypatch.setattr(Protocol, "shutdown", lambda self: (shutdown(self), told.set()))
+
+    async def answer(cycle: Cycle) -> None:
+        await goes_on.wait()
+        await _echo(cycle)
+
+    server, made, reader, writer = await connected(answer, is_stopping=True)
+    async with server, asyncio.timeout(20):
+        writer.write(_post(b"/late", b"hello"))
+        await told.wait()
+        assert not made[0].transport.is_closing()
+        goes_on.set()
+        assert await _bodies(reader, 1) == [(200, b"</late hello>")]
+        assert await reader.read() == b""
+        writer.close()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_connections_that_are_opened_as_the_server_stops_do_not_keep_it(
+    make_server: Callable[..., Server], workers: int
+) -> None:
+    server = make_server(workers=workers)
+    with ExitStack() as kept, ThreadPoolExecutor(4) as clients:
+        opened: list[socket.socket] = []
+
+        def come() -> None:
+            with suppress(OSError):  # nobody listens any more
+                while len(opened) < 800:
+                    opened.append(kept.enter_context(socket.create_connection(("127.0.0.1", server.port))))
+
+        coming = [clients.submit(come) for _ in range(4)]
+        wait_for(lambda: len(opened) >= 50, 20, "no connections can be opened")
+        assert server.stop() == 0
+        wait(coming)
+    assert "graceful shutdown exceeded" not in server.log.read_text()

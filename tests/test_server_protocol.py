@@ -17,7 +17,6 @@ import pytest
 import uvicorn
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from uvicorn.server import ServerState
 
 from bursar.http.answers import answer_error, passed_headers, passed_lines
 from bursar.http.asgi import Later, answering
@@ -31,7 +30,7 @@ from bursar.types.call import CHAT
 from bursar.types.errors import BursarError, ForbiddenError
 from bursar.wire.ingress import read
 from bursar.wire.openings import Openings
-from support.protocol import connected
+from support.protocol import connected, protocol_of
 from support.server import ADMIN, Server, wait_for
 from support.turns import Reluctant
 from support.upstream import Upstream
@@ -207,7 +206,7 @@ async def test_a_beginning_that_is_known_stands_in_the_body_for_whoever_does_not
     made: asyncio.Queue[Protocol] = asyncio.Queue()
 
     def accept() -> Protocol:
-        protocol = Protocol(config, ServerState(), {}, heads=heads, openings=openings)
+        protocol = protocol_of(config, heads=heads, openings=openings)
         made.put_nowait(protocol)
         return protocol
 
@@ -239,9 +238,7 @@ async def test_only_heads_whose_end_is_certain_are_remembered() -> None:
 
     heads: dict[bytes, Known] = {}
     config = uvicorn.Config(answer, interface="asgi3", proxy_headers=False, ws="none", lifespan="off", log_config=None)
-    server = await asyncio.get_running_loop().create_server(
-        lambda: Protocol(config, ServerState(), {}, heads=heads), "127.0.0.1", 0
-    )
+    server = await asyncio.get_running_loop().create_server(lambda: protocol_of(config, heads=heads), "127.0.0.1", 0)
 
     async def exchange(*pieces: bytes) -> bytes:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
@@ -336,7 +333,7 @@ async def test_behind_the_last_request_of_a_connection_nothing_is_one() -> None:
     made: list[Protocol] = []
 
     def accept() -> Protocol:
-        made.append(Protocol(config, ServerState(), {}, heads=heads))
+        made.append(protocol_of(config, heads=heads))
         return made[-1]
 
     server = await asyncio.get_running_loop().create_server(accept, "127.0.0.1", 0)
@@ -398,7 +395,7 @@ def test_requests_are_read_alike_wherever_they_are_cut(
         made: asyncio.Queue[Protocol] = asyncio.Queue()
 
         def accept() -> Protocol:
-            protocol = Protocol(config, ServerState(), {}, heads=heads)
+            protocol = protocol_of(config, heads=heads)
             made.put_nowait(protocol)
             return protocol
 
@@ -662,7 +659,7 @@ async def test_a_request_that_began_before_the_last_answer_ended_is_not_closed_a
     )
 
     def accept() -> Protocol:
-        made.append(Protocol(config, ServerState(), {}))
+        made.append(protocol_of(config))
         return made[-1]
 
     server = await asyncio.get_running_loop().create_server(accept, "127.0.0.1", 0)
@@ -702,7 +699,7 @@ async def test_requests_and_bodies_wait_for_their_turn_and_leaving_meanwhile_cal
     made: list[Protocol] = []
 
     def accept() -> Protocol:
-        made.append(Protocol(config, ServerState(), {}, turns=turns))
+        made.append(protocol_of(config, turns=turns))
         return made[-1]
 
     server = await asyncio.get_running_loop().create_server(accept, "127.0.0.1", 0)

@@ -64,7 +64,8 @@ class Server:
     def __init__(self, folder: Path, text: str, *, workers: int = 1, env: dict[str, str] | None = None) -> None:
         self.folder = folder
         self.workers = workers
-        self.env = environment(BURSAR_ADMIN_KEY=ADMIN, UP_KEY="sk-upstream-secret", **(env or {}))
+        given = {"BURSAR_ADMIN_KEY": ADMIN, "UP_KEY": "sk-upstream-secret", "TMPDIR": str(folder), **(env or {})}
+        self.env = environment(**given)
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
         # Servers find a store at its newest schema: to make one takes a fifth of a start.

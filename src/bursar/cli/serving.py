@@ -16,7 +16,7 @@ import click
 from bursar.cli import options
 from bursar.gateway.registry import Registry
 from bursar.http.auth import DEFAULT_WORKSPACE
-from bursar.runtime import logs, settings
+from bursar.runtime import logs, room, settings
 from bursar.runtime import serve as server
 from bursar.runtime.registry import known
 from bursar.runtime.supervisor import Supervisor
@@ -44,6 +44,7 @@ def serve(config_file: str | None, host: str, port: int, workers: int) -> None:
 
 def start(config_file: str | None, environ: Mapping[str, str], *, host: str, port: int, workers: int) -> int:
     """Serves until told to stop; the exit status. Raises ConfigError, StoreError."""
+    room.take_all()
     read = settings.load(config_file, environ)
     made_key, found = asyncio.run(_prepared(read, environ))
     sock = _bound(host, port)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 import httptools
@@ -24,6 +25,7 @@ from bursar.wire.lines import MOST_DIGITS
 from bursar.wire.openings import LONG_BYTES, Openings
 
 _MOST_AT_ONCE = 64 * 1024
+_LATE_S = 0.1  # what is on its way is heard
 _MOST_HEAD_BYTES, _MOST_HEADERS = 64 * 1024, 256
 _STATUS_LINES = {400: b"HTTP/1.1 400 Bad Request\r\n", 431: b"HTTP/1.1 431 Request Header Fields Too Large\r\n"}
 _REFUSAL_LINES = b"content-type: text/plain; charset=utf-8\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
@@ -48,24 +50,26 @@ class Protocol(HttpToolsProtocol):
 
     # Of an object with more than thirty attributes the interpreter looks each up: uvicorn has near as many.
     __slots__ = (
-        "_awaits", "_first", "_heads", "_known", "_next", "_openings", "_out", "_parses", "_quiet_since", "_refusal",
-        "_rests", "_room", "_worker", "turns",
+        "_awaits", "_first", "_heads", "_is_stopping", "_known", "_next", "_openings", "_out", "_parses",
+        "_quiet_since", "_refusal", "_rests", "_room", "_worker", "turns",
     )  # fmt: skip
 
     def __init__(
         self,
         *given: Any,
+        is_stopping: Callable[[], bool],
         turns: Turns | None = None,
         heads: Heads | None = None,
         openings: Openings | None = None,
         **named: Any,
     ) -> None:
-        """`turns` says when requests begin; `heads` are those that were read before, on any connection; `openings`
-        are what chats began with."""
+        """`is_stopping` is whether the server has its connections end; `turns` says when requests begin; `heads` are
+        those that were read before, on any connection; `openings` are what chats began with."""
         super().__init__(*given, **named)
         self.turns = turns or Turns()
         self._heads = heads if heads is not None else {}
         self._openings = openings or Openings()
+        self._is_stopping = is_stopping
         self._known = NONE  # the head of the last request, where it was known
         self._parses = False  # whether the parser is inside a request
         self._awaits = 0  # how much of a body is to come that the parser does not see, for its head was known
@@ -77,6 +81,12 @@ class Protocol(HttpToolsProtocol):
         self._worker: asyncio.Task[None] | None = None
         self._rests: asyncio.Future[None] | None = None
         self._quiet_since: float | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if self._is_stopping():
+            # It was accepted as the last thing before, and was not there when the others were told to end.
+            self.loop.call_later(_LATE_S, self.shutdown)
 
     def write(self, data: bytes) -> None:
         """Writes to the client, with what is written to others in this turn of the loop, or before its end where it is

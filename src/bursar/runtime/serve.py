@@ -35,8 +35,9 @@ from bursar.ledger.status import Overview
 from bursar.runtime import logs, secrets
 from bursar.runtime.core import Core, running
 from bursar.runtime.follow import Told, follow
+from bursar.runtime.room import Room
 from bursar.runtime.settings import Settings, bytes_of
-from bursar.runtime.standby import Standby
+from bursar.runtime.standby import Accepted, Standby
 from bursar.store.engine import Database
 from bursar.store.keys import KeyStore
 from bursar.store.schema import prepare
@@ -106,19 +107,20 @@ class _Server(uvicorn.Server):
     """uvicorn, but signals are ours, for it would end the process by the signal it caught; it waits for its end
     rather than looking for it ten times a second; and it may stand by."""
 
-    def __init__(self, config: uvicorn.Config, *, stands_by: bool) -> None:
+    def __init__(self, config: uvicorn.Config, stands_by_for: Accepted | None) -> None:
+        """`stands_by_for` is what others have accepted, where this one is to stand by."""
         super().__init__(config)
         self._told = asyncio.Event()
-        self._stands_by = stands_by
+        self._by_others = stands_by_for
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        if not self._stands_by:
+        if self._by_others is None:
             await super().startup(sockets)
             return
         made: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
         protocol = partial(made, config=self.config, server_state=self.server_state, app_state={})
         # What uvicorn asks of its servers is to be closed.
-        self.servers = [Standby(sock, protocol) for sock in sockets or ()]  # type: ignore[misc]
+        self.servers = [Standby(sock, protocol, self._by_others) for sock in sockets or ()]  # type: ignore[misc]
         self.started = True
 
     def stop(self) -> None:
@@ -158,12 +160,13 @@ async def serve(
         return cores[0].overview()
 
     tallies = Tallies(supervised.tallies if supervised is not None else None)
+    told = _teller(log)
     async with running(
         settings,
         environ,
         observers=(tallies.observe, responses.observe),
-        chores=(tallies.publish,),
-        told=_teller(log),
+        chores=(tallies.publish, Room(told).look),
+        told=told,
     ) as core:
         cores.append(core)
         _stage(core)
@@ -229,8 +232,12 @@ async def _serve_until_told(
     log: logs.Log,
     supervised: Supervised | None,
 ) -> None:
+    accepted = Accepted(supervised.tallies) if supervised is not None else None
     stands_by = supervised is not None and supervised.stands_by
-    server = _Server(_config(app.answer, settings, core), stands_by=stands_by)
+    protocol = partial(Protocol, turns=core.turns, heads={}, openings=core.gateway.openings,
+                       is_stopping=lambda: app.stopping)  # fmt: skip
+    counted = _counted(protocol, accepted) if accepted is not None and not stands_by else protocol
+    server = _Server(_config(app.answer, settings, counted), accepted if stands_by else None)
     loop = asyncio.get_running_loop()
 
     def stop(why: str) -> None:
@@ -292,8 +299,15 @@ def _with_cors(control: Any, origins: list[str]) -> tuple[Any, Callable[[bytes],
     return middleware, lines
 
 
-def _config(answer: Any, settings: Settings, core: Core) -> uvicorn.Config:
-    protocol = partial(Protocol, turns=core.turns, heads={}, openings=core.gateway.openings)
+def _counted(protocol: Callable[..., Protocol], accepted: Accepted) -> Callable[..., Protocol]:
+    def made(**given: Any) -> Protocol:
+        accepted.add()
+        return protocol(**given)
+
+    return made
+
+
+def _config(answer: Any, settings: Settings, protocol: Callable[..., Protocol]) -> uvicorn.Config:
     return uvicorn.Config(
         answer,
         interface="asgi3",

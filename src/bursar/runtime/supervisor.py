@@ -44,6 +44,7 @@ class Supervisor:
 
     def run(self) -> int:
         self._tallies = tempfile.mkdtemp(prefix="bursar-tallies-")
+        standby.Accepted.prepare(self._tallies)
         self._read_end, write_end = os.pipe()
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, self._told)
