@@ -25,6 +25,12 @@ for _name, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
         signal.signal(_name, _usual)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: many tests wait for a server to start, or to say what it did."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return cores + 1
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No key and no configuration of the machine reaches a test."""
