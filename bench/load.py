@@ -40,7 +40,8 @@ _DONE = b"data: [DONE]\n\n"
 
 class Job(msgspec.Struct, kw_only=True):
     """`calls` requests to `port`, from `connections` at a time; `prompt_bytes` makes the prompt longer: a
-    system message that is the same in every request, or with `own_prompt` the last message, like no other."""
+    system message that is the same in every request, or with `own_prompt` the last message, like no other. With
+    `own_session` each request says in a header of which session it is, like no other."""
 
     port: int
     path: str
@@ -50,6 +51,7 @@ class Job(msgspec.Struct, kw_only=True):
     stream: bool = False
     prompt_bytes: int = 0
     own_prompt: bool = False
+    own_session: bool = False
     headers: dict[str, str] = {}
     round: int = 0
     within_s: float = 120.0
@@ -165,7 +167,7 @@ class _Run:
         template = body_of(job, 0).replace(b"request 0:", f"request {marker}:".encode())
         before, after = template.split(marker.encode() + b":")
         head = "".join(f"{k}: {v}\r\n" for k, v in {**_HEADERS, **job.headers}.items())
-        self._head = f"POST {job.path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{head}content-length: ".encode()
+        self._head = f"POST {job.path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{head}".encode()
         self._before, self._after = before, after
 
     def request(self) -> tuple[bytes, bytes]:
@@ -173,7 +175,8 @@ class _Run:
         self.left -= 1
         said = b"%d:%b" % (self.left, _DOTS[: self.left % len(_DOTS)])
         body = b"%b%b%b" % (self._before, said, self._after)
-        return b"%b%d\r\n\r\n" % (self._head, len(body)), body
+        session = b"x-bursar-session: s-%d-%d\r\n" % (self.job.round, self.left) if self.job.own_session else b""
+        return b"%b%bcontent-length: %d\r\n\r\n" % (self._head, session, len(body)), body
 
     def wrong(self, status: int, body: bytes, number: int) -> str | None:
         """What is wrong with an answer to that request, if anything is."""

@@ -9,7 +9,7 @@ from statistics import mean, median
 from bench.away import SLOW
 from bench.measure import AWAY_MS, Figures, own_gaps
 from bench.run import Report
-from bench.workloads import CHAT, LONG, OWN, PACED, STREAM
+from bench.workloads import CHAT, LONG, OWN, PACED, SESSION, STREAM
 
 Row = list[str]
 _GOALS_HEAD = ["", "wanted", "seen", "least–most"]
@@ -89,6 +89,9 @@ def goals(report: Report) -> list[Goal]:
         _at_least("chat, CPU: Portkey ÷ bursar", 11, cpu(CHAT.name, "portkey", "bursar")),
         _at_most("chat, same 30 KB prompt, CPU: bursar ÷ limit", 4, cpu(LONG.name, "bursar", "limit")),
         _told("chat, own 30 KB prompt, CPU: bursar ÷ limit", cpu(OWN.name, "bursar", "limit")),
+        _told("chat, own session, CPU: bursar ÷ limit", cpu(SESSION.name, "bursar", "limit")),
+        _told("chat, own session, CPU: LiteLLM ÷ bursar", cpu(SESSION.name, "litellm", "bursar")),
+        _told("chat, own session, CPU: Portkey ÷ bursar", cpu(SESSION.name, "portkey", "bursar")),
         _at_most("stream of 32, CPU: bursar ÷ limit", 2, cpu(STREAM.name, "bursar", "limit")),
         _at_least("stream of 32, CPU: LiteLLM ÷ bursar", 100, cpu(STREAM.name, "litellm", "bursar")),
         _at_least(
@@ -286,8 +289,8 @@ def _how(report: Report) -> str:
             "body, as many clients do; answers have heads as OpenAI's have. An answer is good if it is all of the",
             "one to its request, and no more. A 30 KB prompt is a system message, the same in every request,",
             "which bursar does not look through again; one *of its own* is in the last message. No model",
-            "has a price where nothing is said of it, and no call a context: what a session of its own in each call",
-            "costs stands in docs/why/performance.md. The ratios of CPU are medians too: each round's pieces are",
+            "has a price where nothing is said of it, and no call a context, but with *a session of its own*, of which",
+            "it is the first call. The ratios of CPU are medians too: each round's pieces are",
             "divided by each other's, for a machine's minutes differ; the limit, bursar and Portkey's gateway, whose",
             "goal is near, get three in a round of what is held against a goal, bursar of all else too, for the gaps",
             "of its loop. Least and most are those of single pieces. The first token is the first text of a stream,",

@@ -20,6 +20,7 @@ class Workload:
     stream: bool = False
     prompt_bytes: int = 0
     own_prompt: bool = False
+    own_session: bool = False
     most: int = 6000
     pieces: int = 1
     own_pieces: int = 1
@@ -34,6 +35,7 @@ class Workload:
             stream=self.stream,
             prompt_bytes=self.prompt_bytes,
             own_prompt=self.own_prompt,
+            own_session=self.own_session,
             headers=headers,
             round=round,
         )
@@ -42,6 +44,7 @@ class Workload:
 CHAT = Workload("chat", "chat", 64, pieces=3)
 LONG = Workload("chat, 30 KB prompt", "chat", 64, prompt_bytes=30_000, most=3000, pieces=3)
 OWN = Workload("chat, 30 KB of its own", "chat", 64, prompt_bytes=30_000, own_prompt=True, most=3000)
+SESSION = Workload("chat, a session of its own", "chat", 64, own_session=True)
 STREAM = Workload("stream of 32", "stream-chat", 64, stream=True, most=3000, pieces=3)
 PACED = Workload("stream of 32, 5 ms apart", "stream-chat-5ms", 200, stream=True, most=2000)
 EMBEDDINGS = Workload("embeddings", "embed", 64, path="/embeddings")
@@ -50,6 +53,7 @@ _ALL = (
     CHAT,
     LONG,
     OWN,
+    SESSION,
     STREAM,
     PACED,
     EMBEDDINGS,

@@ -31,15 +31,10 @@ from bench.load import Job, Seen, _Run, body_of
 from bench.measure import Bench, Figures, LostError, Pace, _Series, longest_ms, own_gaps
 from bench.processes import Group, alone, can_pin, free_port, wait_for
 from bench.upstream import REPLY
-from bench.workloads import ALL, CHAT, PACED, STREAM, Workload
+from bench.workloads import ALL, CHAT, PACED, SESSION, STREAM, Workload
 from bursar.http.tally import GAP_SECONDS
 
-FEW = [
-    Workload(
-        w.name, w.model, 4, path=w.path, stream=w.stream, prompt_bytes=w.prompt_bytes, own_prompt=w.own_prompt, most=8
-    )
-    for w in ALL
-]
+FEW = [replace(workload, connections=4, most=8, pieces=1, own_pieces=1) for workload in ALL]
 BRIEF = Pace(chats=16, warm_s=0.0)
 
 
@@ -97,6 +92,22 @@ def test_the_provider_listens_where_the_peers_were_told(tmp_path: Path) -> None:
         assert running.cold_start_s is None
         seen, _ = bench.calls(CHAT, running, 6)
         assert (seen.calls, seen.failed) == (6, 0)
+    finally:
+        bench.close()
+
+
+def test_calls_with_a_session_of_their_own_each_have_one(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, lambda _text: None, pace=BRIEF)
+    try:
+        running = bench.begin(gateways.bursar())
+        assert running is not None
+        for workload, calls in ((CHAT, 6), (SESSION, 6), (SESSION, 7)):
+            seen, _ = bench.calls(workload, running, calls)
+            assert (seen.calls, seen.failed) == (calls, 0)
+        assert running.folder is not None
+        with sqlite3.connect(running.folder / "data" / "bursar.db") as c:
+            counted = c.execute("select count(session_id), count(distinct session_id) from ledger_entries").fetchone()
+        assert counted == (13, 13)
     finally:
         bench.close()
 
